@@ -1,0 +1,168 @@
+"""A collection opened for reading: one commit, seen whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from indexes.errors import CrosslookError
+from indexes.exact import nearest
+from indexes.manifest import Binding, Manifest, current_manifest, read_manifest
+from indexes.segment import FAILURE_SCHEMA, Row, Segment
+
+ATTEMPTS = 5
+
+
+class Collection:
+    """A snapshot. Writers never change what it sees; open again to see later commits.
+
+    An image is addressed by its position: segments in the manifest's order, rows in theirs. Positions belong to one
+    snapshot, ids are for ever."""
+
+    def __init__(self, folder: Path, manifest: Manifest, segments: Sequence[Segment]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.segments = tuple(segments)
+        self.starts: NDArray[np.int64] = np.cumsum([0, *(len(segment) for segment in segments)], dtype=np.int64)
+
+    @classmethod
+    def open(cls, folder: Path) -> Collection:
+        """Raises `CrosslookError` where there is no collection, or it is damaged."""
+        for attempt in range(1, ATTEMPTS + 1):
+            name = current_manifest(folder)
+            if name is None:
+                raise CrosslookError(f"no collection at {folder}: make one with `search index FOLDER`")
+            try:
+                manifest = read_manifest(folder, name)
+                return cls(folder, manifest, open_segments(folder, manifest))
+            except FileNotFoundError as error:
+                # A writer may have replaced this commit, and removed it, since CURRENT was read.
+                if attempt == ATTEMPTS or current_manifest(folder) == name:
+                    raise missing_file(folder, error) from error
+        raise AssertionError("unreachable")
+
+    def __len__(self) -> int:
+        """How many images count."""
+        return int(sum(len(segment) if alive is None else alive.sum() for segment, alive in self.parts))
+
+    @property
+    def binding(self) -> Binding:
+        return self.manifest.binding
+
+    def check(self, model: str, fingerprint: str) -> None:
+        """Raises `CrosslookError` unless the collection was made with this model."""
+        if fingerprint == self.binding.fingerprint:
+            return
+        if model == self.binding.model:
+            raise CrosslookError(
+                f"{self.folder} was made with another version of {model} ({self.binding.fingerprint}, this one is "
+                f"{fingerprint}): index again into another --index, or delete it first"
+            )
+        raise CrosslookError(
+            f"{self.folder} was made with the model {self.binding.model}, not {model}: leave out --model, or use "
+            "another --index"
+        )
+
+    def nearest(
+        self, queries: NDArray[np.float32], k: int, below: bytes | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k most similar images to each query, best first: similarities float32 [q, k] and positions int64 [q, k],
+        padded with -inf and -1. queries: float32 [q, dim], unit norm. below: only images in this folder."""
+        masks = [alive for _, alive in self.parts]
+        if below is not None:
+            masks = [_both(mask, _is_below(segment, below)) for segment, mask in zip(self.segments, masks, strict=True)]
+        return nearest(queries, [segment.embeddings for segment in self.segments], masks, k)
+
+    def row(self, position: int) -> Row:
+        segment, offset = self._locate(position)
+        return segment.row(offset)
+
+    def embeddings(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
+        """float16 [n, dim], unit norm."""
+        return self._gather("embeddings", positions, (self.binding.dim,), "float16")
+
+    def tokens(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
+        """[n, regions, token_dim], in the stored dtype."""
+        return self._gather("tokens", positions, self.binding.token_shape, self.binding.token_dtype)
+
+    def table(self, columns: Sequence[str]) -> pa.Table:
+        """These columns of the rows that count, with their `position`."""
+        parts = []
+        for start, (segment, alive) in zip(self.starts, self.parts, strict=False):
+            positions = pa.array(np.arange(start, start + len(segment), dtype=np.int64))
+            part = pa.table({"position": positions} | {name: segment.column(name) for name in columns})
+            parts.append(part if alive is None else part.filter(pa.array(alive)))
+        return pa.concat_tables(parts) if parts else pa.table({name: [] for name in ("position", *columns)})
+
+    def failures(self) -> pa.Table:
+        """The failures that count: files that could not be read and have not changed since."""
+        parts = [segment.failures() for segment in self.segments]
+        found = pa.concat_tables([FAILURE_SCHEMA.empty_table(), *parts])
+        return found.filter(pc.invert(pc.is_in(found["id"], pa.array(self.manifest.tombstones, pa.int64()))))
+
+    @cached_property
+    def parts(self) -> list[tuple[Segment, NDArray[np.bool_] | None]]:
+        """Each segment with the mask of its rows that count; None for all of them."""
+        dead = np.asarray(self.manifest.tombstones, dtype=np.int64)
+        return [(segment, _alive(segment, dead)) for segment in self.segments]
+
+    def _locate(self, position: int) -> tuple[Segment, int]:
+        index = int(np.searchsorted(self.starts, position, side="right")) - 1
+        return self.segments[index], int(position - self.starts[index])
+
+    def _gather(
+        self, name: str, positions: Sequence[int] | NDArray[np.int64], shape: tuple[int, ...], dtype: str
+    ) -> NDArray[Any]:
+        wanted = np.asarray(positions, dtype=np.int64)
+        found = np.empty((len(wanted), *shape), dtype)
+        owners = np.searchsorted(self.starts, wanted, side="right") - 1
+        for index in np.unique(owners):
+            mine = owners == index
+            found[mine] = getattr(self.segments[index], name)[wanted[mine] - self.starts[index]]
+        return found
+
+
+def open_segments(folder: Path, manifest: Manifest) -> list[Segment]:
+    return [Segment(segment_folder(folder, entry.number), entry, manifest.binding) for entry in manifest.segments]
+
+
+def segment_folder(folder: Path, number: int) -> Path:
+    return folder / "segments" / f"{number:06d}"
+
+
+def missing_file(folder: Path, error: FileNotFoundError) -> CrosslookError:
+    return CrosslookError(
+        f"{folder} is damaged: {error.filename} is missing; `search index --repair FOLDER` drops its segment and "
+        "embeds its images again"
+    )
+
+
+def folder_prefix(folder: bytes) -> bytes:
+    """What every path below the folder begins with."""
+    return folder.rstrip(os.sep.encode()) + os.sep.encode()
+
+
+def _alive(segment: Segment, dead: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+    if not len(dead) or not len(segment):
+        return None
+    found = np.isin(segment.ids, dead)
+    return ~found if found.any() else None
+
+
+def _is_below(segment: Segment, folder: bytes) -> NDArray[np.bool_]:
+    if not len(segment):
+        return np.zeros(0, np.bool_)
+    paths = segment.column("path")
+    return pc.or_(pc.starts_with(paths, folder_prefix(folder)), pc.equal(paths, folder)).to_numpy()
+
+
+def _both(first: NDArray[np.bool_] | None, second: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return second if first is None else first & second

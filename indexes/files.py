@@ -1,0 +1,51 @@
+"""Durable writes: a file is whole on disk before anything names it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from indexes.errors import CrosslookError
+
+
+def write_durably(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Create `path` with what `write` puts into the open file, and fsync it."""
+    with path.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Replace `path` in one step: readers see the old content or the new, also after a crash."""
+    draft = path.with_name(path.name + ".new")
+    write_durably(draft, lambda file: file.write(content))
+    os.replace(draft, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync a folder, so that the names in it survive a crash."""
+    if os.name == "nt":  # Windows cannot open folders, and orders renames itself
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn a failure to write below `folder` into one line that says what is still safe."""
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        raise CrosslookError(
+            f"cannot write to {folder}: {reason}; what was committed before is safe, so mend that and run again"
+        ) from error

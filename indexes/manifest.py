@@ -1,0 +1,132 @@
+"""The manifest: the one small file that says what a collection consists of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from indexes.errors import CrosslookError
+from indexes.files import replace_durably, write_durably
+
+FORMAT = 1
+CURRENT = "CURRENT"
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What every vector of a collection was made with. A collection is bound to one fingerprint.
+
+    dim: length of an embedding. token_shape, token_dtype: of the tokens of one image."""
+
+    model: str
+    fingerprint: str
+    dim: int
+    token_shape: tuple[int, int]
+    token_dtype: str
+
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """A segment as the manifest knows it: its number, and how many rows and failures it must hold."""
+
+    number: int
+    rows: int
+    failures: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One commit. `tombstones`: sorted ids of rows and failures that no longer count. `folders`: what was indexed.
+    `ann`: name of the ANN file in force, if any."""
+
+    binding: Binding
+    generation: int = 0
+    next_segment: int = 1
+    next_id: int = 1
+    folders: tuple[str, ...] = ()
+    segments: tuple[SegmentEntry, ...] = ()
+    ann: str | None = None
+    tombstones: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def file_name(self) -> str:
+        return f"manifest-{self.generation:06d}.json"
+
+    def next(self, **changes: Any) -> Manifest:
+        return replace(self, generation=self.generation + 1, **changes)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest and put it in force."""
+    content = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1).encode()
+    write_durably(folder / manifest.file_name, lambda file: file.write(content))
+    replace_durably(folder / CURRENT, manifest.file_name.encode() + b"\n")
+
+
+def current_manifest(folder: Path) -> str | None:
+    """File name of the manifest in force; None where there is no collection."""
+    try:
+        return (folder / CURRENT).read_text().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CrosslookError(f"cannot read the collection {folder}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _damaged(folder / CURRENT, "it is not text") from error
+
+
+def current_binding(folder: Path) -> Binding | None:
+    """What the collection is bound to, from its manifest alone; None where there is no collection."""
+    while (name := current_manifest(folder)) is not None:
+        try:
+            return read_manifest(folder, name).binding
+        except FileNotFoundError as error:
+            if current_manifest(folder) == name:
+                raise _damaged(folder / CURRENT, f"{name} is missing") from error
+    return None
+
+
+def read_manifest(folder: Path, name: str) -> Manifest:
+    """Read one manifest. Raises `CrosslookError` when it is damaged or of another format, `FileNotFoundError` when it
+    is gone."""
+    path = folder / name
+    if Path(name).name != name or not name.startswith("manifest-"):
+        raise _damaged(folder / CURRENT, f"it names {name[:40]!r}")
+    try:
+        content: Any = json.loads(path.read_bytes())
+        version = content.pop("format")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CrosslookError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise _damaged(path, "it is not a manifest") from error
+    if version != FORMAT:
+        raise CrosslookError(
+            f"{path} has format {version!r}, this version reads format {FORMAT}: upgrade crosslook, "
+            "or index into another --index"
+        )
+    try:
+        return _parse(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, f"its fields are wrong ({error})") from error
+
+
+def _parse(content: dict[str, Any]) -> Manifest:
+    binding = dict(content.pop("binding"))
+    binding["token_shape"] = tuple(int(side) for side in binding["token_shape"])
+    return Manifest(
+        binding=Binding(**binding),
+        folders=tuple(content.pop("folders")),
+        segments=tuple(SegmentEntry(**entry) for entry in content.pop("segments")),
+        tombstones=tuple(int(row) for row in content.pop("tombstones")),
+        **content,
+    )
+
+
+def _damaged(path: Path, reason: str) -> CrosslookError:
+    return CrosslookError(
+        f"{path} is damaged: {reason}; restore it from a backup, or delete {path.parent} and index again"
+    )

@@ -1,0 +1,218 @@
+"""A segment: an immutable batch of images on disk."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from indexes.errors import CrosslookError
+from indexes.files import sync_folder, write_durably
+from indexes.manifest import Binding, SegmentEntry
+
+ROW_GROUP = 1024
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image. path: absolute, as bytes (names need not be valid Unicode). size: bytes. mtime_ns: nanoseconds.
+    content_hash: BLAKE2b-128 of the file. width, height: pixels of the upright picture. taken_at: local time."""
+
+    id: int
+    path: bytes
+    size: int
+    mtime_ns: int
+    content_hash: bytes
+    width: int
+    height: int
+    taken_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One file that could not be read, and why. ctime_ns tells a change of permissions. pixels: how many it has, where
+    that was the reason; otherwise 0."""
+
+    id: int
+    path: bytes
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    pixels: int
+    error: str
+
+
+ROW_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("path", pa.binary(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("content_hash", pa.binary(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("taken_at", pa.timestamp("ms")),
+    ]
+)
+FAILURE_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("path", pa.binary(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("ctime_ns", pa.int64(), nullable=False),
+        pa.field("pixels", pa.int64(), nullable=False),
+        pa.field("error", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What becomes a segment: rows and failures, and the rows' embeddings [n, dim] and tokens [n, regions, token_dim],
+    each in blocks of any number of rows, so that a merge never holds them all."""
+
+    rows: pa.Table
+    failures: pa.Table
+    embeddings: Iterable[NDArray[Any]]
+    tokens: Iterable[NDArray[Any]]
+
+
+def rows_table(rows: Sequence[Row]) -> pa.Table:
+    return _table(rows, Row, ROW_SCHEMA)
+
+
+def failures_table(failures: Sequence[Failure]) -> pa.Table:
+    return _table(failures, Failure, FAILURE_SCHEMA)
+
+
+def _table(items: Sequence[Row] | Sequence[Failure], kind: type, schema: pa.Schema) -> pa.Table:
+    columns = zip(*(astuple(item) for item in items), strict=True) if items else [()] * len(fields(kind))
+    return pa.table([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema)
+
+
+def write_segment(folder: Path, batch: Batch, binding: Binding) -> None:
+    """Write the four files of a segment into the new folder `folder`, whole and on disk when this returns."""
+    count = len(batch.rows)
+    folder.mkdir()
+    write_durably(
+        folder / "embeddings.npy", lambda file: _save(file, (count, binding.dim), "float16", batch.embeddings)
+    )
+    write_durably(
+        folder / "tokens.npy",
+        lambda file: _save(file, (count, *binding.token_shape), binding.token_dtype, batch.tokens),
+    )
+    write_durably(folder / "rows.parquet", lambda file: pq.write_table(batch.rows, file, row_group_size=ROW_GROUP))
+    write_durably(folder / "failures.parquet", lambda file: pq.write_table(batch.failures, file))
+    sync_folder(folder)
+    sync_folder(folder.parent)
+
+
+def _save(file: IO[bytes], shape: tuple[int, ...], dtype: str, blocks: Iterable[NDArray[Any]]) -> None:
+    """Write one NumPy file block by block."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    written = 0
+    for block in blocks:
+        if block.shape[1:] != shape[1:]:
+            raise ValueError(f"a block of shape {block.shape} does not fit {shape}")
+        file.write(np.ascontiguousarray(block, dtype=dtype).data)
+        written += len(block)
+    if written != shape[0]:
+        raise ValueError(f"{written} vectors for {shape[0]} rows")
+
+
+class Segment:
+    """A segment opened for reading: arrays are memory-mapped, tables read when asked for. All files are opened at once,
+    so that a writer which removes them later takes nothing away.
+
+    Raises `CrosslookError` when a file does not hold what the manifest says, `FileNotFoundError` when one is gone."""
+
+    def __init__(self, folder: Path, entry: SegmentEntry, binding: Binding) -> None:
+        self.folder = folder
+        self.entry = entry
+        self.embeddings = self._map("embeddings.npy", (entry.rows, binding.dim), "float16")
+        self.tokens = self._map("tokens.npy", (entry.rows, *binding.token_shape), binding.token_dtype)
+        self._rows = self._open_table("rows.parquet", entry.rows)
+        self._failures = self._open_table("failures.parquet", entry.failures) if entry.failures else None
+
+    def __len__(self) -> int:
+        return self.entry.rows
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of the rows."""
+        return self._read(lambda: self._rows.read([name])).column(0)
+
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        """int64 [rows], ascending."""
+        return self.column("id").to_numpy()
+
+    def table(self) -> pa.Table:
+        """All rows."""
+        return self._read(self._rows.read)
+
+    def row(self, offset: int) -> Row:
+        """One row; reads only the row group that holds it."""
+        group, offset = divmod(offset, ROW_GROUP)
+        values = self._read(lambda: self._rows.read_row_group(group)).slice(offset, 1).to_pylist()[0]
+        return Row(**values)
+
+    def blocks(self, name: str, rows: int) -> Iterator[NDArray[Any]]:
+        """`embeddings` or `tokens` from the first row to the last, `rows` at a time. Read, not mapped: mapped pages
+        would count as this process's memory until all of it were in use."""
+        array = getattr(self, name)
+        with (self.folder / f"{name}.npy").open("rb") as file:
+            file.seek(getattr(array, "offset", 0))
+            for low in range(0, len(array), rows):
+                count = min(rows, len(array) - low)
+                values = np.fromfile(file, array.dtype, count * int(np.prod(array.shape[1:])))
+                yield values.reshape(count, *array.shape[1:])
+
+    def failures(self) -> pa.Table:
+        return self._read(self._failures.read) if self._failures else failures_table([])
+
+    def _open_table(self, name: str, expected: int) -> pq.ParquetFile:
+        path = self.folder / name
+        if not path.exists():  # Arrow's own error does not carry the name
+            raise FileNotFoundError(errno.ENOENT, "missing", str(path))
+        found = self._read(lambda: pq.ParquetFile(path, memory_map=True))
+        if found.metadata.num_rows != expected:
+            raise self._damaged(name, f"it holds {found.metadata.num_rows} rows, expected {expected}")
+        return found
+
+    def _read(self, read: Any) -> Any:
+        try:
+            return read()
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged("rows.parquet or failures.parquet", str(error).splitlines()[0]) from error
+
+    def _map(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        if not shape[0]:
+            return np.zeros(shape, dtype)
+        try:
+            found = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError, EOFError) as error:
+            raise self._damaged(name, "it is truncated") from error
+        if found.shape != shape or found.dtype != np.dtype(dtype):
+            raise self._damaged(name, f"it holds {found.dtype} {found.shape}, expected {dtype} {shape}")
+        return found
+
+    def _damaged(self, name: str, reason: str) -> CrosslookError:
+        return CrosslookError(
+            f"segment {self.folder} is damaged ({name}: {reason}): `search index --repair FOLDER` drops it and embeds "
+            "its images again"
+        )

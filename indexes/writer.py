@@ -1,0 +1,258 @@
+"""The one writer of a collection: segments in, commits out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from indexes.collection import Collection, missing_file, open_segments, segment_folder
+from indexes.errors import CrosslookError
+from indexes.files import writing_to
+from indexes.manifest import Binding, Manifest, SegmentEntry, current_manifest, read_manifest, write_manifest
+from indexes.merging import segments_to_merge
+from indexes.segment import FAILURE_SCHEMA, ROW_SCHEMA, Batch, Segment, write_segment
+
+LOCK = "writer.lock"
+HOLDER = "writer.json"
+COPIED_ROWS = 1024
+
+
+class CollectionWriter:
+    """Holds the collection's lock from opening to closing. Use as a context manager.
+
+    `commit` is the only place that changes what readers see. A crash at any point leaves the commit before in force,
+    and files that nothing names, which the next writer removes."""
+
+    def __init__(self, folder: Path, binding: Binding, repair: bool = False) -> None:
+        """Open the collection for writing; where there is none, the first commit makes it.
+
+        repair: drop segments that are damaged instead of refusing them; `dropped` counts their rows. Raises
+        `CrosslookError` when another writer is at work, the collection is damaged or bound to another model, or
+        `folder` holds something else."""
+        self.folder = folder
+        self.dropped = 0
+        self._failed = False
+        with writing_to(folder):
+            _refuse_foreign(folder)
+            (folder / "segments").mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(folder)
+        try:
+            self._open(binding, repair)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, binding: Binding, repair: bool) -> None:
+        name = current_manifest(self.folder)
+        try:
+            manifest = read_manifest(self.folder, name) if name else Manifest(binding)
+            if name and repair:
+                manifest = self._without_damaged(manifest)
+            self.collection = Collection(self.folder, manifest, open_segments(self.folder, manifest))
+        except FileNotFoundError as error:
+            raise missing_file(self.folder, error) from error
+        self.collection.check(binding.model, binding.fingerprint)
+        self._remove_unreferenced()
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.collection.manifest
+
+    def commit(
+        self, batch: Batch | None = None, *, dead: Iterable[int] = (), folders: Sequence[str] | None = None
+    ) -> Manifest:
+        """Add a batch as a segment and mark ids as dead, in one step. The ids of the batch must come from `next_id`.
+
+        Raises `CrosslookError` when it cannot be written; the commit before stays in force, and this writer is done."""
+        manifest = self.manifest
+        segments, last_id = manifest.segments, manifest.next_id - 1
+        with self._writing():
+            if batch is not None:
+                entry = SegmentEntry(manifest.next_segment, len(batch.rows), len(batch.failures))
+                write_segment(segment_folder(self.folder, entry.number), batch, manifest.binding)
+                segments = (*segments, entry)
+                ids = pa.chunked_array([*batch.rows["id"].chunks, *batch.failures["id"].chunks], pa.int64())
+                last_id = max(last_id, *ids.to_pylist())
+            return self._put_in_force(
+                manifest.next(
+                    segments=segments,
+                    next_segment=manifest.next_segment + (batch is not None),
+                    next_id=last_id + 1,
+                    tombstones=tuple(sorted({*manifest.tombstones, *dead})),
+                    folders=manifest.folders if folders is None else tuple(folders),
+                )
+            )
+
+    def merge(self, everything: bool = False) -> int:
+        """Merge small segments into larger ones and leave what is dead behind; with `everything`, all of them. Returns
+        how many segments there are fewer."""
+        before = len(self.manifest.segments)
+        gone = np.asarray(self.manifest.tombstones, dtype=np.int64)
+        dead = [_count_dead(segment, gone) for segment in self.collection.segments]
+        for group in segments_to_merge(self.manifest.segments, dead, everything):
+            self._merge_group([entry.number for entry in group])
+        return before - len(self.manifest.segments)
+
+    def _merge_group(self, numbers: Sequence[int]) -> None:
+        manifest = self.manifest
+        old = [segment for segment in self.collection.segments if segment.entry.number in numbers]
+        batch, dead = _living(old, manifest.tombstones)
+        merged = SegmentEntry(manifest.next_segment, len(batch.rows), len(batch.failures))
+        at = min(index for index, entry in enumerate(manifest.segments) if entry.number in numbers)
+        segments = [entry for entry in manifest.segments if entry.number not in numbers]
+        with self._writing():
+            if merged.rows or merged.failures:
+                write_segment(segment_folder(self.folder, merged.number), batch, manifest.binding)
+                segments.insert(at, merged)
+            self._put_in_force(
+                manifest.next(
+                    segments=tuple(segments),
+                    next_segment=manifest.next_segment + 1,
+                    tombstones=tuple(sorted(set(manifest.tombstones) - dead)),
+                )
+            )
+        self._remove_unreferenced()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """After a failure, what is on disk may be ahead of what this writer knows: it must not write again."""
+        if self._failed:
+            raise CrosslookError(f"an earlier write to {self.folder} failed: run again")
+        self._failed = True
+        with writing_to(self.folder):
+            yield
+        self._failed = False
+
+    def _put_in_force(self, manifest: Manifest) -> Manifest:
+        write_manifest(self.folder, manifest)
+        known = {segment.entry.number: segment for segment in self.collection.segments}
+        segments = [
+            known.get(entry.number) or Segment(segment_folder(self.folder, entry.number), entry, manifest.binding)
+            for entry in manifest.segments
+        ]
+        previous, self.collection = self.manifest, Collection(self.folder, manifest, segments)
+        (self.folder / previous.file_name).unlink(missing_ok=True)
+        return manifest
+
+    def _without_damaged(self, manifest: Manifest) -> Manifest:
+        kept = []
+        for entry in manifest.segments:
+            try:
+                segment = Segment(segment_folder(self.folder, entry.number), entry, manifest.binding)
+                segment.table()
+                segment.failures()
+                kept.append(entry)
+            except (CrosslookError, FileNotFoundError):
+                self.dropped += entry.rows
+        if len(kept) == len(manifest.segments):
+            return manifest
+        repaired = manifest.next(segments=tuple(kept))
+        with writing_to(self.folder):
+            write_manifest(self.folder, repaired)
+        return repaired
+
+    def _remove_unreferenced(self) -> None:
+        """Remove what a crash, a merge or an earlier commit left behind."""
+        referenced = {segment_folder(self.folder, entry.number) for entry in self.manifest.segments}
+        for folder in (self.folder / "segments").iterdir():
+            if folder not in referenced:
+                shutil.rmtree(folder, ignore_errors=True)
+        for path in self.folder.glob("manifest-*.json"):
+            if path.name != current_manifest(self.folder):
+                path.unlink(missing_ok=True)
+        for path in (self.folder / "ann").glob("*"):
+            if path.name != self.manifest.ann:
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        (self.folder / HOLDER).unlink(missing_ok=True)
+        self._lock.release()
+
+    def __enter__(self) -> CollectionWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _count_dead(segment: Segment, tombstones: NDArray[np.int64]) -> int:
+    if not len(tombstones):
+        return 0
+    return int(np.isin(segment.ids, tombstones).sum() + np.isin(segment.failures()["id"].to_numpy(), tombstones).sum())
+
+
+def _living(segments: Sequence[Segment], tombstones: Sequence[int]) -> tuple[Batch, set[int]]:
+    """The rows and failures of these segments that count, and the ids of those that do not."""
+    gone = np.asarray(tombstones, dtype=np.int64)
+    alive = [~np.isin(segment.ids, gone) for segment in segments]
+    failed = [segment.failures() for segment in segments]
+    rows = [segment.table().filter(pa.array(mask)) for segment, mask in zip(segments, alive, strict=True)]
+    failures = [table.filter(pa.array(~np.isin(table["id"].to_numpy(), gone))) for table in failed]
+    ids = [*(segment.ids for segment in segments), *(table["id"].to_numpy() for table in failed)]
+    return Batch(
+        pa.concat_tables([ROW_SCHEMA.empty_table(), *rows]).combine_chunks(),
+        pa.concat_tables([FAILURE_SCHEMA.empty_table(), *failures]).combine_chunks(),
+        _living_blocks("embeddings", segments, alive),
+        _living_blocks("tokens", segments, alive),
+    ), set(np.intersect1d(np.concatenate(ids), gone).tolist())
+
+
+def _living_blocks(
+    name: str, segments: Sequence[Segment], masks: Sequence[NDArray[np.bool_]]
+) -> Iterator[NDArray[Any]]:
+    for segment, mask in zip(segments, masks, strict=True):
+        low = 0
+        for block in segment.blocks(name, COPIED_ROWS):
+            yield block[mask[low : low + len(block)]]
+            low += len(block)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CrosslookError(f"{folder} is a file: --index names the collection's own folder")
+    ours = {LOCK, HOLDER, "segments"}
+    if folder.is_dir() and current_manifest(folder) is None:
+        foreign = [path.name for path in folder.iterdir() if path.name not in ours and "manifest-" not in path.name]
+        foreign = [name for name in foreign if name != "CURRENT.new"]
+        if foreign:
+            raise CrosslookError(
+                f"{folder} is not a collection and not empty (it holds {foreign[0]!r}): choose another --index"
+            )
+
+
+def _lock(folder: Path) -> FileLock:
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise CrosslookError(f"{folder} is being written to{_holder(folder)}: wait until it has finished") from error
+    note = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
+    try:
+        (folder / HOLDER).write_text(json.dumps(note))
+    except OSError:
+        lock.release()
+        raise
+    return lock
+
+
+def _holder(folder: Path) -> str:
+    try:
+        note = json.loads((folder / HOLDER).read_text())
+        return f" by process {note['pid']} on {note['host']} since {note['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

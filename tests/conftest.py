@@ -1,0 +1,40 @@
+"""Fixtures for all tests; nothing here may reach a user's own collection or a terminal's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from indexes.writer import CollectionWriter
+from retrieval.encoders.lite import LiteEncoder
+from tests.support import BINDING, FakeEncoder, make_batch
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSLOOK_INDEX", str(tmp_path / "default-collection"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("NO_COLOR", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def encoder() -> FakeEncoder:
+    return FakeEncoder()
+
+
+@pytest.fixture(scope="session")
+def lite() -> LiteEncoder:
+    return LiteEncoder(device="cpu")
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """Three segments of ten images, two failures each."""
+    folder = tmp_path / "collection"
+    with CollectionWriter(folder, BINDING) as writer:
+        for _ in range(3):
+            writer.commit(make_batch(writer.manifest.next_id, 10, failures=2), folders=["/photos"])
+    return folder

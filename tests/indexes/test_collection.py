@@ -1,0 +1,285 @@
+"""What a collection promises its readers and its one writer."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from indexes import files
+from indexes.collection import Collection
+from indexes.errors import CrosslookError
+from indexes.manifest import Binding
+from indexes.segment import Batch, Row, failures_table, rows_table
+from indexes.writer import CollectionWriter
+from tests.support import BINDING, copy_tree_bytes, make_batch
+
+
+def contents(folder):
+    """Everything that counts, in order: rows, embeddings, tokens."""
+    collection = Collection.open(folder)
+    table = collection.table(["id", "path", "size", "mtime_ns", "content_hash", "width", "height", "taken_at"])
+    positions = table["position"].to_numpy()
+    rows = table.drop_columns(["position"]).to_pylist()
+    return rows, collection.embeddings(positions).tolist(), collection.tokens(positions).tolist()
+
+
+def test_what_is_committed_is_read_back(tmp_path):
+    batch = make_batch(1, 10, failures=2)
+    with CollectionWriter(tmp_path / "c", BINDING) as writer:
+        writer.commit(batch, folders=["/photos"])
+    collection = Collection.open(tmp_path / "c")
+    assert len(collection) == 10
+    assert collection.table(["id", "path"])["path"].to_pylist() == batch.rows["path"].to_pylist()
+    np.testing.assert_array_equal(collection.embeddings(range(10)), batch.embeddings[0].astype(np.float16))
+    np.testing.assert_array_equal(collection.tokens([7, 2]), batch.tokens[0].astype(np.float16)[[7, 2]])
+    assert collection.row(3) == Row(**batch.rows.slice(3, 1).to_pylist()[0])
+    assert collection.failures().equals(batch.failures)
+    assert collection.manifest.folders == ("/photos",)
+
+
+def test_a_reader_keeps_its_commit_while_a_writer_goes_on(collection):
+    reader = Collection.open(collection)
+    with CollectionWriter(collection, BINDING) as writer:
+        writer.commit(make_batch(writer.manifest.next_id, 5), dead=[1, 2])
+        writer.merge(everything=True)
+    assert len(reader) == 30
+    assert reader.row(0).id == 1
+    assert reader.embeddings([0]).shape == (1, 8)
+    assert len(reader.failures()) == 6
+    assert len(Collection.open(collection)) == 33
+
+
+def test_dead_rows_and_failures_do_not_count(collection):
+    with CollectionWriter(collection, BINDING) as writer:
+        writer.commit(dead=[3, 11])
+    found = Collection.open(collection)
+    assert len(found) == 29
+    assert 3 not in found.table(["id"])["id"].to_pylist()
+    assert 11 not in found.failures()["id"].to_pylist()
+    query = found.embeddings([2]).astype(np.float32)
+    assert 2 not in found.nearest(query, 30)[1][0]
+
+
+def test_merging_changes_nothing_that_counts(collection):
+    with CollectionWriter(collection, BINDING) as writer:
+        writer.commit(dead=[3, 11, 25])
+    before, failed = contents(collection), Collection.open(collection).failures()
+    with CollectionWriter(collection, BINDING) as writer:
+        assert writer.merge(everything=True) == 2
+    assert contents(collection) == before
+    assert Collection.open(collection).failures().equals(failed)
+    assert Collection.open(collection).manifest.tombstones == ()
+    assert [path.name for path in (collection / "segments").iterdir()] == ["000004"]
+
+
+def test_merging_away_everything_leaves_an_empty_collection(collection):
+    with CollectionWriter(collection, BINDING) as writer:
+        writer.commit(dead=range(1, 100))
+        writer.merge(everything=True)
+    found = Collection.open(collection)
+    assert len(found) == 0
+    assert found.manifest.segments == ()
+    assert found.nearest(np.ones((1, 8), np.float32), 3)[1].tolist() == [[-1, -1, -1]]
+
+
+def test_ids_are_never_given_twice(collection):
+    with CollectionWriter(collection, BINDING) as writer:
+        highest = writer.manifest.next_id
+        writer.commit(dead=range(1, highest))
+        writer.merge(everything=True)
+    with CollectionWriter(collection, BINDING) as writer:
+        assert writer.manifest.next_id == highest
+
+
+def test_only_images_in_a_folder(tmp_path):
+    with CollectionWriter(tmp_path / "c", BINDING) as writer:
+        writer.commit(make_batch(1, 5, folder="/a/b"))
+        writer.commit(make_batch(6, 5, folder="/a/bc"))
+    found = Collection.open(tmp_path / "c")
+    positions = found.nearest(np.ones((1, 8), np.float32), 10, below=b"/a/b")[1][0]
+    assert sorted(positions[positions >= 0].tolist()) == [0, 1, 2, 3, 4]
+    one = found.nearest(np.ones((1, 8), np.float32), 10, below=b"/a/bc/7.jpg")[1][0]
+    assert one[one >= 0].tolist() == [6]
+
+
+def test_a_second_writer_is_told_who_is_writing(collection):
+    with CollectionWriter(collection, BINDING), pytest.raises(CrosslookError, match=rf"process {os.getpid()} on "):
+        CollectionWriter(collection, BINDING)
+
+
+def test_a_killed_writer_leaves_no_lock(collection):
+    script = (
+        "import os, signal, sys; from pathlib import Path; from tests.support import BINDING;"
+        "from indexes.writer import CollectionWriter;"
+        "CollectionWriter(Path(sys.argv[1]), BINDING); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", script, collection], check=False)
+    with CollectionWriter(collection, BINDING) as writer:
+        assert len(writer.collection) == 30
+
+
+@pytest.mark.parametrize("other", ["model", "fingerprint"])
+def test_another_model_is_refused_with_both_names(collection, other):
+    binding = Binding("other", "0" * 16, 8, (2, 3), "float16")
+    if other == "fingerprint":
+        binding = Binding("fake", "0" * 16, 8, (2, 3), "float16")
+    with pytest.raises(CrosslookError) as caught:
+        CollectionWriter(collection, binding)
+    for name in ("fake", "other") if other == "model" else ("f" * 16, "0" * 16):
+        assert name in str(caught.value)
+    CollectionWriter(collection, BINDING).close()
+
+
+def test_no_collection_yet_says_how_to_make_one(tmp_path):
+    with pytest.raises(CrosslookError, match="search index FOLDER"):
+        Collection.open(tmp_path / "none")
+
+
+def test_a_folder_of_something_else_is_not_written_to(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(CrosslookError, match=r"thesis\.txt"):
+        CollectionWriter(tmp_path, BINDING)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_is_not_a_collection(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CrosslookError, match="is a file"):
+        CollectionWriter(tmp_path / "file", BINDING)
+    with pytest.raises(CrosslookError, match="cannot read"):
+        Collection.open(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"format": 1}', b'{"format": 1, "binding": {}, "folders": []}'],
+    ids=["empty", "truncated", "list", "string", "binary", "bare", "wrong-fields"],
+)
+def test_a_damaged_manifest_is_one_clear_line(collection, content):
+    name = (collection / "CURRENT").read_text().strip()
+    (collection / name).write_bytes(content)
+    with pytest.raises(CrosslookError, match=rf"^[^\n]*{name} is damaged[^\n]*$"):
+        Collection.open(collection)
+
+
+@pytest.mark.parametrize("content", [b"", b"../../etc/passwd\n", b"\xff\xff", b"manifest-999999.json\n"])
+def test_a_damaged_pointer_is_one_clear_line(collection, content):
+    (collection / "CURRENT").write_bytes(content)
+    with pytest.raises(CrosslookError, match=r"^[^\n]* is damaged[^\n]*$"):
+        Collection.open(collection)
+
+
+def test_a_newer_format_asks_for_an_upgrade(collection):
+    path = collection / (collection / "CURRENT").read_text().strip()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    with pytest.raises(CrosslookError, match="upgrade crosslook"):
+        Collection.open(collection)
+
+
+@pytest.mark.parametrize("name", ["embeddings.npy", "tokens.npy", "rows.parquet", "failures.parquet"])
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "missing"])
+def test_a_damaged_segment_names_the_file_and_the_remedy(collection, name, damage):
+    path = collection / "segments" / "000002" / name
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size - 9 if damage == "truncated" else 0])
+    with pytest.raises(CrosslookError, match=r"^[^\n]*000002[^\n]*--repair[^\n]*$"):
+        Collection.open(collection)
+
+
+@pytest.mark.parametrize("name", ["embeddings.npy", "rows.parquet"])
+def test_repair_drops_the_damaged_segment_only(collection, name):
+    path = collection / "segments" / "000002" / name
+    path.write_bytes(path.read_bytes()[:-9])
+    with CollectionWriter(collection, BINDING, repair=True) as writer:
+        assert writer.dropped == 10
+    assert len(Collection.open(collection)) == 20
+    assert sorted(path.name for path in (collection / "segments").iterdir()) == ["000001", "000003"]
+
+
+def test_a_full_disk_at_any_write_keeps_the_commit_before(tmp_path, monkeypatch):
+    folder = tmp_path / "c"
+    with CollectionWriter(folder, BINDING) as writer:
+        writer.commit(make_batch(1, 4))
+    before = contents(folder)
+    real, failed_at = os.fsync, 0
+    while True:
+        failed_at += 1
+        calls = 0
+
+        def full(descriptor, failed_at=failed_at):
+            nonlocal calls
+            calls += 1
+            if calls == failed_at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(descriptor)
+
+        monkeypatch.setattr(files.os, "fsync", full)
+        with CollectionWriter(folder, BINDING) as writer:
+            try:
+                writer.commit(make_batch(writer.manifest.next_id, 4), dead=[1])
+            except CrosslookError as error:
+                assert "disk is full" in str(error) and "safe" in str(error)
+                with pytest.raises(CrosslookError, match="run again"):
+                    writer.commit(dead=[2])
+            else:
+                break
+        monkeypatch.setattr(files.os, "fsync", real)
+        renamed = json.loads((folder / (folder / "CURRENT").read_text().strip()).read_text())["generation"] > 1
+        if not renamed:  # only the very last fsync comes after the rename
+            assert contents(folder) == before
+    assert failed_at > 6
+    assert len(Collection.open(folder)) in (7, 11)
+
+
+def test_what_a_crash_left_is_removed_by_the_next_writer(collection):
+    (collection / "segments" / "000009").mkdir()
+    (collection / "segments" / "000009" / "rows.parquet").write_bytes(b"half")
+    (collection / "manifest-000099.json").write_text("{")
+    CollectionWriter(collection, BINDING).close()
+    assert sorted(path.name for path in (collection / "segments").iterdir()) == ["000001", "000002", "000003"]
+    assert len(list(collection.glob("manifest-*.json"))) == 1
+
+
+def test_reading_writes_nothing(collection):
+    before = copy_tree_bytes(collection)
+    found = Collection.open(collection)
+    found.nearest(np.ones((1, 8), np.float32), 3)
+    found.row(0), found.failures(), found.table(["id"])
+    assert copy_tree_bytes(collection) == before
+
+
+def test_a_batch_whose_arrays_do_not_fit_its_rows_is_refused(tmp_path):
+    batch = make_batch(1, 3)
+    wrong = Batch(batch.rows, batch.failures, [batch.embeddings[0][:2]], batch.tokens)
+    with CollectionWriter(tmp_path / "c", BINDING) as writer, pytest.raises(ValueError, match="2 vectors for 3 rows"):
+        writer.commit(wrong)
+
+
+def test_names_that_are_not_unicode_and_dates_survive(tmp_path):
+    from datetime import datetime
+
+    row = Row(1, b"/p/\xff\xfe\n.jpg", 1, 2, b"h" * 16, 3, 4, datetime(2020, 2, 29, 12, 30, 59))
+    batch = Batch(rows_table([row]), failures_table([]), [np.ones((1, 8))], [np.ones((1, 2, 3))])
+    with CollectionWriter(tmp_path / "c", BINDING) as writer:
+        writer.commit(batch)
+    assert Collection.open(tmp_path / "c").row(0) == row
+
+
+def test_nothing_in_a_collection_is_pickled(collection):
+    for path in collection.rglob("*.npy"):
+        np.load(path, allow_pickle=False)
+    assert {path.suffix for path in collection.rglob("*") if path.is_file()} <= {
+        ".npy",
+        ".parquet",
+        ".json",
+        ".lock",
+        "",
+    }

@@ -1,0 +1,72 @@
+"""Exact search against sorting all similarities."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import indexes.exact
+from indexes.errors import CrosslookError
+from indexes.exact import nearest
+
+
+def sorted_twin(queries, arrays, masks, k):
+    """All similarities in one matrix, sorted by size, then by position."""
+    everything = np.concatenate([np.asarray(array, np.float32) for array in arrays])
+    allowed = np.concatenate(
+        [np.ones(len(array), bool) if mask is None else mask for array, mask in zip(arrays, masks, strict=True)]
+    )
+    similarities = np.where(allowed, queries @ everything.T, -np.inf)
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+    best = np.take_along_axis(similarities, order, 1)
+    order = np.where(np.isfinite(best), order, -1)
+    pad = max(0, k - order.shape[1])
+    return np.pad(best, ((0, 0), (0, pad)), constant_values=-np.inf), np.pad(
+        order, ((0, 0), (0, pad)), constant_values=-1
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    k=st.integers(1, 60),
+    seed=st.integers(0, 1000),
+    share=st.sampled_from([None, 0.0, 0.3, 1.0]),
+    block=st.sampled_from([7, 1000]),
+)
+def test_finds_what_sorting_finds(sizes, k, seed, share, block):
+    rng = np.random.default_rng(seed)
+    arrays = [rng.normal(size=(size, 5)).astype(np.float16) for size in sizes]
+    masks = [None if share is None else rng.random(size) < share for size in sizes]
+    queries = rng.normal(size=(3, 5)).astype(np.float32)
+    before = indexes.exact.BLOCK
+    indexes.exact.BLOCK = block
+    try:
+        found, positions = nearest(queries, arrays, masks, k)
+    finally:
+        indexes.exact.BLOCK = before
+    expected, expected_positions = sorted_twin(queries, arrays, masks, k)
+    np.testing.assert_array_equal(positions, expected_positions)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_to_search_gives_padding():
+    found, positions = nearest(np.ones((1, 4), np.float32), [], [], 3)
+    assert positions.tolist() == [[-1, -1, -1]]
+    assert np.isneginf(found).all()
+
+
+def test_equals_come_by_position_across_segments():
+    arrays = [np.ones((3, 2), np.float16), np.ones((3, 2), np.float16)]
+    _, positions = nearest(np.ones((1, 2), np.float32), arrays, [None, None], 6)
+    assert positions.tolist() == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_missing_faiss_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(CrosslookError, match=r"crosslook\[cpu\]"):
+        nearest(np.ones((1, 2), np.float32), [np.ones((1, 2), np.float16)], [None], 1)
