@@ -1,0 +1,37 @@
+"""Dual encoders, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from indexes.errors import CrosslookError
+from retrieval.encoders.base import Encoder, ImageFeatures, TextFeatures
+from retrieval.encoders.lite import LiteEncoder
+
+__all__ = ["DEFAULT_MODEL", "Encoder", "ImageFeatures", "TextFeatures", "canonical_name", "load_encoder"]
+
+DEFAULT_MODEL = "lite"
+
+
+def canonical_name(name: str) -> str:
+    """The name under which a collection remembers a model: that of a directory is its absolute path."""
+    return str(Path(name).absolute()) if name != DEFAULT_MODEL and Path(name).is_dir() else name
+
+
+def load_encoder(name: str = DEFAULT_MODEL, device: str = "auto") -> Encoder:
+    """`lite`, `NAME:PRETRAINED` of open_clip, or a model directory.
+
+    Raises `CrosslookError` where there is no such model, or it cannot be loaded here."""
+    name = canonical_name(name)
+    if name == DEFAULT_MODEL:
+        return LiteEncoder(device=device)
+    if ":" in name or (Path(name) / "open_clip_config.json").is_file():
+        from retrieval.encoders.openclip import load_openclip
+
+        return load_openclip(name, device)
+    if Path(name).is_dir():
+        raise CrosslookError(f"{name} is not a model directory: it holds no open_clip_config.json")
+    raise CrosslookError(
+        f"no model named {name}: use {DEFAULT_MODEL}, an open_clip model as NAME:PRETRAINED (`search models` lists "
+        "some), or a model directory"
+    )

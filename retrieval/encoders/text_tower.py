@@ -1,0 +1,65 @@
+"""The text tower of `lite`: all-MiniLM-L6-v2 on ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.encoders.base import TextFeatures
+from retrieval.encoders.runtime import open_session
+
+BATCH = 32
+
+
+class TextTower:
+    """Tokeniser and tower, each loaded when first used."""
+
+    def __init__(self, model: Path, tokenizer: Path, max_words: int) -> None:
+        self._model = model
+        self._tokenizer_file = tokenizer
+        self._max_words = max_words
+
+    @cached_property
+    def _session(self):  # type: ignore[no-untyped-def]
+        return open_session(self._model)
+
+    @cached_property
+    def _tokenizer(self):  # type: ignore[no-untyped-def]
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self._tokenizer_file))
+        tokenizer.enable_truncation(self._max_words)
+        tokenizer.no_padding()
+        return tokenizer
+
+    def encode(self, texts: Sequence[str]) -> TextFeatures:
+        """Embeddings and the last hidden state of every word piece, [CLS] and [SEP] included."""
+        encoded = self._tokenizer.encode_batch(list(texts))
+        lengths = np.array([len(text.ids) for text in encoded], dtype=np.int64)
+        longest = int(lengths.max(initial=1))
+        embeddings = np.zeros((len(texts), self.dim), dtype=np.float32)
+        tokens = np.zeros((len(texts), longest, self.dim), dtype=np.float32)
+        by_length = np.argsort(lengths, kind="stable")
+        for start in range(0, len(texts), BATCH):
+            batch = by_length[start : start + BATCH]
+            width = int(lengths[batch].max())
+            ids = np.zeros((len(batch), width), dtype=np.int64)
+            for row, index in enumerate(batch):
+                ids[row, : lengths[index]] = encoded[index].ids
+            mask = np.arange(width) < lengths[batch, None]
+            found = self._session.run(["embedding", "words"], {"ids": ids, "mask": mask.astype(np.int64)})
+            embeddings[batch] = found[0]
+            tokens[batch, :width] = found[1] * mask[:, :, None]
+        return TextFeatures(
+            embeddings=embeddings,
+            tokens=tokens,
+            mask=np.arange(longest) < lengths[:, None],
+            truncated=np.array([bool(text.overflowing) for text in encoded], dtype=np.bool_),
+        )
+
+    @property
+    def dim(self) -> int:
+        return int(self._session.get_outputs()[0].shape[1])

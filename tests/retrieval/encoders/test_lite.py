@@ -1,0 +1,162 @@
+"""The embedded encoder, as it ships, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from cli.demo import gather_samples
+from indexes.errors import CrosslookError
+from retrieval.encoders import load_encoder
+from retrieval.encoders.lite import WEIGHTS, LiteEncoder
+from retrieval.images import Photo, decode
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    paths = gather_samples(tmp_path_factory.mktemp("samples"))
+    return {path.stem: decode(path.read_bytes(), 224) for path in paths}
+
+
+def test_what_ships_is_small_and_is_what_the_configuration_says():
+    config = json.loads((WEIGHTS / "config.json").read_text())
+    for name, checksum in config["sha256"].items():
+        assert hashlib.sha256((WEIGHTS / name).read_bytes()).hexdigest() == checksum
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) <= 50e6
+
+
+def test_the_fingerprint_follows_the_weights(lite, tmp_path):
+    for path in WEIGHTS.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    assert LiteEncoder(tmp_path).fingerprint == lite.fingerprint
+    config = json.loads((WEIGHTS / "config.json").read_text())
+    config["sha256"]["image.onnx"] = "0" * 64
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert LiteEncoder(tmp_path).fingerprint != lite.fingerprint
+
+
+def test_embeddings_are_unit_norm_and_tokens_have_the_stated_shape(lite, photos):
+    found = lite.encode_images([lite.prepare(photo) for photo in photos.values()])
+    assert found.embeddings.dtype == np.float32 and found.embeddings.shape == (len(photos), lite.dim)
+    np.testing.assert_allclose(np.linalg.norm(found.embeddings, axis=1), 1, atol=1e-5)
+    assert found.tokens.dtype == lite.token_dtype and found.tokens.shape[1:] == lite.token_shape == (49, 320)
+    text = lite.encode_texts(["a dog", "a cup of coffee on a table"])
+    np.testing.assert_allclose(np.linalg.norm(text.embeddings, axis=1), 1, atol=1e-5)
+
+
+def test_an_image_is_encoded_alike_alone_and_among_others(lite, photos):
+    prepared = [lite.prepare(photo) for photo in photos.values()]
+    together = lite.encode_images(prepared)
+    for index, alone in enumerate(prepared):
+        found = lite.encode_images([alone])
+        np.testing.assert_array_equal(found.embeddings[0], together.embeddings[index])
+        np.testing.assert_array_equal(found.tokens[0], together.tokens[index])
+
+
+def test_a_text_is_encoded_alike_alone_and_among_others(lite):
+    texts = ["a dog", "a cup of coffee on a wooden table next to a book", "cat", "", "a dog"] * 10
+    together = lite.encode_texts(texts)
+    for index, text in enumerate(texts[:5]):
+        alone = lite.encode_texts([text])
+        np.testing.assert_allclose(alone.embeddings[0], together.embeddings[index], atol=1e-5)
+        words = int(alone.mask.sum())
+        np.testing.assert_allclose(alone.tokens[0, :words], together.tokens[index, :words], atol=1e-4)
+        assert together.mask[index].sum() == words
+        assert not together.tokens[index, words:].any()
+
+
+def test_region_tokens_lie_as_the_picture_does(lite):
+    """Row by row from the top left: what changes in a corner of the picture changes that corner's token most."""
+    grey = np.full((224, 224, 3), 128, np.uint8)
+    for row, column in ((0, 0), (0, 6), (6, 0), (6, 6), (2, 4)):
+        marked = grey.copy()
+        noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        marked[32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = noise
+        tokens = lite.encode_images([grey, marked]).tokens.astype(np.float32)
+        changed = np.abs(tokens[1] - tokens[0]).sum(axis=1).reshape(7, 7)
+        found_row, found_column = np.unravel_index(changed.argmax(), (7, 7))
+        assert abs(found_row - row) <= 1 and abs(found_column - column) <= 1
+
+
+def test_the_embedding_is_the_mean_of_class_embeddings_weighted_by_probability(lite, photos):
+    """ConSE, written out."""
+    from safetensors.numpy import load_file
+
+    classes = load_file(WEIGHTS / "model.safetensors")["class_embeddings"].astype(np.float64)
+    prepared = lite.prepare(photos["coffee"])
+    logits = lite.maps([prepared], ["logits"])[0][0].astype(np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    mean = sum(probability * name for probability, name in zip(probabilities, classes, strict=True))
+    np.testing.assert_allclose(
+        lite.encode_images([prepared]).embeddings[0], mean / np.linalg.norm(mean), rtol=0, atol=1e-5
+    )
+
+
+def test_maps_of_four_depths_are_within_reach(lite, photos):
+    names = ["logits", "stride8", "stride16", "stride32"]
+    found = lite.maps([lite.prepare(photos["coffee"])], names)
+    assert [item.shape for item in found] == [(1, 1000), (1, 40, 28, 28), (1, 112, 14, 14), (1, 320, 7, 7)]
+
+
+def test_the_whole_picture_is_seen(lite):
+    """Squashed, not cropped: a stripe at the very edge of a wide picture reaches the model."""
+    pixels = np.zeros((100, 1000, 3), np.uint8)
+    pixels[:, -20:] = 255
+    prepared = lite.prepare(Photo(pixels, 1000, 100, None))
+    assert prepared.shape == (224, 224, 3)
+    assert prepared[:, -3:].mean() > 200
+
+
+@pytest.mark.parametrize(
+    ("query", "photo"),
+    [("a cat", "chelsea"), ("a cup of coffee", "coffee"), ("a temple", "china"), ("a flower", "flower")],
+)
+def test_a_sample_photo_is_found_by_what_it_shows(lite, photos, query, photo):
+    embeddings = lite.encode_images([lite.prepare(each) for each in photos.values()]).embeddings
+    best = int((embeddings @ lite.encode_texts([query]).embeddings[0]).argmax())
+    assert list(photos)[best] == photo
+
+
+def test_a_text_beyond_the_limit_is_cut_and_marked(lite):
+    found = lite.encode_texts(["a dog", "dog " * 3000])
+    assert found.truncated.tolist() == [False, True]
+    assert found.mask.sum(axis=1).tolist() == [4, lite.max_words]
+
+
+def test_words_outside_the_vocabulary_do_not_fail(lite):
+    found = lite.encode_texts(["🏠", "日本語の写真", "\x00\x01", "\u202eabc"])
+    assert np.isfinite(found.embeddings).all()
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage"])
+def test_a_damaged_model_file_is_one_clear_line(tmp_path, damage):
+    for path in WEIGHTS.iterdir():
+        if path.name != "text.onnx":
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "text.onnx").write_bytes(damage)
+    with pytest.raises(CrosslookError, match=r"^cannot load [^\n]*text.onnx[^\n]*$"):
+        LiteEncoder(tmp_path).encode_texts(["a dog"])
+
+
+@pytest.mark.parametrize("name", ["nonsense", "/nowhere/at/all"])
+def test_an_unknown_model_says_what_to_use(name):
+    with pytest.raises(CrosslookError, match="search models"):
+        load_encoder(name)
+
+
+def test_a_folder_without_a_model_says_so(tmp_path):
+    with pytest.raises(CrosslookError, match="is not a model directory"):
+        load_encoder(str(tmp_path))
+
+
+def test_cuda_that_is_not_there_is_refused(monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    encoder = load_encoder("lite", "cuda")
+    with pytest.raises(CrosslookError, match="--device cpu"):
+        encoder.encode_images([np.zeros((224, 224, 3), np.uint8)])

@@ -1,0 +1,101 @@
+"""The embedded towers against timm and transformers, which run the published weights as their authors do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cli.demo import gather_samples
+from indexes.errors import CrosslookError
+from retrieval.encoders import build_lite
+from retrieval.encoders.lite import WEIGHTS
+from retrieval.images import decode
+
+pytestmark = pytest.mark.torch
+TEXTS = ["a dog", "Two children are playing football in the rain.", "a cup of coffee on a table"]
+
+
+@pytest.fixture(scope="module")
+def prepared(lite):
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (224, 224, 3), dtype=np.uint8), np.full((224, 224, 3), 200, np.uint8)]
+
+
+@pytest.fixture(scope="module")
+def timm_model():
+    """Loaded by name, not by order as the build does: the published names translated to timm's."""
+    import timm
+    import torch
+
+    published = torch.load(build_lite.source("image"), map_location="cpu", weights_only=True)
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    shapes = [tuple(value.shape) for name, value in published.items() if "num_batches" not in name]
+    own = [(name, value) for name, value in model.state_dict().items() if "num_batches" not in name]
+    assert shapes == [tuple(value.shape) for _, value in own]
+    values = [value for name, value in published.items() if "num_batches" not in name]
+    model.load_state_dict({name: value for (name, _), value in zip(own, values, strict=True)}, strict=False)
+    return model.eval()
+
+
+def test_the_image_tower_gives_what_timm_gives(lite, prepared, timm_model):
+    import torch
+
+    pixels = torch.from_numpy(np.stack(prepared)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        expected = timm_model(pixels).numpy()
+        maps = timm_model.forward_intermediates(pixels, indices=[2, 3, 4], intermediates_only=True)
+    logits, stride8, stride16, stride32 = lite.maps(prepared, ["logits", "stride8", "stride16", "stride32"])
+    # Weights are stored as float16: a relative error of 2^-11 in each.
+    np.testing.assert_allclose(logits, expected, atol=0.03 * np.abs(expected).max())
+    for ours, theirs in zip((stride8, stride16, stride32), maps, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=0.03 * float(theirs.abs().max()))
+
+
+def test_the_text_tower_gives_what_transformers_gives(lite):
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = build_lite.source("text").parent
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    found = lite.encode_texts(TEXTS)
+    for index, text in enumerate(TEXTS):
+        inputs = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            words = model(**inputs).last_hidden_state[0]
+        mean = torch.nn.functional.normalize(words.mean(0), dim=0).numpy()
+        assert found.embeddings[index] @ mean > 0.999
+        ours = found.tokens[index][found.mask[index]]
+        assert ours.shape == words.shape
+        cosines = (ours * words.numpy()).sum(1) / np.linalg.norm(ours, axis=1) / words.norm(dim=1).numpy()
+        assert cosines.min() > 0.995
+
+
+def test_the_classifier_knows_what_is_on_sample_photos(lite, tmp_path):
+    from timm.data import ImageNetInfo
+
+    names = ImageNetInfo()
+    paths = {path.stem: path for path in gather_samples(tmp_path)}
+    for stem, word in {"chelsea": "cat", "coffee": "espresso", "motorcycle_left": "moped"}.items():
+        logits = lite.maps([lite.prepare(decode(paths[stem].read_bytes(), 224))], ["logits"])[0][0]
+        assert word in names.index_to_description(int(logits.argmax()), detailed=True)
+
+
+def test_building_again_gives_the_same_bytes_as_what_ships(tmp_path):
+    build_lite.build(tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (WEIGHTS / path.name).read_bytes(), f"{path.name} differs"
+
+
+def test_weights_that_are_not_the_published_ones_are_refused(tmp_path, monkeypatch):
+    relative, _ = build_lite.SOURCES["image"]
+    (tmp_path / relative).parent.mkdir(parents=True)
+    (tmp_path / relative).write_bytes(b"other weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CrosslookError, match="sha256"):
+        build_lite.source("image")
+
+
+def test_missing_weights_name_the_extra(monkeypatch):
+    monkeypatch.setitem(build_lite.SOURCES, "image", ("no_such_package/weights.pth", ""))
+    with pytest.raises(CrosslookError, match=r"crosslook\[build\]"):
+        build_lite.source("image")

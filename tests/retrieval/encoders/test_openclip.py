@@ -1,0 +1,156 @@
+"""open_clip models as encoders, against open_clip itself. Weights are random but fixed: hubs are not for tests."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from indexes.errors import CrosslookError
+from retrieval.encoders import load_encoder
+from retrieval.images import Photo
+
+pytestmark = pytest.mark.torch
+TEXTS = ["a dog!", "a cat on the beach, in the evening sun"]
+TINY = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 48, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 48, "heads": 3, "layers": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def photos():
+    rng = np.random.default_rng(0)
+    sizes = [(300, 200), (120, 500), (64, 64)]
+    return [
+        Photo(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), width, height, None) for width, height in sizes
+    ]
+
+
+@pytest.fixture(scope="module")
+def model_directory(tmp_path_factory):
+    """A tiny CLIP as open_clip stores one, with random weights."""
+    import torch
+    from open_clip import CLIP
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    torch.manual_seed(0)
+    model = CLIP(**TINY)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": {}}))
+    return folder
+
+
+def random_model(name):
+    import open_clip
+    import torch
+
+    from retrieval.encoders.openclip import OpenClipEncoder
+
+    torch.manual_seed(0)
+    model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=None)
+    return OpenClipEncoder(name, model, preprocess, open_clip.get_tokenizer(name), "cpu"), model, preprocess
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "RN50", "MobileCLIP2-S0", "coca_ViT-B-32"])
+def test_embeddings_are_those_of_open_clip(name, photos):
+    import open_clip
+    import torch
+
+    encoder, model, preprocess = random_model(name)
+    found = encoder.encode_images([encoder.prepare(photo) for photo in photos])
+    text = encoder.encode_texts(TEXTS)
+    with torch.no_grad():
+        pixels = torch.stack([preprocess(Image.fromarray(photo.pixels)) for photo in photos])
+        expected = model.encode_image(pixels, normalize=True).numpy()
+        expected_text = model.encode_text(open_clip.get_tokenizer(name)(TEXTS), normalize=True).numpy()
+    np.testing.assert_allclose(found.embeddings, expected, atol=1e-5)
+    np.testing.assert_allclose(text.embeddings, expected_text, atol=1e-5)
+    assert found.tokens.shape[1:] == encoder.token_shape
+    assert text.tokens.shape[:2] == text.mask.shape
+
+
+def test_a_model_directory_is_an_encoder(model_directory, photos):
+    encoder = load_encoder(str(model_directory))
+    assert encoder.name == str(model_directory)
+    assert (encoder.dim, encoder.token_shape, encoder.image_size) == (32, (16, 48), 64)
+    assert encoder.encode_images([encoder.prepare(photos[0])]).embeddings.shape == (1, 32)
+
+
+def test_region_tokens_are_the_last_map_row_by_row(model_directory, photos):
+    import torch
+
+    encoder = load_encoder(str(model_directory))
+    prepared = encoder.prepare(photos[0])
+    visual = encoder._model.visual
+    visual.output_tokens = True
+    with torch.no_grad():
+        _, patches = visual(torch.from_numpy(prepared)[None])
+    visual.output_tokens = False
+    found = encoder.encode_images([prepared]).tokens[0].astype(np.float32)
+    np.testing.assert_allclose(found, visual.ln_post(patches)[0].detach().numpy(), atol=0.02)
+
+
+def test_the_fingerprint_follows_weights_and_not_names(model_directory, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    before = load_encoder(str(model_directory)).fingerprint
+    (tmp_path / "open_clip_config.json").write_text((model_directory / "open_clip_config.json").read_text())
+    weights = load_file(model_directory / "open_clip_model.safetensors")
+    save_file(weights, tmp_path / "open_clip_model.safetensors")
+    assert load_encoder(str(tmp_path)).fingerprint == before
+    weights["logit_scale"] += 1
+    save_file(weights, tmp_path / "open_clip_model.safetensors")
+    assert load_encoder(str(tmp_path)).fingerprint != before
+
+
+def test_the_mask_covers_the_words_and_not_the_padding(model_directory):
+    found = load_encoder(str(model_directory)).encode_texts(["dog", "dog!!", "a dog"])
+    assert found.mask.sum(axis=1).tolist() == [3, 4, 4]  # start, words, end; "!!" is one piece
+    assert found.truncated.tolist() == [False, False, False]
+    assert load_encoder(str(model_directory)).encode_texts(["dog " * 99]).truncated.tolist() == [True]
+
+
+def test_it_indexes_and_searches(model_directory, tmp_path):
+    from retrieval.engine import Engine
+    from retrieval.indexing import index_folders
+    from tests.support import write_photos
+
+    write_photos(tmp_path / "photos", 5)
+    encoder = load_encoder(str(model_directory))
+    index_folders([tmp_path / "photos"], tmp_path / "c", encoder)
+    assert len(Engine.open(tmp_path / "c").search("a dog")) == 5
+    with pytest.raises(CrosslookError, match="model .*tiny-clip.*, not lite"):
+        Engine.open(tmp_path / "c", model="lite")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ViT-B-33:openai", "did you mean ViT-B-32"),
+        ("ViT-B-32:nonsense", "use one of openai, "),
+        ("ViT-B-32:", "use one of openai, "),
+        ("ViT-B-32:laion2b_s34b_b79k", "check the network"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_one_line_with_a_remedy(name, message):
+    with pytest.raises(CrosslookError, match=rf"^[^\n]*{message}[^\n]*$"):
+        load_encoder(name)
+
+
+def test_a_directory_without_weights_says_so(tmp_path, model_directory):
+    (tmp_path / "open_clip_config.json").write_text((model_directory / "open_clip_config.json").read_text())
+    with pytest.raises(CrosslookError, match="open_clip_config.json and weights"):
+        load_encoder(str(tmp_path))
+
+
+def test_cuda_that_is_not_there_is_refused(model_directory, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(CrosslookError, match="--device cpu"):
+        load_encoder(str(model_directory), "cuda")
