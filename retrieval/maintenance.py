@@ -1,0 +1,102 @@
+"""Look after a collection: what it holds, removing folders, merging segments."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from indexes.collection import Collection
+from indexes.errors import CrosslookError
+from indexes.manifest import current_binding
+from indexes.writer import CollectionWriter
+from retrieval.scan import is_below
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a collection holds. bytes: on disk. committed: when the commit in force was made, local time."""
+
+    path: Path
+    model: str
+    fingerprint: str
+    images: int
+    failures: int
+    folders: tuple[str, ...]
+    segments: int
+    tombstones: int
+    bytes: int
+    committed: datetime
+    ann: str | None
+
+
+def status(path: Path) -> Status:
+    """Raises `CrosslookError` where there is no collection, or it is damaged."""
+    collection = Collection.open(path)
+    manifest = collection.manifest
+    return Status(
+        path=path,
+        model=manifest.binding.model,
+        fingerprint=manifest.binding.fingerprint,
+        images=len(collection),
+        failures=len(collection.failures()),
+        folders=manifest.folders,
+        segments=len(manifest.segments),
+        tombstones=len(manifest.tombstones),
+        bytes=_bytes_below(path),
+        committed=datetime.fromtimestamp((path / manifest.file_name).stat().st_mtime),
+        ann=manifest.ann,
+    )
+
+
+def failures(path: Path) -> list[tuple[str, str]]:
+    """The files that could not be read, with the reasons."""
+    table = Collection.open(path).failures()
+    return [(os.fsdecode(row["path"]), row["error"]) for row in table.select(["path", "error"]).to_pylist()]
+
+
+def remove_folder(path: Path, folder: str | Path) -> int:
+    """Take a folder, or one image, out of a collection; returns how many images that were. Files stay untouched.
+
+    Raises `CrosslookError` when nothing of it is in the collection."""
+    target = os.path.abspath(os.fsencode(folder))
+    with _open_writer(path) as writer:
+        collection = writer.collection
+        rows, failed = collection.table(["id", "path"]), collection.failures()
+        gone = [row["id"] for row in rows.to_pylist() if is_below(row["path"], [target])]
+        forgotten = [row["id"] for row in failed.select(["id", "path"]).to_pylist() if is_below(row["path"], [target])]
+        folders = [name for name in writer.manifest.folders if not is_below(os.fsencode(name), [target])]
+        if not gone and not forgotten and len(folders) == len(writer.manifest.folders):
+            raise CrosslookError(f"nothing below {os.fsdecode(target)} is in the collection {path}")
+        writer.commit(dead=[*gone, *forgotten], folders=folders)
+        writer.merge()
+    return len(gone)
+
+
+def optimize(path: Path) -> tuple[int, int]:
+    """Merge all segments and drop what is dead; returns the numbers of segments before and after."""
+    with _open_writer(path) as writer:
+        before = len(writer.manifest.segments)
+        writer.merge(everything=True)
+        return before, len(writer.manifest.segments)
+
+
+def _open_writer(path: Path) -> CollectionWriter:
+    return CollectionWriter(path, Collection.open(path).binding)
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.lstat().st_size
+        except FileNotFoundError:  # a writer has just removed it
+            continue
+    return total
+
+
+def model_of(path: Path) -> str | None:
+    """The model that a collection is bound to; None where there is no collection yet."""
+    binding = current_binding(path)
+    return None if binding is None else binding.model

@@ -1,0 +1,120 @@
+"""Index a folder in child processes that are killed (SIGKILL) before their first, second, third ... step that makes
+something durable. After each kill, in further processes: what counts is some commit of the uninterrupted run, whole;
+and running again ends in exactly the uninterrupted collection. Prints how many moments were tried.
+
+A script of its own, since it forks before any thread exists."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from indexes.collection import Collection
+from indexes.manifest import current_manifest
+from retrieval.indexing import Settings, index_folders
+from tests.support import FakeEncoder, write_photo, write_photos
+
+SETTINGS = Settings(commit_rows=3)
+
+
+def in_child(action: Callable[[], None]) -> int:
+    """The wait status of a forked process that runs the action."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def kill_before(step: int) -> None:
+    """From now on, die before the given call of fsync, replace or unlink."""
+    calls = 0
+
+    def counted(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        return call
+
+    for name in ("fsync", "replace", "unlink"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
+def contents(path: Path) -> list[tuple[object, ...]]:
+    collection = Collection.open(path)
+    table = collection.table(["id", "path", "size", "mtime_ns", "content_hash", "width", "height"])
+    positions = table.column("position").to_numpy()
+    embeddings, tokens = collection.embeddings(positions).tolist(), collection.tokens(positions).tolist()
+    rows = table.drop_columns(["position"]).to_pylist()
+    return [(*row.values(), *vectors) for row, *vectors in zip(rows, embeddings, tokens, strict=True)]
+
+
+def failures(path: Path) -> list[dict[str, object]]:
+    return Collection.open(path).failures().to_pylist()
+
+
+def main(folder: Path) -> None:
+    photos, start, whole, tried = (folder / name for name in ("photos", "start", "whole", "tried"))
+
+    def prepare() -> None:
+        """A collection to change, and the folder as it is after additions, a change, a move and a removal."""
+        write_photos(photos, 6)
+        index_folders([photos], start, FakeEncoder(), SETTINGS)
+        write_photos(photos, 7, first=20)
+        write_photo(photos / "001.png", seed=99)
+        (photos / "002.png").rename(photos / "moved.png")
+        (photos / "003.png").unlink()
+        (photos / "broken.png").write_bytes(b"no")
+        shutil.copytree(start, whole)
+        index_folders([photos], whole, FakeEncoder(), SETTINGS)
+
+    def index_and_die(step: int) -> None:
+        kill_before(step)
+        index_folders([photos], tried, FakeEncoder(), SETTINGS)
+
+    def check() -> None:
+        begun, uninterrupted = contents(start), contents(whole)
+        assert current_manifest(tried) is not None
+        found = contents(tried)
+        assert all(row in begun or row in uninterrupted for row in found), "a row of no commit"
+        assert {row[1] for row in found} >= {row[1] for row in begun if row in uninterrupted}, "a committed row is lost"
+        index_folders([photos], tried, FakeEncoder(), SETTINGS)
+        assert contents(tried) == uninterrupted, "not what the uninterrupted run gives"
+        assert failures(tried) == failures(whole)
+        named = {f"{entry.number:06d}" for entry in Collection.open(tried).manifest.segments}
+        assert {path.name for path in (tried / "segments").iterdir()} == named, "files that nothing names"
+
+    if in_child(prepare):
+        sys.exit("the uninterrupted run failed")
+    step = 0
+    while True:
+        step += 1
+        shutil.rmtree(tried, ignore_errors=True)
+        shutil.copytree(start, tried)
+        status = in_child(lambda step=step: index_and_die(step))
+        if status == 0:
+            break
+        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+            sys.exit(f"step {step}: the run failed by itself")
+        if in_child(check):
+            sys.exit(f"step {step}: see above")
+    print(step - 1, "moments")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,154 @@
+"""The query engine, over a collection made by the pipeline."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import retrieval
+from indexes.collection import Collection
+from indexes.errors import CrosslookError
+from retrieval.engine import Engine
+from retrieval.indexing import index_folders
+from tests.support import FakeEncoder, write_photos
+
+HEAVY = ("torch", "torchvision", "timm", "transformers", "open_clip", "sentence_transformers")
+
+
+@pytest.fixture
+def path(tmp_path, encoder):
+    write_photos(tmp_path / "photos" / "a", 6)
+    write_photos(tmp_path / "photos" / "b", 6, first=6)
+    index_folders([tmp_path / "photos"], tmp_path / "collection", encoder)
+    return tmp_path / "collection"
+
+
+@pytest.fixture
+def engine(path, encoder):
+    return Engine(Collection.open(path), encoder)
+
+
+class LastFirst:
+    """A scorer that turns the candidates' order round, and remembers what it saw."""
+
+    def score(self, text, tokens, similarities):
+        self.seen = (text, tokens, similarities)
+        return -similarities
+
+
+def test_hits_come_by_similarity(engine, path, encoder):
+    results = engine.search("a dog on a beach", k=12)
+    query = encoder.encode_texts(["a dog on a beach"]).embeddings[0]
+    collection = Collection.open(path)
+    expected = np.sort(collection.embeddings(range(12)).astype(np.float32) @ query)[::-1]
+    np.testing.assert_allclose([hit.similarity for hit in results], expected, atol=1e-6)
+    assert [hit.rank for hit in results] == list(range(1, 13))
+
+
+def test_a_hit_says_what_and_where_it_is(engine):
+    hit = engine.search("a dog", k=1)[0]
+    assert Path(hit.path).is_file()
+    assert (hit.width, hit.height, hit.match) == (9, 6, None)
+    assert hit.score == hit.similarity
+
+
+def test_the_same_query_gives_the_same_hits(engine):
+    assert engine.search("a dog").hits == engine.search("a dog").hits
+
+
+def test_fewer_images_than_asked_for_give_fewer_hits(engine):
+    assert len(engine.search("a dog", k=1000)) == 12
+
+
+def test_only_images_in_a_folder(engine, tmp_path):
+    results = engine.search("a dog", k=12, below=tmp_path / "photos" / "b")
+    assert len(results) == 6
+    assert all(Path(hit.path).parent.name == "b" for hit in results)
+
+
+def test_a_folder_of_nothing_indexed_gives_no_hits(engine, tmp_path):
+    assert len(engine.search("a dog", below=tmp_path / "elsewhere")) == 0
+
+
+def test_a_scorer_ranks_the_candidates_and_only_them(path, encoder):
+    scorer = LastFirst()
+    engine = Engine(Collection.open(path), encoder, scorer, candidates=5)
+    nearest = [hit.path for hit in Engine(Collection.open(path), encoder).search("a dog", k=5)]
+    results = engine.search("a dog", k=3)
+    assert [hit.path for hit in results] == nearest[::-1][:3]
+    text, tokens, similarities = scorer.seen
+    assert tokens.shape == (5, 2, 3) and text.embeddings.shape == (1, 8)
+    assert [hit.score for hit in results] == [-hit.similarity for hit in results]
+    np.testing.assert_array_equal(np.sort(similarities)[::-1], similarities)
+
+
+def test_a_scorer_sees_the_tokens_of_the_very_images(path, encoder):
+    scorer = LastFirst()
+    collection = Collection.open(path)
+    Engine(collection, encoder, scorer, candidates=12).search("a dog")
+    _, tokens, similarities = scorer.seen
+    query = encoder.encode_texts(["a dog"]).embeddings
+    found, positions = collection.nearest(query, 12)
+    np.testing.assert_array_equal(tokens, collection.tokens(positions[0]))
+    np.testing.assert_array_equal(similarities, found[0])
+
+
+def test_each_stage_is_timed(engine, path, encoder):
+    assert set(engine.search("a dog").milliseconds) == {"encode", "search", "rows"}
+    scored = Engine(Collection.open(path), encoder, LastFirst()).search("a dog")
+    assert set(scored.milliseconds) == {"encode", "search", "fetch", "score", "rows"}
+
+
+def test_a_query_that_is_too_long_says_so(engine):
+    assert not engine.search("a dog").truncated
+    assert engine.search("word " * 50).truncated
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n\t"])
+def test_an_empty_query_is_refused(engine, text):
+    with pytest.raises(CrosslookError, match="empty"):
+        engine.search(text)
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_less_than_one_result_is_refused(engine, k):
+    with pytest.raises(CrosslookError, match="1 or more"):
+        engine.search("a dog", k=k)
+
+
+def test_an_encoder_of_another_fingerprint_is_refused(path):
+    with pytest.raises(CrosslookError, match="another version of fake"):
+        Engine(Collection.open(path), FakeEncoder(fingerprint="0" * 16))
+
+
+def test_opening_with_another_model_is_refused_with_both_names(path):
+    with pytest.raises(CrosslookError, match="the model fake, not lite"):
+        Engine.open(path, model="lite")
+
+
+def test_the_public_names_are_there():
+    assert {"Engine", "Hit", "Results", "CrosslookError"} <= set(retrieval.__all__)
+
+
+@pytest.mark.parametrize("what", ["query", "index"])
+def test_nothing_heavy_is_imported(tmp_path, what):
+    """Neither to search nor to index with `lite`, in a process of its own."""
+    write_photos(tmp_path / "photos", 2)
+    script = f"""
+import sys
+from pathlib import Path
+from retrieval.encoders import load_encoder
+from retrieval.indexing import index_folders
+from cli.main import app
+index_folders([{str(tmp_path / "photos")!r}], Path({str(tmp_path / "c")!r}), load_encoder())
+if {what!r} == "query":
+    sys.argv[1:] = ["-i", {str(tmp_path / "c")!r}, "a dog"]
+    app(standalone_mode=False)
+print("LOADED", [name for name in {HEAVY!r} if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "LOADED []"
