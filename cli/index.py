@@ -1,0 +1,129 @@
+"""`search index FOLDER...`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import Index, collection_path
+from cli.output import note, printable, write_line
+
+if TYPE_CHECKING:
+    from retrieval.indexing import Progress, Settings
+    from retrieval.scan import Plan
+
+INTERRUPTED = 130
+
+
+def index(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of images.")],
+    index: Index = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="lite, NAME:PRETRAINED of open_clip, or a model directory [default: the collection's, lite]."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Skip files and folders of this name or relative path; may be repeated."),
+    ] = None,
+    max_pixels: Annotated[float, typer.Option(metavar="MEGAPIXELS", help="Largest image to decode.")] = 100,
+    retry_failed: Annotated[bool, typer.Option(help="Read files again that failed before.")] = False,
+    repair: Annotated[bool, typer.Option(help="Drop damaged segments, and embed their images again.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print what would be done, and do nothing.")] = False,
+) -> None:
+    """Add the images in these folders to a collection, or bring it up to date.
+
+    Unchanged files are not read again. What has gone from the folders leaves the results. Interrupt at any time: what
+    was committed is searchable, and the next run goes on from there."""
+
+    from retrieval.indexing import Settings, plan_folders
+
+    path = collection_path(index)
+    settings = Settings(tuple(exclude or ()), int(max_pixels * 1e6), retry_failed, repair)
+    if dry_run:
+        _print_plan(plan_folders(folders, path, settings))
+        return
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"{device} is not auto, cpu or cuda", param_hint="--device")
+
+    _run(folders, path, model, device, settings)
+
+
+def _run(folders: list[Path], path: Path, model: str | None, device: str, settings: Settings) -> None:
+    from cli.progress import progress_display
+    from indexes.exact import import_faiss
+    from retrieval.encoders import DEFAULT_MODEL, load_encoder
+    from retrieval.indexing import Observer, index_folders
+    from retrieval.maintenance import model_of
+
+    import_faiss()  # say now that it is missing, not after an hour of encoding
+    encoder = load_encoder(model or model_of(path) or DEFAULT_MODEL, device)
+    with _stop_on_interrupt() as stop, progress_display() as display:
+        progress = index_folders(
+            folders, path, encoder, settings, Observer(display.progress, display.failure, stop.is_set)
+        )
+    note(_summary(progress))
+    if progress.interrupted:
+        note("interrupted: what is done is committed and searchable; run again to go on")
+        raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C asks the run to commit and end, the second ends it at once."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _summary(progress: Progress) -> str:
+    counts = {
+        "new": progress.new,
+        "changed": progress.changed,
+        "moved": progress.moved,
+        "removed": progress.removed,
+        "unchanged": progress.unchanged,
+        "failed": progress.failed + progress.still_failing,
+    }
+    said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to do"
+    rate = f" ({progress.encoded / progress.seconds:.0f} images/s)" if progress.encoded and progress.seconds else ""
+    return f"{said} in {progress.seconds:.1f} s{rate}"
+
+
+def _print_plan(plan: Plan) -> None:
+    for encoding in plan.add:
+        write_line(f"add\t{_name(encoding.file.path)}")
+    for encoding in plan.reencode:
+        write_line(f"change\t{_name(encoding.file.path)}")
+    for rename in plan.rename:
+        write_line(f"move\t{_name(rename.old)}\t{_name(rename.file.path)}")
+    for gone in plan.remove:
+        write_line(f"remove\t{_name(gone.path)}")
+    note(
+        f"{len(plan.add):,} to add, {len(plan.reencode):,} to encode again, {len(plan.rename):,} to move, "
+        f"{len(plan.remove):,} to remove, {plan.unchanged:,} unchanged, {plan.still_failing:,} known to fail; "
+        "nothing was done"
+    )
+
+
+def _name(path: bytes) -> str:
+    return printable(os.fsdecode(path))

@@ -1,0 +1,88 @@
+"""`search "a dog on a beach"`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import Index, Json
+from cli.output import note, plural, printable, wants_colour, write_line
+
+if TYPE_CHECKING:
+    from retrieval.engine import Engine, Hit, Results
+
+NOTHING_FOUND = 1
+
+
+def query(
+    words: Annotated[list[str], typer.Argument(metavar="QUERY", help="What to look for, in plain words.")],
+    top: Annotated[int, typer.Option("--top", "-k", help="How many results.")] = 10,
+    index: Index = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Insist on this model; the collection's own is used anyway."),
+    ] = None,
+    within: Annotated[
+        Path | None,
+        typer.Option("--in", metavar="FOLDER", help="Only images in this folder."),
+    ] = None,
+    as_json: Json = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Paths only, one a line.")] = False,
+    null: Annotated[bool, typer.Option("--null", "-0", help="Paths only, each ended by a NUL byte.")] = False,
+) -> None:
+    """Find the images that match a text, best first.
+
+    On a terminal a table; on a pipe rank, score and path, tab-separated, with control characters in names escaped."""
+    from retrieval.engine import Engine
+
+    engine = Engine.open(index, model=model)
+    results = engine.search(" ".join(words), top, below=within)
+    if results.truncated:
+        note(f"the query is longer than {engine.encoder.max_words} word pieces: the rest was ignored")
+    if not results:
+        note(f"nothing below {within} is in the collection" if within else "the collection is empty")
+        raise typer.Exit(NOTHING_FOUND)
+    if null or paths:
+        for hit in results:
+            write_line(hit.path, "\0" if null else "\n")
+    elif as_json:
+        for hit in results:
+            write_line(_json(hit))
+    elif sys.stdout.isatty():
+        _print_table(results, engine)
+    else:
+        for hit in results:
+            write_line(f"{hit.rank}\t{hit.score:.4f}\t{printable(hit.path)}")
+
+
+def _json(hit: Hit) -> str:
+    record = {
+        "rank": hit.rank,
+        "path": hit.path,
+        "score": round(hit.score, 6),
+        "similarity": round(hit.similarity, 6),
+        "match": hit.match,
+        "width": hit.width,
+        "height": hit.height,
+    }
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a name that is not Unicode: its bytes as lone surrogates, as Python writes them
+        text = json.dumps(record)
+    return text
+
+
+def _print_table(results: Results, engine: Engine) -> None:
+    bold, dim, plain = ("\033[1m", "\033[2m", "\033[0m") if wants_colour(sys.stdout) else ("", "", "")
+    for hit in results:
+        folder, slash, name = printable(hit.path).rpartition("/")
+        size = f"{hit.width}x{hit.height}"
+        write_line(f"{hit.rank:>4}  {hit.score:6.3f}  {size:>11}  {dim}{folder}{slash}{plain}{bold}{name}{plain}")
+    milliseconds = sum(results.milliseconds.values())
+    how = "re-ranked" if engine.scorer else f"by similarity: {engine.encoder.name} has no scorer"
+    note(f"{len(results)} of {plural(len(engine.collection), 'image')} in {milliseconds:.0f} ms, {how}")

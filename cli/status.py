@@ -1,0 +1,69 @@
+"""`search status`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import Index, Json, collection_path
+from cli.output import plural, printable, size, write_line
+
+if TYPE_CHECKING:
+    from retrieval.maintenance import Status
+
+
+def status(
+    index: Index = None,
+    as_json: Json = False,
+    failures: Annotated[bool, typer.Option("--failures", help="List the files that could not be read.")] = False,
+) -> None:
+    """Say what a collection holds."""
+    from retrieval import maintenance
+
+    path = collection_path(index)
+    if failures:
+        for name, reason in maintenance.failures(path):
+            write_line(json.dumps({"path": name, "error": reason}) if as_json else f"{printable(name)}\t{reason}")
+        return
+    found = maintenance.status(path)
+    if as_json:
+        write_line(json.dumps(_record(found)))
+    else:
+        _print(found)
+
+
+def _record(found: Status) -> dict[str, object]:
+    return {
+        "path": str(found.path),
+        "model": found.model,
+        "fingerprint": found.fingerprint,
+        "images": found.images,
+        "failures": found.failures,
+        "folders": list(found.folders),
+        "segments": found.segments,
+        "tombstones": found.tombstones,
+        "bytes": found.bytes,
+        "committed": found.committed.isoformat(timespec="seconds"),
+        "ann": found.ann,
+        "scorer": None,
+    }
+
+
+def _print(found: Status) -> None:
+    per_image = f", {size(found.bytes / found.images)} an image" if found.images else ""
+    lines = {
+        "collection": printable(str(found.path)),
+        "model": f"{found.model} ({found.fingerprint})",
+        "scorer": "none: ranked by similarity",
+        "images": f"{found.images:,}",
+        "failures": f"{found.failures:,}" + (" (`search status --failures` lists them)" if found.failures else ""),
+        "folders": ", ".join(printable(folder) for folder in found.folders) or "none",
+        "segments": f"{plural(found.segments, 'segment')}, {plural(found.tombstones, 'tombstone')}",
+        "search": found.ann or "exact",
+        "on disk": size(found.bytes) + per_image,
+        "committed": f"{found.committed:%Y-%m-%d %H:%M:%S}",
+    }
+    for name, value in lines.items():
+        write_line(f"{name:<11} {value}")

@@ -1,0 +1,325 @@
+"""`search index` and the commands that look after a collection."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import copy_tree_bytes, write_photo, write_photos
+
+
+@pytest.fixture
+def photos(tmp_path):
+    write_photos(tmp_path / "photos", 4)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "collection"
+
+
+def test_two_commands_index_and_search(search, samples, path):
+    run = search("index", samples, index=path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "" and "18 new" in run.stderr and "images/s" in run.stderr
+    assert search("a cup of coffee", "--paths", "-k", 1, index=path).stdout == f"{samples / 'coffee.png'}\n"
+
+
+def test_a_second_run_says_that_nothing_changed(search, photos, path):
+    search("index", photos, index=path)
+    assert search("index", photos, index=path).stderr.startswith("4 unchanged in")
+
+
+def test_changes_are_counted(search, photos, path):
+    search("index", photos, index=path)
+    write_photos(photos, 2, first=50)
+    (photos / "000.png").rename(photos / "moved.png")
+    (photos / "001.png").unlink()
+    write_photo(photos / "002.png", seed=77)
+    os.utime(photos / "002.png", ns=(1, 1))
+    (photos / "broken.jpg").write_bytes(b"no")
+    run = search("index", photos, index=path)
+    assert "2 new, 1 changed, 1 moved, 1 removed, 1 unchanged, 1 failed in" in run.stderr
+    assert f"skipped {photos / 'broken.jpg'}: is not an image" in run.stderr
+    assert run.returncode == 0
+
+
+def test_the_default_collection_is_the_one_in_the_environment(search, photos, path):
+    search("index", photos, index=path)
+    assert (path / "CURRENT").exists()
+    assert search("status", index=path).returncode == 0
+
+
+def test_the_option_comes_before_the_environment(search, photos, path, tmp_path):
+    search("index", photos, "-i", tmp_path / "named", index=path)
+    assert (tmp_path / "named" / "CURRENT").exists() and not path.exists()
+
+
+def test_a_dry_run_prints_the_plan_and_does_nothing(search, photos, path):
+    assert search("index", "--dry-run", photos, index=path).stdout.splitlines()[0] == f"add\t{photos / '000.png'}"
+    assert not path.exists()
+    search("index", photos, index=path)
+    before = copy_tree_bytes(path)
+    (photos / "000.png").rename(photos / "moved\n.png")
+    (photos / "001.png").unlink()
+    run = search("index", "--dry-run", photos, index=path)
+    assert sorted(run.stdout.splitlines()) == [
+        f"move\t{photos / '000.png'}\t{photos}/moved\\n.png",
+        f"remove\t{photos / '001.png'}",
+    ]
+    assert "nothing was done" in run.stderr
+    assert copy_tree_bytes(path) == before
+
+
+def test_excluded_files_are_left_out(search, photos, path):
+    search("index", photos, "--exclude", "000*", "--exclude", "001.png", index=path)
+    assert json.loads(search("status", "--json", index=path).stdout)["images"] == 2
+
+
+def test_names_of_any_bytes_are_indexed_and_printed(search, tmp_path, path):
+    names = [b"new\nline.png", "häuschen 🏠.png".encode(), b"\xff\xfe.png"]
+    (tmp_path / "odd").mkdir()
+    for index, name in enumerate(names):
+        write_photo(os.path.join(os.fsencode(tmp_path / "odd"), name), seed=index)
+    assert search("index", tmp_path / "odd", index=path).returncode == 0
+    printed = search("a cat", "-0", index=path).stdout.split("\0")[:-1]
+    assert sorted(os.path.basename(os.fsencode(name)) for name in printed) == sorted(names)
+    assert len(search("a cat", index=path).stdout.splitlines()) == 3
+    found = [json.loads(line)["path"] for line in search("a cat", "--json", index=path).stdout.splitlines()]
+    assert sorted(os.path.basename(os.fsencode(name)) for name in found) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("none", "no such folder"), ("file.txt", "not a folder"), ("empty", "no images in")],
+)
+def test_a_bad_folder_is_one_line_and_status_2(search, tmp_path, path, folder, message):
+    (tmp_path / "file.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    run = search("index", tmp_path / folder, index=path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert message in run.stderr and len(run.stderr.splitlines()) == 1
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--model", "nonsense"), "no model named nonsense"),
+        (("--device", "tpu"), "not auto, cpu or cuda"),
+        (("--model", "ViT-B-32:openai"), ""),
+    ],
+)
+def test_a_bad_model_or_device_is_told_and_makes_nothing(search, photos, path, words, message):
+    run = search("index", photos, *words, index=path, env={"HF_HUB_OFFLINE": "1"})
+    assert run.returncode == 2 and message in run.stderr and "Traceback" not in run.stderr
+    assert not path.exists()
+
+
+def test_a_folder_that_is_not_a_collection_is_refused(search, photos, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("mine")
+    run = search("index", photos, index=tmp_path / "thesis")
+    assert run.returncode == 2 and "choose another --index" in run.stderr
+
+
+def test_a_damaged_manifest_is_one_line(search, photos, path):
+    search("index", photos, index=path)
+    next(path.glob("manifest-*.json")).write_text("{")
+    for words in (("a cat",), ("status",), ("index", photos), ("optimize",)):
+        run = search(*words, index=path)
+        assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and "is damaged" in run.stderr
+
+
+def test_a_truncated_segment_is_one_line_and_can_be_repaired(search, photos, path):
+    search("index", photos, index=path)
+    tokens = next(path.glob("segments/*/tokens.npy"))
+    tokens.write_bytes(tokens.read_bytes()[:-1])
+    run = search("a cat", index=path)
+    assert run.returncode == 2 and "--repair" in run.stderr
+    assert search("index", "--repair", photos, index=path).returncode == 0
+    assert len(search("a cat", index=path).stdout.splitlines()) == 4
+
+
+def test_the_first_interrupt_commits_what_is_done_and_the_next_run_goes_on(search, tmp_path, path):
+    """A named pipe holds the run at a known place: the interrupt comes while a file is being read."""
+    photos = tmp_path / "photos"
+    write_photos(photos, 60)
+    script = f"""
+import os, signal
+import retrieval.indexing as indexing
+real = indexing.decode
+calls = 0
+def decode(*arguments):
+    global calls
+    calls += 1
+    if calls == 40:
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(*arguments)
+indexing.decode = decode
+import sys
+sys.argv[1:] = ["index", {str(photos)!r}, "-i", {str(path)!r}]
+from cli.main import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 130, run.stderr
+    assert "interrupted: what is done is committed" in run.stderr
+    kept = json.loads(search("status", "--json", index=path).stdout)["images"]
+    assert 0 < kept < 60
+    assert f"{60 - kept} new, {kept} unchanged" in search("index", photos, index=path).stderr
+
+
+def test_a_killed_run_leaves_a_searchable_collection_and_the_next_goes_on(search, tmp_path, path):
+    photos = tmp_path / "photos"
+    write_photos(photos, 60)
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+from retrieval.encoders import load_encoder
+from retrieval.indexing import Observer, Settings, index_folders
+def progress(now):
+    if now.new >= 48:
+        os.kill(os.getpid(), signal.SIGKILL)
+index_folders([{str(photos)!r}], Path({str(path)!r}), load_encoder(), Settings(commit_rows=16), Observer(progress))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert run.returncode == -signal.SIGKILL
+    kept = len(search("a cat", "-k", 100, index=path).stdout.splitlines())
+    assert kept >= 16
+    assert f"{60 - kept} new, {kept} unchanged" in search("index", photos, index=path).stderr
+    whole = tmp_path / "whole"
+    search("index", photos, index=whole)
+    assert (
+        search("a cat", "-k", 100, "--json", index=path).stdout
+        == search("a cat", "-k", 100, "--json", index=whole).stdout
+    )
+
+
+def test_progress_on_a_pipe_is_lines(search, photos, path, monkeypatch):
+    from cli import progress
+    from retrieval.indexing import Progress
+
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0)
+    said = []
+    monkeypatch.setattr(progress, "note", said.append)
+    with progress.progress_display() as display:
+        display.progress(Progress(total=100, new=40, failed=10, seconds=5))
+    assert said == ["50 of 100 images, 10 images/s, 5 s left: 40 new, 10 failed"]
+
+
+def test_status_tells_what_is_there(search, photos, path):
+    (photos / "broken.jpg").write_bytes(b"no")
+    search("index", photos, index=path)
+    text = search("status", index=path).stdout
+    assert f"collection  {path}" in text and "lite (" in text and "images      4" in text and str(photos) in text
+    record = json.loads(search("status", "--json", index=path).stdout)
+    assert (record["images"], record["failures"], record["model"]) == (4, 1, "lite")
+    assert record["folders"] == [str(photos)]
+    assert search("status", "--failures", index=path).stdout.startswith(f"{photos / 'broken.jpg'}\tis not an image")
+
+
+def test_remove_takes_a_folder_out_and_leaves_the_files(search, tmp_path, path):
+    write_photos(tmp_path / "a", 3)
+    write_photos(tmp_path / "b", 2, first=10)
+    search("index", tmp_path / "a", tmp_path / "b", index=path)
+    run = search("remove", tmp_path / "a", index=path)
+    assert run.returncode == 0 and "3 images removed" in run.stderr
+    record = json.loads(search("status", "--json", index=path).stdout)
+    assert (record["images"], record["folders"]) == (2, [str(tmp_path / "b")])
+    assert len(list((tmp_path / "a").iterdir())) == 3
+
+
+def test_remove_takes_one_image_out(search, photos, path):
+    search("index", photos, index=path)
+    assert "1 image removed" in search("remove", photos / "000.png", index=path).stderr
+
+
+def test_removing_what_is_not_there_is_an_error(search, photos, path, tmp_path):
+    search("index", photos, index=path)
+    run = search("remove", tmp_path / "elsewhere", index=path)
+    assert run.returncode == 2 and "nothing below" in run.stderr
+
+
+def test_a_collection_that_lost_all_its_images_finds_nothing(search, photos, path):
+    search("index", photos, index=path)
+    search("remove", photos, index=path)
+    run = search("a cat", index=path)
+    assert (run.returncode, run.stdout) == (1, "") and "empty" in run.stderr
+
+
+def test_a_folder_whose_images_are_gone_is_not_emptied_without_being_told(search, photos, path):
+    search("index", photos, index=path)
+    shutil.rmtree(photos)
+    photos.mkdir()
+    run = search("index", photos, index=path)
+    assert run.returncode == 2 and f"search remove {photos}" in run.stderr
+    assert len(search("a cat", index=path).stdout.splitlines()) == 4
+
+
+def test_optimize_leaves_one_segment_and_the_same_results(search, photos, path):
+    search("index", photos, index=path)
+    write_photos(photos, 1, first=20)
+    search("index", photos, index=path)
+    before = search("a cat", index=path).stdout
+    assert "2 segments became 1" in search("optimize", index=path).stderr
+    assert search("a cat", index=path).stdout == before
+    assert json.loads(search("status", "--json", index=path).stdout)["segments"] == 1
+
+
+def test_models_lists_the_embedded_the_cached_and_the_recommended(search, tmp_path):
+    hub = tmp_path / "hub" / "hub" / "models--laion--CLIP-test" / "snapshots" / "0"
+    hub.mkdir(parents=True)
+    (hub / "open_clip_config.json").write_text("{}")
+    text = search("models", env={"HF_HOME": str(tmp_path / "hub")}).stdout
+    assert "lite" in text and "laion/CLIP-test" in text and "ViT-SO400M-14-SigLIP-384:webli" in text
+    record = json.loads(search("models", "--json", env={"HF_HOME": str(tmp_path / "hub")}).stdout)
+    assert record["cached"] == ["laion/CLIP-test"] and record["recommended"][0]["recall"] == 39.3
+
+
+def test_the_demo_finds_the_cat_and_the_coffee(search, tmp_path):
+    run = search("demo", "--out", tmp_path / "demo")
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[lines.index("a cat") + 1].endswith("chelsea.png")
+    assert lines[lines.index("a cup of coffee") + 1].endswith("coffee.png")
+    page = (tmp_path / "demo" / "index.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 27 and "http" not in page
+
+
+def test_recommended_models_exist_in_open_clip():
+    from cli.models import RECOMMENDED
+
+    names = [model.name for model in RECOMMENDED]
+    assert all(name.count(":") == 1 for name in names) and len(set(names)) == len(names)
+    assert [model.recall for model in RECOMMENDED] == sorted(model.recall for model in RECOMMENDED)
+
+
+@pytest.mark.torch
+def test_open_clip_knows_the_recommended_models():
+    import open_clip
+
+    from cli.models import RECOMMENDED
+
+    for model in RECOMMENDED:
+        name, tag = model.name.split(":")
+        assert tag in open_clip.list_pretrained_tags_by_model(name)
+
+
+def test_paths_are_imported_lazily():
+    script = """
+import sys, cli.main
+print([name for name in ("numpy", "pyarrow", "onnxruntime", "PIL", "faiss", "rich.console") if name in sys.modules])
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,151 @@
+"""`search "a cat"`: what comes out, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.output import printable
+
+
+def test_the_cat_is_found(search, indexed):
+    run = search("a cat", index=indexed)
+    assert run.returncode == 0
+    assert run.stdout.splitlines()[0].endswith("chelsea.png")
+
+
+def test_words_need_no_quotes(search, indexed):
+    assert search("a", "cup", "of", "coffee", index=indexed).stdout == search("a cup of coffee", index=indexed).stdout
+
+
+def test_options_may_come_first(search, indexed):
+    assert len(search("-k", 2, "a cat", index=indexed).stdout.splitlines()) == 2
+
+
+def test_a_query_that_is_a_commands_name(search, indexed):
+    assert search("query", "index", index=indexed).returncode == 0
+
+
+def test_a_query_that_begins_with_a_dash(search, indexed):
+    assert search("query", "--", "-5 degrees", index=indexed).returncode == 0
+
+
+def test_a_pipe_gets_rank_score_and_path_separated_by_tabs(search, indexed):
+    run = search("a cat", "-k", 3, index=indexed)
+    lines = [line.split("\t") for line in run.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["1", "2", "3"]
+    assert [float(line[1]) for line in lines] == sorted((float(line[1]) for line in lines), reverse=True)
+    assert all(Path(line[2]).is_file() for line in lines)
+    assert run.stderr == ""
+
+
+def test_json_is_one_object_a_line_with_the_stated_fields(search, indexed):
+    lines = search("a cat", "--json", "-k", 3, index=indexed).stdout.splitlines()
+    records = [json.loads(line) for line in lines]
+    fields = ["rank", "path", "score", "similarity", "match", "width", "height"]
+    assert [list(record) for record in records] == [fields] * 3
+    assert records[0]["path"].endswith("chelsea.png")
+    assert (records[0]["width"], records[0]["height"], records[0]["match"]) == (451, 300, None)
+
+
+def test_paths_only(search, indexed):
+    run = search("a cat", "--paths", "-k", 2, index=indexed)
+    assert all(Path(line).is_file() for line in run.stdout.splitlines())
+
+
+def test_paths_ended_by_nul(search, indexed):
+    run = search("a cat", "-0", "-k", 2, index=indexed)
+    assert run.stdout.count("\0") == 2 and "\n" not in run.stdout
+
+
+def test_only_in_a_folder(search, indexed, samples, tmp_path):
+    assert search("a cat", "--in", samples, index=indexed).returncode == 0
+    run = search("a cat", "--in", tmp_path, index=indexed)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "nothing below" in run.stderr
+
+
+def test_a_terminal_gets_a_table_with_a_line_about_the_search(indexed):
+    text = on_a_terminal(indexed, {})
+    assert "\033[1m" in text and "chelsea.png" in text and "451x300" in text
+    assert "3 of 18 images in" in text and "lite has no scorer" in text
+
+
+def test_no_color_is_respected_on_a_terminal(indexed):
+    assert "\033[" not in on_a_terminal(indexed, {"NO_COLOR": "1"})
+
+
+def on_a_terminal(indexed, environment):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", "from cli.main import main; main()", "a cat", "-k", "3"]
+    environment = os.environ | {"CROSSLOOK_INDEX": str(indexed), "TERM": "xterm"} | environment
+    subprocess.run(command, stdout=theirs, stderr=theirs, stdin=theirs, env=environment, check=True, timeout=60)
+    os.close(theirs)
+    return os.read(ours, 100_000).decode()
+
+
+def test_a_reader_that_stops_early_is_no_error(indexed):
+    command = f"{sys.executable} -c 'from cli.main import main; main()' 'a cat' | head -n 1"
+    environment = os.environ | {"CROSSLOOK_INDEX": str(indexed)}
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, check=True, timeout=60)
+    assert len(run.stdout.splitlines()) == 1 and run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("",), "the query is empty"),
+        (("   ",), "the query is empty"),
+        (("a cat", "-k", "0"), "1 or more"),
+        (("a cat", "-k", "-3"), "1 or more"),
+        (("a cat", "--model", "ViT-B-32:openai"), "the model lite, not ViT-B-32:openai"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(search, indexed, words, message):
+    run = search(*words, index=indexed)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert message in run.stderr and len(run.stderr.splitlines()) == 1 and run.stderr.startswith("search: ")
+
+
+def test_no_collection_yet_is_one_line_and_status_2(search, tmp_path):
+    run = search("a cat", index=tmp_path / "none")
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "search index FOLDER" in run.stderr
+
+
+def test_a_very_long_query_is_answered_and_said_to_be_cut(search, indexed):
+    run = search("a cat on a sofa " * 625, index=indexed)
+    assert run.returncode == 0 and len(run.stdout.splitlines()) == 10
+    assert "longer than 256 word pieces" in run.stderr
+
+
+def test_help_names_every_command(search):
+    text = search("--help").stdout
+    for command in ("query", "index", "status", "remove", "optimize", "models", "demo", "--version"):
+        assert command in text
+
+
+def test_the_version_is_printed(search):
+    assert search("--version").stdout.startswith("crosslook ")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain name.jpg", "plain name.jpg"),
+        ("häuschen 🏠.jpg", "häuschen 🏠.jpg"),
+        ("new\nline\t.jpg", "new\\nline\\t.jpg"),
+        ("clear\x1b[2J.jpg", "clear\\x1b[2J.jpg"),
+        ("back\\slash.jpg", "back\\slash.jpg"),
+        ("back\\slash\n.jpg", "back\\\\slash\\n.jpg"),
+        ("\udcff.jpg", "\\udcff.jpg"),
+    ],
+)
+def test_names_are_printed_so_that_a_line_stays_a_line(name, shown):
+    assert printable(name) == shown
