@@ -301,3 +301,37 @@ def test_a_kill_at_any_moment_loses_nothing_committed_and_the_next_run_ends_as_i
     run = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert int(run.stdout.split()[0]) > 30, "moments at which the run was killed"
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    """Twelve times the images, each with 200 kB of tokens: kept ones would show as 220 MB more."""
+
+    def peak_megabytes(count):
+        write_photos(tmp_path / f"{count}", count)
+        script = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from retrieval.encoders.base import ImageFeatures
+from retrieval.indexing import Settings, index_folders
+from tests.support import FakeEncoder
+
+narrow = FakeEncoder()
+
+class Wide(FakeEncoder):
+    def __init__(self):
+        super().__init__()
+        self.token_shape = (100, 1000)
+
+    def encode_images(self, prepared):
+        found = narrow.encode_images(prepared)
+        return ImageFeatures(found.embeddings, np.ones((len(prepared), 100, 1000), np.float16))
+
+index_folders([sys.argv[1]], Path(sys.argv[2]), Wide(), Settings(commit_rows=32))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+        command = [sys.executable, "-c", script, tmp_path / f"{count}", tmp_path / f"c{count}"]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+        return int(run.stdout)
+
+    assert peak_megabytes(1200) - peak_megabytes(100) < 60
