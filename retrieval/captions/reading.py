@@ -1,0 +1,110 @@
+"""Read a set of captioned images: group, check, select."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retrieval.captions.faults import fault, quoted
+from retrieval.captions.paths import Folder, image_key, outside
+from retrieval.captions.recognition import recognise
+from retrieval.captions.records import Caption, Records
+from retrieval.captions.sets import EMPTY_CAPTION, NO_CAPTIONS, NO_SPLIT, CaptionedImage, CaptionSet, Skipped
+
+
+def read_captions(
+    path: Path, *, images_dir: Path | None = None, split: str | None = None, limit: int | None = None
+) -> CaptionSet:
+    """The captioned images of a file, a tar or a folder, in its order; of one split, and the first `limit`, if given.
+
+    Images are looked for in `images_dir`, by default the folder of the file; whether they exist is `missing_images`'s
+    question. The whole source is checked, whatever is selected. Raises `CrosslookError` for anything in it that is
+    malformed, for two entries about one image (formats with one caption a line group them instead), for an image
+    outside `images_dir`, and when no image with a caption is left."""
+    if limit is not None and limit < 1:
+        raise fault(path, f"a limit of {limit} leaves no image: give 1 or more")
+    if images_dir is not None and not images_dir.is_dir():
+        raise fault(images_dir, "no such folder: name the folder that holds the images")
+    records = recognise(path, images_dir)
+    groups, skipped = _group(path, records)
+    if split is not None:
+        groups, without = _select_split(path, groups, split)
+        skipped += without
+    images, left_out = _usable(groups, limit)
+    skipped += left_out
+    if not images:
+        counts = ", ".join(f"{count} x {why}" for why, count in Counter(item.why for item in skipped).items())
+        raise fault(path, f"no image with a caption ({counts or 'no entries'}): name a source that has some")
+    return CaptionSet(records.format, path, tuple(images), records.images_dir, tuple(skipped), records.members)
+
+
+@dataclass
+class _Group:
+    """Everything that the source says about one image."""
+
+    where: str
+    image: str
+    split: str | None
+    captions: list[Caption] = field(default_factory=list)
+
+
+def _group(path: Path, records: Records) -> tuple[list[_Group], list[Skipped]]:
+    groups: dict[str, _Group] = {}
+    skipped: list[Skipped] = []
+    folder = None if records.images_dir is None else Folder(records.images_dir)
+    for entry in records.entries:
+        if isinstance(entry, Skipped):
+            skipped.append(entry)
+            continue
+        key = image_key(path, entry.image, entry.where)
+        if folder is not None and not folder.holds(key):
+            raise outside(path, entry.image, entry.where, str(records.images_dir))
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = _Group(entry.where, entry.image, entry.split)
+        elif records.one_per_image:
+            reason = f"the image {quoted(entry.image)} stands in {group.where} already: make them one entry"
+            raise fault(path, reason, entry.where)
+        for caption in entry.captions:
+            group.captions.append(_checked(path, entry.image, caption))
+    return list(groups.values()), skipped
+
+
+def _checked(path: Path, image: str, caption: Caption) -> Caption:
+    try:
+        caption.text.encode()
+    except UnicodeEncodeError as error:
+        half = repr(error.object[error.start])
+        reason = f"a caption of {quoted(image)} holds half a character ({half}): correct it, or remove it"
+        raise fault(path, reason, caption.where) from error
+    return caption
+
+
+def _select_split(path: Path, groups: list[_Group], split: str) -> tuple[list[_Group], list[Skipped]]:
+    counts = Counter(group.split for group in groups if group.split is not None)
+    if not counts:
+        raise fault(path, f"has no splits, so no split {quoted(split)}: leave it out")
+    if split not in counts:
+        choices = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+        raise fault(path, f"no split {quoted(split)}: choose one of {choices}")
+    without = [Skipped(group.image, NO_SPLIT) for group in groups if group.split is None]
+    return [group for group in groups if group.split == split], without
+
+
+def _usable(groups: list[_Group], limit: int | None) -> tuple[list[CaptionedImage], list[Skipped]]:
+    """Images with their captions that have text, up to the limit, and what was passed over on the way."""
+    images: list[CaptionedImage] = []
+    skipped: list[Skipped] = []
+    for group in groups:
+        if len(images) == limit:
+            break
+        captions = tuple(caption.text.strip() for caption in group.captions)
+        for caption, text in zip(group.captions, captions, strict=True):
+            if not text:
+                skipped.append(Skipped(f"{caption.where} ({group.image})", EMPTY_CAPTION))
+        if any(captions):
+            images.append(CaptionedImage(group.image, tuple(text for text in captions if text), group.split))
+        else:
+            skipped.append(Skipped(group.image, NO_CAPTIONS))
+    return images, skipped
