@@ -104,7 +104,7 @@ def index_folders(
         _refuse_nothing(roots, listing)
     with CollectionWriter(collection, binding_of(encoder), settings.repair) as writer:
         plan = _plan(writer.collection, roots, listing, settings)
-        run = _Run(writer, encoder, settings, observer, plan, started)
+        run = _Run(writer, encoder, settings, observer, plan, started, _read_file)
         covered = tuple(os.fsdecode(root) for root in roots)
         if plan.remove or plan.forget or not set(covered) <= set(writer.manifest.folders):
             folders_now = _without_nested((*writer.manifest.folders, *covered))
@@ -113,6 +113,23 @@ def index_folders(
         run.rename(plan.rename)
         run.encode([*plan.reencode, *plan.add])
         writer.merge()
+        return run.progress
+
+
+def index_images(
+    images: Sequence[bytes],
+    read: Callable[[bytes], bytes],
+    collection: Path,
+    encoder: Encoder,
+    settings: Settings = Settings(),
+    observer: Observer = Observer(),
+) -> Progress:
+    """Add images that are not those of a folder, such as the ones a captions file lists: `read` gives the bytes of each
+    by its name, which becomes its path. Raises what `index_folders` raises of collections, and what `read` does."""
+    plan = Plan(add=tuple(Encoding(File(name, 0, 0, 0)) for name in images))
+    with CollectionWriter(collection, binding_of(encoder), settings.repair) as writer:
+        run = _Run(writer, encoder, settings, observer, plan, time.monotonic(), lambda file: (file, read(file.path)))
+        run.encode(plan.add)
         return run.progress
 
 
@@ -225,7 +242,9 @@ class _Run:
         observer: Observer,
         plan: Plan,
         started: float,
+        read: Callable[[File], tuple[File, bytes]],
     ) -> None:
+        self._read = read
         self._writer = writer
         self._encoder = encoder
         self._settings = settings
@@ -310,11 +329,7 @@ class _Run:
     def _decode(self, encoding: Encoding) -> _Decoded:
         file = encoding.file
         try:
-            with open(file.path, "rb") as opened:
-                status = os.fstat(opened.fileno())
-                content = opened.read()
-            # As it was read, which may be newer than the listing.
-            file = File(file.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            file, content = self._read(file)
             photo = decode(content, self._encoder.image_size, self._settings.max_pixels)
             row = Row(
                 id=0,
@@ -360,6 +375,13 @@ class _Run:
         self._writer.commit(batch if len(pending) else None, dead=pending.dead)
         if len(self._writer.manifest.segments) > MANY_SEGMENTS:
             self._writer.merge()
+
+
+def _read_file(file: File) -> tuple[File, bytes]:
+    """The content of a file, and what it is now that it is read: it may be newer than the listing."""
+    with open(file.path, "rb") as opened:
+        status = os.fstat(opened.fileno())
+        return File(file.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns), opened.read()
 
 
 def _failure(file: File, error: str, pixels: int = 0) -> Failure:
