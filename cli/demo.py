@@ -53,7 +53,7 @@ def demo(
     top: Annotated[int, typer.Option("--top", "-k", help="How many results for each query.")] = 3,
 ) -> None:
     """Index sample photos, answer a few queries, and write them to a page."""
-    from cli.page import write_page
+    from cli.page import write_results_page
     from retrieval.encoders import load_encoder
     from retrieval.engine import Engine
     from retrieval.indexing import index_folders
@@ -68,7 +68,7 @@ def demo(
         for hit in results:
             write_line(f"  {hit.rank}  {hit.score:.3f}  {printable(Path(hit.path).name)}")
     page = out / "index.html"
-    write_page(page, answers)
+    write_results_page(page, answers)
     note(f"the same with pictures: {page}")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from cli import demo, index, models, optimize, query, remove, status
+from cli import compare, demo, evaluate, index, models, optimize, query, remove, status
 from indexes.errors import CrosslookError
 
 ERROR = 2
@@ -38,6 +38,8 @@ app.command("index")(index.index)
 app.command("status")(status.status)
 app.command("remove")(remove.remove)
 app.command("optimize")(optimize.optimize)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)
 

@@ -1,4 +1,4 @@
-"""A page of results: one self-contained HTML file."""
+"""Pages: self-contained HTML, with pictures inside."""
 
 from __future__ import annotations
 
@@ -14,52 +14,63 @@ from cli.output import printable
 if TYPE_CHECKING:
     from retrieval.engine import Hit, Results
 
-SIDE = 240
+HEIGHT = 160
 STYLE = """
 body { font: 16px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #222;
        background: #fff }
 h2 { font-size: 1.05rem; margin: 2rem 0 .5rem }
+h3 { font-size: 1rem; font-weight: normal; margin: 1.5rem 0 .5rem }
 ol { display: flex; flex-wrap: wrap; gap: 1rem; list-style: none; margin: 0; padding: 0 }
 img { height: 160px; border-radius: 4px; display: block; object-fit: contain; background: #f3f3f3 }
 small { color: #555 }
+table { border-collapse: collapse }
+th, td { text-align: left; padding: .15rem 1rem .15rem 0; font-variant-numeric: tabular-nums }
+svg { max-width: 40rem; font-size: 12px; fill: currentColor }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818 } small { color: #aaa }
        img { background: #222 } }
 """
 
 
-def write_page(path: Path, answers: Sequence[tuple[str, Results]]) -> None:
+def write_results_page(path: Path, answers: Sequence[tuple[str, Results]]) -> None:
     """Write the results of some queries, with thumbnails."""
-    sections = "\n".join(_section(query, results) for query, results in answers)
-    path.write_text(
+    path.write_text(document("crosslook", "\n".join(_answer(*answer) for answer in answers)), encoding="utf-8")
+
+
+def document(title: str, body: str) -> str:
+    """A whole page around a body."""
+    return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width">\n<title>crosslook</title>\n'
-        f"<style>{STYLE}</style>\n<h1>crosslook</h1>\n{sections}\n</html>\n",
-        encoding="utf-8",
+        f'<meta name="viewport" content="width=device-width">\n<title>{escape(title)}</title>\n'
+        f"<style>{STYLE}</style>\n<h1>{escape(title)}</h1>\n{body}\n</html>\n"
     )
 
 
-def _section(query: str, results: Results) -> str:
-    items = (f"<li>{_thumbnail(hit)}<small>{hit.rank}. {hit.score:.3f} {_name(hit)}</small></li>" for hit in results)
-    figures = "\n".join(items)
-    return f"<h2>{escape(query)}</h2>\n<ol>\n{figures}\n</ol>"
-
-
-def _name(hit: Hit) -> str:
-    return escape(printable(Path(hit.path).name))
-
-
-def _thumbnail(hit: Hit) -> str:
+def thumbnail(content: bytes | None, name: str) -> str:
+    """An `img` of an image file's bytes, small; only its name where there are none, or they cannot be decoded."""
     from PIL import Image
 
     from retrieval.images import UnreadableImage, decode
 
     try:
-        photo = decode(Path(hit.path).read_bytes(), SIDE)
-    except (OSError, UnreadableImage):
-        return f'<img alt="{_name(hit)}, which is gone">'
-    image = Image.fromarray(photo.pixels)
-    image.thumbnail((2 * SIDE, SIDE))
+        if content is None:
+            raise UnreadableImage("is gone")
+        image = Image.fromarray(decode(content, HEIGHT).pixels)
+    except UnreadableImage as error:
+        return f'<img alt="{escape(name)} {escape(str(error))}">'
+    image.thumbnail((4 * HEIGHT, HEIGHT))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
-    content = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/jpeg;base64,{content}" alt="{_name(hit)}">'
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/jpeg;base64,{encoded}" alt="{escape(name)}">'
+
+
+def _answer(query: str, results: Results) -> str:
+    items = "\n".join(_item(hit) for hit in results)
+    return f"<h2>{escape(query)}</h2>\n<ol>\n{items}\n</ol>"
+
+
+def _item(hit: Hit) -> str:
+    path = Path(hit.path)
+    name = printable(path.name)
+    content = path.read_bytes() if path.is_file() else None
+    return f"<li>{thumbnail(content, name)}<small>{hit.rank}. {hit.score:.3f} {escape(name)}</small></li>"

@@ -19,7 +19,12 @@ NOTHING_FOUND = 1
 
 
 def query(
-    words: Annotated[list[str], typer.Argument(metavar="QUERY", help="What to look for, in plain words.")],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="QUERY", help="What to look for, in plain words.")
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="FILE|-", help="Answer one query a line of a file, or of stdin, as JSON.")
+    ] = None,
     top: Annotated[int, typer.Option("--top", "-k", help="How many results.")] = 10,
     index: Index = None,
     model: Annotated[
@@ -39,8 +44,15 @@ def query(
     On a terminal a table; on a pipe rank, score and path, tab-separated, with control characters in names escaped."""
     from retrieval.engine import Engine
 
+    if bool(words) == (batch is not None):
+        raise typer.BadParameter("give a query, or --batch FILE, one of the two", param_hint="QUERY")
     engine = Engine.open(index, model=model)
-    results = engine.search(" ".join(words), top, below=within)
+    if batch is not None:
+        from cli.batch import answer_batch
+
+        answer_batch(engine, batch, top, within)
+        return
+    results = engine.search(" ".join(words or ()), top, below=within)
     if results.truncated:
         note(f"the query is longer than {engine.encoder.max_words} word pieces: the rest was ignored")
     if not results:
@@ -51,7 +63,7 @@ def query(
             write_line(hit.path, "\0" if null else "\n")
     elif as_json:
         for hit in results:
-            write_line(_json(hit))
+            write_line(json_line(hit_record(hit)))
     elif sys.stdout.isatty():
         _print_table(results, engine)
     else:
@@ -59,8 +71,9 @@ def query(
             write_line(f"{hit.rank}\t{hit.score:.4f}\t{printable(hit.path)}")
 
 
-def _json(hit: Hit) -> str:
-    record = {
+def hit_record(hit: Hit) -> dict[str, object]:
+    """A hit as JSON has it."""
+    return {
         "rank": hit.rank,
         "path": hit.path,
         "score": round(hit.score, 6),
@@ -69,6 +82,10 @@ def _json(hit: Hit) -> str:
         "width": hit.width,
         "height": hit.height,
     }
+
+
+def json_line(record: dict[str, object]) -> str:
+    """One line of JSON, readable where it can be."""
     text = json.dumps(record, ensure_ascii=False)
     try:
         text.encode()

@@ -15,7 +15,7 @@ BLOCK = 16_384
 
 def nearest(
     queries: NDArray[np.float32],
-    arrays: Sequence[NDArray[np.float16]],
+    arrays: Sequence[NDArray[np.floating[Any]]],
     masks: Sequence[NDArray[np.bool_] | None],
     k: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -76,7 +76,11 @@ class Observer:
     should_stop: Callable[[], bool] = lambda: False
 
 
-def plan_folders(folders: Sequence[str | Path], collection: Path, settings: Settings = Settings()) -> Plan:
+DEFAULTS = Settings()
+SILENT = Observer()
+
+
+def plan_folders(folders: Sequence[str | Path], collection: Path, settings: Settings = DEFAULTS) -> Plan:
     """What `index_folders` would do. Reads only; raises as it does."""
     roots, listing = _list(folders, settings)
     if current_manifest(collection) is None:
@@ -88,8 +92,8 @@ def index_folders(
     folders: Sequence[str | Path],
     collection: Path,
     encoder: Encoder,
-    settings: Settings = Settings(),
-    observer: Observer = Observer(),
+    settings: Settings = DEFAULTS,
+    observer: Observer = SILENT,
 ) -> Progress:
     """Bring a collection up to date with some folders; rows of other folders stay as they are.
 
@@ -121,8 +125,8 @@ def index_images(
     read: Callable[[bytes], bytes],
     collection: Path,
     encoder: Encoder,
-    settings: Settings = Settings(),
-    observer: Observer = Observer(),
+    settings: Settings = DEFAULTS,
+    observer: Observer = SILENT,
 ) -> Progress:
     """Add images that are not those of a folder, such as the ones a captions file lists: `read` gives the bytes of each
     by its name, which becomes its path. Raises what `index_folders` raises of collections, and what `read` does."""

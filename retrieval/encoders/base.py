@@ -32,6 +32,12 @@ class TextFeatures:
     mask: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
 
+    def of(self, row: int) -> TextFeatures:
+        """One text, without padding."""
+        words = int(self.mask[row].sum())
+        one = slice(row, row + 1)
+        return TextFeatures(self.embeddings[one], self.tokens[one, :words], self.mask[one, :words], self.truncated[one])
+
 
 class Encoder(Protocol):
     """A dual encoder. `image_size` is the side in pixels that `prepare` needs; `dim` the length of an embedding;
