@@ -45,7 +45,7 @@ $(LEAN)/ready: pyproject.toml constraints.txt
 
 $(FULL)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(FULL)
-	$(FULL)/bin/pip install --quiet --constraint constraints.txt --editable ".[cpu,build,dev]"
+	$(FULL)/bin/pip install --quiet --constraint constraints.txt --editable ".[cpu,build,demo,dev]"
 	touch $@
 
 clean:
