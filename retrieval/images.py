@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,11 @@ ENDINGS = frozenset(
         *("heic", "heics", "heif", "heifs", "hif", "avif", "avifs"),
     )
 )
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
+# AVIF before HEIF: files of the brand mif1 may be either, and only libavif says at once that a file is not its own.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "DIB")
 MAX_PIXELS = 100_000_000
 LARGE = 20_000_000
 
-_opener = threading.Lock()
-_opener_ready = False
 _one_large_image = threading.Semaphore(1)
 
 
@@ -48,9 +49,10 @@ class UnreadableImage(Exception):
 class TooManyPixels(UnreadableImage):
     def __init__(self, pixels: int, limit: int) -> None:
         self.pixels = pixels
+        needed = -(-pixels // 1_000_000)
         super().__init__(
-            f"has {pixels / 1e6:.0f} megapixels to decode, more than the limit of {limit / 1e6:.0f}: "
-            f"raise it with --max-pixels {pixels / 1e6:.0f}"
+            f"has {needed} megapixels to decode, more than the limit of {limit / 1e6:g}: "
+            f"raise it with --max-pixels {needed}"
         )
 
 
@@ -58,48 +60,56 @@ def decode(content: bytes, at_least: int = 0, max_pixels: int = MAX_PIXELS) -> P
     """Decode the bytes of one file: first frame, EXIF orientation applied, alpha composited on white, 8 bits.
 
     With `at_least`, JPEG files may be decoded smaller by a power of two, as long as both sides keep twice that many
-    pixels. Raises `UnreadableImage` with the reason, `TooManyPixels` above `max_pixels` to be decoded."""
-    _register_heif()
-    from PIL import Image, UnidentifiedImageError
+    pixels. Raises `UnreadableImage` with the reason, `TooManyPixels` above `max_pixels` to be decoded, before memory
+    is taken for them. Pillow's own cap on pixels is lifted for the whole process."""
+    _prepare_pillow()
+    from PIL import UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with _open(content) as image:
             return _decode(image, at_least, max_pixels)
-    except UnidentifiedImageError as error:
-        raise UnreadableImage("is empty" if not content else "is not an image in a known format") from error
     except UnreadableImage:
         raise
-    except MemoryError:
-        raise
+    except UnidentifiedImageError as error:
+        reason = "is not an image in a known format, or is damaged" if content else "is empty"
+        raise UnreadableImage(reason) from error
+    except MemoryError as error:
+        raise UnreadableImage("needs more memory than is free: read it again with --retry-failed") from error
     except Exception as error:  # decoders raise anything on damaged input: struct.error, SyntaxError, ValueError ...
         raise UnreadableImage(f"is damaged: {_one_line(error)}") from error
 
 
+def _open(content: bytes) -> Image:
+    from PIL import Image as pillow
+
+    try:
+        return pillow.open(io.BytesIO(content), formats=FORMATS)
+    except Exception:
+        if b"Exif" not in content:
+            raise
+        # Some damaged EXIF makes Pillow give up a JPEG or AVIF file; by another name it is passed over.
+        return pillow.open(io.BytesIO(content.replace(b"Exif", b"none")), formats=FORMATS)
+
+
 def _decode(image: Image, at_least: int, max_pixels: int) -> Photo:
+    is_jpeg = image.format in ("JPEG", "MPO")
     width, height = image.size
-    orientation = _orientation(image)
-    taken_at = _taken_at(image)
-    if at_least:
+    if at_least and is_jpeg:  # for HEIF, `draft` would take a thumbnail, which may not show the same
         image.draft("RGB", (2 * at_least, 2 * at_least))
-    count = image.width * image.height
+    # A progressive JPEG file is held at full size while it is decoded, however small the result.
+    count = width * height if image.info.get("progressive") else image.width * image.height
     if count > max_pixels:
         raise TooManyPixels(count, max_pixels)
-    if count > LARGE:
-        with _one_large_image:
-            pixels = _pixels(image, orientation)
-    else:
-        pixels = _pixels(image, orientation)
-    if orientation >= 5:
-        width, height = height, width
-    return Photo(pixels, width, height, taken_at)
-
-
-def _pixels(image: Image, orientation: int) -> NDArray[np.uint8]:
-    upright = _to_rgb(image)
-    method = _TRANSPOSITIONS.get(orientation)
-    if method is not None:
-        upright = upright.transpose(method)  # type: ignore[arg-type]
-    return np.asarray(upright)
+    with _one_large_image if count > LARGE else nullcontext():
+        rgb = _to_rgb(image)
+        if not is_jpeg:  # TIFF and HEIF may know their size, or which side is up, only now
+            width, height = rgb.size
+        orientation = _orientation(image)
+        if orientation >= 5:
+            width, height = height, width
+        if orientation > 1:
+            rgb = rgb.transpose(_TRANSPOSITIONS[orientation])  # type: ignore[arg-type]
+        return Photo(np.asarray(rgb), width, height, _taken_at(image))
 
 
 # EXIF orientation -> PIL.Image.Transpose, by value so that PIL is imported only when an image is decoded.
@@ -108,19 +118,33 @@ _TRANSPOSITIONS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
 def _orientation(image: Image) -> int:
-    """1 to 8. HEIF and AVIF decoders have already turned the picture; Pillow turns TIFF as it loads it."""
-    if image.format in ("HEIF", "AVIF", "TIFF"):
+    """1 to 8, of the pixels as loaded. Pillow turns TIFF as it loads it. In HEIF and AVIF only the container's
+    own rotation counts: libheif has applied it, while Pillow passes AVIF's on as if it were EXIF."""
+    if image.format in ("TIFF", "HEIF"):
         return 1
-    value = image.getexif().get(0x0112, 1)
+    if image.format == "AVIF":
+        image.info.pop("xmp", None)  # where Pillow would look next
+    value = _tag(image, 0x0112)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _taken_at(image: Image) -> datetime | None:
+    """DateTimeOriginal or, failing that, DateTime."""
+    for text in (_tag(image, 0x9003, 0x8769), _tag(image, 0x0132)):
+        try:
+            return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+        except ValueError:
+            continue
+    return None
+
+
+def _tag(image: Image, tag: int, directory: int | None = None) -> Any:
+    """A value of the EXIF of a loaded image; None where there is none, or where it is damaged, which is no reason to
+    lose the picture. (Asked before, Pillow would load a PNG file to look for it.)"""
     try:
         exif = image.getexif()
-        text = exif.get_ifd(0x8769).get(0x9003) or exif.get(0x0132)
-        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S") if text else None
-    except Exception:  # a damaged or fanciful date is no reason to lose the picture
+        return (exif if directory is None else exif.get_ifd(directory)).get(tag)
+    except Exception:
         return None
 
 
@@ -129,41 +153,48 @@ def _to_rgb(image: Image) -> Image:
 
     image.load()
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return pillow.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+        values = np.asarray(image)
+        eight_bits = _to_eight_bits(values)
+        if "transparency" in image.info:
+            eight_bits[values == image.info["transparency"]] = 255
+        return pillow.fromarray(eight_bits).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        white = pillow.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return pillow.alpha_composite(white, rgba).convert("RGB")
+        white = pillow.new("RGB", rgba.size, "white")
+        white.paste(rgba, mask=rgba)
+        return white
     return image.convert("RGB")
 
 
-def _to_eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey values of 16 or 32 bits. Integers of up to 16 bits are divided by 257; anything else says nothing of its
-    range, so its smallest value becomes black and its largest white."""
-    numbers = values.astype(np.float32)
-    low, high = float(numbers.min()), float(numbers.max())
-    if values.dtype.kind in "iu" and low >= 0 and high <= 65535:
-        return (numbers / 257 + 0.5).astype(np.uint8)
-    if values.dtype.kind == "f" and low >= 0 and high <= 1:
-        return (numbers * 255 + 0.5).astype(np.uint8)
-    numbers = np.nan_to_num((numbers - low) / max(high - low, 1e-12))
-    return (numbers * 255 + 0.5).astype(np.uint8)
+def _to_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey values of 16 or 32 bits. Unsigned 16-bit integers are divided by 257, floats in [0, 1] multiplied by 255.
+    Anything else says nothing of its range, so its smallest value becomes black and its largest white. Not a number
+    becomes black; infinities count as the smallest and the largest value."""
+    low, high = 0.0, 65535.0
+    if values.dtype.kind != "u":
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        if values.dtype.kind == "f" and low >= 0 and high <= 1:
+            low, high = 0.0, 1.0
+    eight_bits = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), 256):  # float64 holds every such value, in bands so that it takes little memory
+        with np.errstate(invalid="ignore"):  # of signalling NaNs
+            band = values[top : top + 256].astype(np.float64)
+        scaled = np.nan_to_num(np.clip((band - low) / ((high - low) or 1.0), 0, 1))
+        eight_bits[top : top + 256] = scaled * 255 + 0.5
+    return eight_bits
 
 
-def _register_heif() -> None:
-    """Teach Pillow HEIC once; and leave the cap on pixels to `max_pixels`, which is told of JPEG's smaller sizes."""
-    global _opener_ready
-    if _opener_ready:
-        return
-    with _opener:
-        from PIL import Image, ImageFile
-        from pillow_heif import register_heif_opener
+@cache
+def _prepare_pillow() -> None:
+    """Teach Pillow HEIC; and leave the cap on pixels to `max_pixels`, which is told of JPEG's smaller sizes."""
+    from PIL import Image, ImageFile
+    from pillow_heif import register_heif_opener
 
-        register_heif_opener()
-        Image.MAX_IMAGE_PIXELS = None
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        _opener_ready = True
+    register_heif_opener()
+    Image.MAX_IMAGE_PIXELS = None
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 def _one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return " ".join(str(error).split()) or type(error).__name__
