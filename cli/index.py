@@ -87,6 +87,7 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        note("stopping as soon as what is under way is committed; Ctrl-C again stops at once")
 
     before = signal.signal(signal.SIGINT, ask)
     try:

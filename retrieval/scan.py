@@ -205,25 +205,40 @@ def is_below(path: bytes, folders: Sequence[bytes]) -> bool:
 
 
 class _Known:
-    """Rows of a table by path, each taken once. Only paths are held as objects, since there may be millions."""
+    """Rows of a table by path, each taken once. Numbers stay in arrays, since there may be millions of rows."""
 
     def __init__(self, table: pa.Table) -> None:
-        self._table = table.combine_chunks()
-        self._offsets = {path: offset for offset, path in enumerate(self._table["path"].to_pylist())}
+        self._columns: dict[str, Any] = {}
+        for name in table.column_names:
+            column = table[name].combine_chunks()
+            is_number = pa.types.is_integer(column.type)
+            self._columns[name] = column.to_numpy(zero_copy_only=False) if is_number else column
+        self._offsets = {path: offset for offset, path in enumerate(table["path"].to_pylist())}
 
-    def pop(self, path: bytes) -> dict[str, Any] | None:
+    def pop(self, path: bytes) -> _KnownRow | None:
         offset = self._offsets.pop(path, None)
-        return None if offset is None else self._row(offset)
+        return None if offset is None else _KnownRow(self._columns, offset)
 
-    def left(self, wanted: Callable[[bytes], bool]) -> list[dict[str, Any]]:
+    def left(self, wanted: Callable[[bytes], bool]) -> list[_KnownRow]:
         """The rows never popped whose path is wanted."""
-        return [self._row(offset) for path, offset in self._offsets.items() if wanted(path)]
-
-    def _row(self, offset: int) -> dict[str, Any]:
-        return {name: self._table[name][offset].as_py() for name in self._table.column_names}
+        return [_KnownRow(self._columns, offset) for path, offset in self._offsets.items() if wanted(path)]
 
 
-def _fails_again(file: File, failure: dict[str, Any], max_pixels: int) -> bool:
+class _KnownRow:
+    """One row of a table, each value looked up when asked for."""
+
+    __slots__ = ("_columns", "_offset")
+
+    def __init__(self, columns: dict[str, Any], offset: int) -> None:
+        self._columns = columns
+        self._offset = offset
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._columns[name][self._offset]
+        return value.as_py() if isinstance(value, pa.Scalar) else int(value)
+
+
+def _fails_again(file: File, failure: _KnownRow, max_pixels: int) -> bool:
     same = (failure["size"], failure["mtime_ns"], failure["ctime_ns"]) == (file.size, file.mtime_ns, file.ctime_ns)
     allowed_now = failure["pixels"] and failure["pixels"] <= max_pixels
     return same and not allowed_now
@@ -234,11 +249,11 @@ def _is_gone(path: bytes, folders: Sequence[bytes], listing: Listing) -> bool:
 
 
 def _match_moves(
-    gone: Sequence[dict[str, Any]], add: Sequence[Encoding], content_hash: Callable[[bytes], bytes | None]
+    gone: Sequence[_KnownRow], add: Sequence[Encoding], content_hash: Callable[[bytes], bytes | None]
 ) -> tuple[list[Rename], list[Encoding]]:
     """Pair new files with gone rows of the same content."""
     sizes = {row["size"] for row in gone}
-    by_hash: dict[bytes, list[dict[str, Any]]] = defaultdict(list)
+    by_hash: dict[bytes, list[_KnownRow]] = defaultdict(list)
     for row in reversed(gone):
         by_hash[row["content_hash"]].append(row)
     moved: list[Rename] = []
