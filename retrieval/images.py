@@ -118,9 +118,9 @@ _TRANSPOSITIONS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
 def _orientation(image: Image) -> int:
-    """1 to 8, of the pixels as loaded. Pillow turns TIFF as it loads it. In HEIF and AVIF only the container's
-    own rotation counts: libheif has applied it, while Pillow passes AVIF's on as if it were EXIF."""
-    if image.format in ("TIFF", "HEIF"):
+    """1 to 8, of the pixels as loaded; Pillow turns TIFF as it loads it, and takes the tag away. In HEIF and AVIF only
+    the container's rotation counts: libheif has applied it, while Pillow passes AVIF's on as if it were EXIF."""
+    if image.format == "HEIF":
         return 1
     if image.format == "AVIF":
         image.info.pop("xmp", None)  # where Pillow would look next
