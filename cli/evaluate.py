@@ -49,8 +49,8 @@ def evaluate(
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
     from retrieval.evaluation import evaluate as run
     from retrieval.figures import record
-    from retrieval.indexing import Observer
     from retrieval.maintenance import model_of
+    from retrieval.progress import Observer
 
     ks = _parse_ks(k)
     for target in (json_file, html_file):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -16,10 +17,9 @@ from cli.options import Index, collection_path
 from cli.output import note, printable, write_line
 
 if TYPE_CHECKING:
-    from retrieval.indexing import Progress, Settings
+    from retrieval.planning import Settings
+    from retrieval.progress import Progress
     from retrieval.scan import Plan
-
-INTERRUPTED = 130
 
 
 def index(
@@ -45,9 +45,10 @@ def index(
 
     Unchanged files are not read again. What has gone from the folders leaves the results. Interrupt at any time: what
     was committed is searchable, and the next run goes on from there."""
+    from retrieval.planning import Settings, plan_folders
 
-    from retrieval.indexing import Settings, plan_folders
-
+    if not math.isfinite(max_pixels) or max_pixels <= 0:
+        raise typer.BadParameter(f"{max_pixels} is not a number of megapixels", param_hint="--max-pixels")
     path = collection_path(index)
     settings = Settings(tuple(exclude or ()), int(max_pixels * 1e6), retry_failed, repair)
     if dry_run:
@@ -55,7 +56,6 @@ def index(
         return
     if device not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter(f"{device} is not auto, cpu or cuda", param_hint="--device")
-
     _run(folders, path, model, device, settings)
 
 
@@ -63,8 +63,9 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
     from cli.progress import progress_display
     from indexes.exact import import_faiss
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
-    from retrieval.indexing import Observer, index_folders
+    from retrieval.indexing import index_folders
     from retrieval.maintenance import model_of
+    from retrieval.progress import Observer
 
     import_faiss()  # say now that it is missing, not after an hour of encoding
     encoder = load_encoder(model or model_of(path) or DEFAULT_MODEL, device)
@@ -75,7 +76,7 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
     note(_summary(progress))
     if progress.interrupted:
         note("interrupted: what is done is committed and searchable; run again to go on")
-        raise typer.Exit(INTERRUPTED)
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -87,7 +88,8 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        note("stopping as soon as what is under way is committed; Ctrl-C again stops at once")
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nstopping as soon as what is under way is committed; Ctrl-C again stops at once\n")
 
     before = signal.signal(signal.SIGINT, ask)
     try:
@@ -105,6 +107,8 @@ def _summary(progress: Progress) -> str:
         "unchanged": progress.unchanged,
         "failed": progress.failed + progress.still_failing,
     }
+    if progress.dropped:
+        counts = {"dropped as damaged": progress.dropped} | counts
     said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to do"
     rate = f" ({progress.encoded / progress.seconds:.0f} images/s)" if progress.encoded and progress.seconds else ""
     return f"{said} in {progress.seconds:.1f} s{rate}"

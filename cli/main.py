@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from cli import compare, demo, evaluate, index, models, optimize, query, remove, status
+from cli.output import note
 from indexes.errors import CrosslookError
 
 ERROR = 2
 INTERRUPTED = 130
+# Typer carries its own copy of click since 0.27, and names only some of its exceptions.
+UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 class QueryByDefault(TyperGroup):
     """Words that are not a command's name are a query: `search "a dog"` is `search query "a dog"`."""
 
     def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]
-        own = {"--help", "--version", "--install-completion", "--show-completion"}
+        own = {"-h", "--help", "--version", "--install-completion", "--show-completion"}
         if args and args[0] not in self.commands and args[0] not in own:
             args = ["query", *args]
         return super().parse_args(ctx, args)
@@ -68,13 +70,15 @@ def search(
 def main() -> None:
     """Run the command line; errors that a user can mend are one line on stderr."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except CrosslookError as error:
         _fail(str(error))
-    except BrokenPipeError:  # the reader, such as `head`, has what it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt:
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(ERROR)
+        _fail(error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except OSError as error:
@@ -82,5 +86,5 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"search: {message}", file=sys.stderr)
+    note(f"search: {message}")
     sys.exit(ERROR)

@@ -10,5 +10,7 @@ def optimize(index: Index = None) -> None:
     """Merge segments and drop what was removed, for less disk space and faster search."""
     from retrieval import maintenance
 
-    before, after = maintenance.optimize(collection_path(index))
-    note(f"{plural(before, 'segment')} became {after:,}" if before != after else "nothing to merge")
+    found = maintenance.optimize(collection_path(index))
+    done = [f"{plural(found.before, 'segment')} became {found.after:,}"] if found.before != found.after else []
+    done += [f"{plural(found.dropped, 'tombstone')} dropped"] if found.dropped else []
+    note(", ".join(done) or "nothing to merge")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from typing import TextIO
+
+DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def write_line(text: str, end: str = "\n") -> None:
-    """Print to stdout; undecodable bytes of file names come out as they are."""
+    """Print to stdout; undecodable bytes of file names come out as they are. A reader that has stopped reading, such as
+    `head`, has what it wants: then the command ends well."""
     sys.stdout.flush()
-    sys.stdout.buffer.write((text + end).encode(sys.stdout.encoding or "utf-8", "surrogateescape"))
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(os.fsencode(text + end))
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 def note(text: str) -> None:
@@ -20,9 +28,17 @@ def note(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Control characters and undecodable bytes escaped, so that a line stays a line and a terminal is not commanded."""
-    escaped = (char if char.isprintable() else repr(char)[1:-1] for char in text.replace("\\", "\\\\"))
-    return "".join(escaped) if not text.isprintable() else text
+    """Control characters, undecodable bytes and changes of writing direction escaped, so that a line stays a line and a
+    terminal is not commanded; a backslash is doubled, so that nothing looks like something else."""
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in DIRECTIONS:
+        return repr(character)[1:-1]
+    return character
 
 
 def wants_colour(stream: TextIO) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from cli.output import note, printable
 
 if TYPE_CHECKING:
-    from retrieval.indexing import Progress
+    from retrieval.progress import Progress
 
 EVERY_SECONDS = 5.0
 

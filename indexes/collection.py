@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from indexes.errors import CrosslookError
+from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.exact import nearest
-from indexes.manifest import Binding, Manifest, current_manifest, read_manifest
+from indexes.manifest import Binding, Manifest, current_manifest, damaged, orphaned_manifest, read_manifest
 from indexes.segment import FAILURE_SCHEMA, Row, Segment
 
 ATTEMPTS = 5
@@ -39,14 +39,16 @@ class Collection:
         for attempt in range(1, ATTEMPTS + 1):
             name = current_manifest(folder)
             if name is None:
+                name = orphaned_manifest(folder)
+            if name is None:
                 raise CrosslookError(f"no collection at {folder}: make one with `search index FOLDER`")
             try:
                 manifest = read_manifest(folder, name)
                 return cls(folder, manifest, open_segments(folder, manifest))
             except FileNotFoundError as error:
                 # A writer may have replaced this commit, and removed it, since CURRENT was read.
-                if attempt == ATTEMPTS or current_manifest(folder) == name:
-                    raise missing_file(folder, error) from error
+                if attempt == ATTEMPTS or current_manifest(folder) in (name, None):
+                    raise missing_file(folder, name, error) from error
         raise AssertionError("unreachable")
 
     def __len__(self) -> int:
@@ -72,18 +74,28 @@ class Collection:
         )
 
     def nearest(
-        self, queries: NDArray[np.float32], k: int, below: bytes | None = None
+        self, queries: NDArray[np.float32], k: int, below: Sequence[bytes] = ()
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k most similar images to each query, best first: similarities float32 [q, k] and positions int64 [q, k],
-        padded with -inf and -1. queries: float32 [q, dim], unit norm. below: only images in this folder."""
+        padded with -inf and -1. queries: float32 [q, dim], unit norm. below: only images in one of these folders."""
         masks = [alive for _, alive in self.parts]
-        if below is not None:
+        if below:
             masks = [_both(mask, _is_below(segment, below)) for segment, mask in zip(self.segments, masks, strict=True)]
         return nearest(queries, [segment.embeddings for segment in self.segments], masks, k)
 
     def row(self, position: int) -> Row:
-        segment, offset = self._locate(position)
-        return segment.row(offset)
+        return self.rows([position])[0]
+
+    def rows(self, positions: Sequence[int] | NDArray[np.int64]) -> list[Row]:
+        """Some rows, in the order of the positions."""
+        wanted = np.asarray(positions, dtype=np.int64)
+        owners = np.searchsorted(self.starts, wanted, side="right") - 1
+        found: dict[int, Row] = {}
+        for index in np.unique(owners):
+            mine = wanted[owners == index]
+            rows = self.segments[index].rows((mine - self.starts[index]).tolist())
+            found.update(zip(mine.tolist(), rows, strict=True))
+        return [found[position] for position in wanted.tolist()]
 
     def embeddings(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
         """float16 [n, dim], unit norm."""
@@ -114,10 +126,6 @@ class Collection:
         dead = np.asarray(self.manifest.tombstones, dtype=np.int64)
         return [(segment, _alive(segment, dead)) for segment in self.segments]
 
-    def _locate(self, position: int) -> tuple[Segment, int]:
-        index = int(np.searchsorted(self.starts, position, side="right")) - 1
-        return self.segments[index], int(position - self.starts[index])
-
     def _gather(
         self, name: str, positions: Sequence[int] | NDArray[np.int64], shape: tuple[int, ...], dtype: str
     ) -> NDArray[Any]:
@@ -138,11 +146,12 @@ def segment_folder(folder: Path, number: int) -> Path:
     return folder / "segments" / f"{number:06d}"
 
 
-def missing_file(folder: Path, error: FileNotFoundError) -> CrosslookError:
-    return CrosslookError(
-        f"{folder} is damaged: {error.filename} is missing; `search index --repair FOLDER` drops its segment and "
-        "embeds its images again"
-    )
+def missing_file(folder: Path, manifest: str, error: FileNotFoundError) -> CrosslookError:
+    """What to say where a commit names a file that is not there."""
+    path = Path(error.filename or manifest)
+    if path.name == manifest:
+        return damaged(folder / "CURRENT", f"it names {manifest}, which is missing")
+    return DamagedSegmentError(path.parent, path.name, "it is missing")
 
 
 def folder_prefix(folder: bytes) -> bytes:
@@ -157,11 +166,13 @@ def _alive(segment: Segment, dead: NDArray[np.int64]) -> NDArray[np.bool_] | Non
     return ~found if found.any() else None
 
 
-def _is_below(segment: Segment, folder: bytes) -> NDArray[np.bool_]:
-    if not len(segment):
-        return np.zeros(0, np.bool_)
-    paths = segment.column("path")
-    return pc.or_(pc.starts_with(paths, folder_prefix(folder)), pc.equal(paths, folder)).to_numpy()
+def _is_below(segment: Segment, folders: Sequence[bytes]) -> NDArray[np.bool_]:
+    found = np.zeros(len(segment), np.bool_)
+    if len(segment):
+        paths = segment.column("path")
+        for folder in folders:
+            found |= pc.or_(pc.starts_with(paths, folder_prefix(folder)), pc.equal(paths, folder)).to_numpy()
+    return found
 
 
 def _both(first: NDArray[np.bool_] | None, second: NDArray[np.bool_]) -> NDArray[np.bool_]:

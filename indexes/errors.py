@@ -3,3 +3,14 @@
 
 class CrosslookError(Exception):
     """One line: the file or setting, the reason, the remedy. The command line prints it and exits with 2."""
+
+
+class DamagedSegmentError(CrosslookError):
+    """A segment does not hold what its manifest says; `--repair` drops it. Not raised where it merely cannot be read
+    now."""
+
+    def __init__(self, segment: object, name: str, reason: str) -> None:
+        super().__init__(
+            f"segment {segment} is damaged ({name}: {reason}): `search index --repair FOLDER` drops it and embeds the "
+            "images of all indexed folders again that are lost with it"
+        )

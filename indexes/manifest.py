@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from indexes.errors import CrosslookError
-from indexes.files import replace_durably, write_durably
+from indexes.files import replace_durably, sync_folder, write_durably
 
 FORMAT = 1
 CURRENT = "CURRENT"
+MANIFEST_NAME = re.compile(r"manifest-\d{6,}\.json")
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,11 @@ class SegmentEntry:
 @dataclass(frozen=True)
 class Manifest:
     """One commit. `tombstones`: sorted ids of rows and failures that no longer count. `folders`: what was indexed.
-    `ann`: name of the ANN file in force, if any."""
+    `ann`: name of the ANN file in force, if any. `committed`: when, seconds since 1970."""
 
     binding: Binding
     generation: int = 0
+    committed: float = 0.0
     next_segment: int = 1
     next_id: int = 1
     folders: tuple[str, ...] = ()
@@ -55,13 +60,16 @@ class Manifest:
         return f"manifest-{self.generation:06d}.json"
 
     def next(self, **changes: Any) -> Manifest:
-        return replace(self, generation=self.generation + 1, **changes)
+        return replace(self, generation=self.generation + 1, committed=time.time(), **changes)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest and put it in force."""
-    content = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1).encode()
+    fields = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(manifest)}
+    fields |= {"binding": asdict(manifest.binding), "segments": [asdict(entry) for entry in manifest.segments]}
+    content = json.dumps({"format": FORMAT, **fields}).encode()
     write_durably(folder / manifest.file_name, lambda file: file.write(content))
+    sync_folder(folder)
     replace_durably(folder / CURRENT, manifest.file_name.encode() + b"\n")
 
 
@@ -74,17 +82,25 @@ def current_manifest(folder: Path) -> str | None:
     except OSError as error:
         raise CrosslookError(f"cannot read the collection {folder}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise _damaged(folder / CURRENT, "it is not text") from error
+        raise damaged(folder / CURRENT, "it is not text") from error
+
+
+def orphaned_manifest(folder: Path) -> str | None:
+    """Where CURRENT is lost, the newest manifest, which was whole on disk before CURRENT could name it."""
+    if not folder.is_dir() or (folder / CURRENT).exists():
+        return None
+    names = [path.name for path in folder.iterdir() if MANIFEST_NAME.fullmatch(path.name)]
+    return max(names, key=lambda name: (len(name), name), default=None)
 
 
 def current_binding(folder: Path) -> Binding | None:
     """What the collection is bound to, from its manifest alone; None where there is no collection."""
-    while (name := current_manifest(folder)) is not None:
+    while (name := current_manifest(folder) or orphaned_manifest(folder)) is not None:
         try:
             return read_manifest(folder, name).binding
         except FileNotFoundError as error:
-            if current_manifest(folder) == name:
-                raise _damaged(folder / CURRENT, f"{name} is missing") from error
+            if current_manifest(folder) in (name, None):
+                raise damaged(folder / CURRENT, f"it names {name}, which is missing") from error
     return None
 
 
@@ -92,8 +108,8 @@ def read_manifest(folder: Path, name: str) -> Manifest:
     """Read one manifest. Raises `CrosslookError` when it is damaged or of another format, `FileNotFoundError` when it
     is gone."""
     path = folder / name
-    if Path(name).name != name or not name.startswith("manifest-"):
-        raise _damaged(folder / CURRENT, f"it names {name[:40]!r}")
+    if not MANIFEST_NAME.fullmatch(name):
+        raise damaged(folder / CURRENT, f"it names {name[:40]!r}")
     try:
         content: Any = json.loads(path.read_bytes())
         version = content.pop("format")
@@ -102,7 +118,7 @@ def read_manifest(folder: Path, name: str) -> Manifest:
     except OSError as error:
         raise CrosslookError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise _damaged(path, "it is not a manifest") from error
+        raise damaged(path, "it is not a manifest") from error
     if version != FORMAT:
         raise CrosslookError(
             f"{path} has format {version!r}, this version reads format {FORMAT}: upgrade crosslook, "
@@ -111,7 +127,7 @@ def read_manifest(folder: Path, name: str) -> Manifest:
     try:
         return _parse(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"its fields are wrong ({error})") from error
+        raise damaged(path, f"its fields are wrong ({error})") from error
 
 
 def _parse(content: dict[str, Any]) -> Manifest:
@@ -126,7 +142,8 @@ def _parse(content: dict[str, Any]) -> Manifest:
     )
 
 
-def _damaged(path: Path, reason: str) -> CrosslookError:
+def damaged(path: Path, reason: str) -> CrosslookError:
+    """A file that says what the collection is does not say it."""
     return CrosslookError(
         f"{path} is damaged: {reason}; restore it from a backup, or delete {path.parent} and index again"
     )

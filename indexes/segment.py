@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
@@ -15,11 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from indexes.errors import CrosslookError
+from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.files import sync_folder, write_durably
 from indexes.manifest import Binding, SegmentEntry
 
 ROW_GROUP = 1024
+SEGMENT_FILES = ("embeddings.npy", "tokens.npy", "rows.parquet", "failures.parquet")
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,18 @@ def _table(items: Sequence[Row] | Sequence[Failure], kind: type, schema: pa.Sche
 
 def write_segment(folder: Path, batch: Batch, binding: Binding) -> None:
     """Write the four files of a segment into the new folder `folder`, whole and on disk when this returns."""
-    count = len(batch.rows)
     folder.mkdir()
+    try:
+        _write_files(folder, batch, binding)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)  # on a full disk, half a segment would keep it full
+        raise
+    sync_folder(folder)
+    sync_folder(folder.parent)
+
+
+def _write_files(folder: Path, batch: Batch, binding: Binding) -> None:
+    count = len(batch.rows)
     write_durably(
         folder / "embeddings.npy", lambda file: _save(file, (count, binding.dim), "float16", batch.embeddings)
     )
@@ -113,8 +125,6 @@ def write_segment(folder: Path, batch: Batch, binding: Binding) -> None:
     )
     write_durably(folder / "rows.parquet", lambda file: pq.write_table(batch.rows, file, row_group_size=ROW_GROUP))
     write_durably(folder / "failures.parquet", lambda file: pq.write_table(batch.failures, file))
-    sync_folder(folder)
-    sync_folder(folder.parent)
 
 
 def _save(file: IO[bytes], shape: tuple[int, ...], dtype: str, blocks: Iterable[NDArray[Any]]) -> None:
@@ -161,11 +171,11 @@ class Segment:
         """All rows."""
         return self._read(self._rows.read)
 
-    def row(self, offset: int) -> Row:
-        """One row; reads only the row group that holds it."""
-        group, offset = divmod(offset, ROW_GROUP)
-        values = self._read(lambda: self._rows.read_row_group(group)).slice(offset, 1).to_pylist()[0]
-        return Row(**values)
+    def rows(self, offsets: Sequence[int]) -> list[Row]:
+        """Some rows, in the order asked for; reads only the row groups that hold them, each once."""
+        groups = {offset // ROW_GROUP for offset in offsets}
+        tables = {group: self._read(lambda group=group: self._rows.read_row_group(group)) for group in groups}
+        return [Row(**tables[offset // ROW_GROUP].slice(offset % ROW_GROUP, 1).to_pylist()[0]) for offset in offsets]
 
     def blocks(self, name: str, rows: int) -> Iterator[NDArray[Any]]:
         """`embeddings` or `tokens` from the first row to the last, `rows` at a time. Read, not mapped: mapped pages
@@ -187,32 +197,35 @@ class Segment:
             raise FileNotFoundError(errno.ENOENT, "missing", str(path))
         found = self._read(lambda: pq.ParquetFile(path, memory_map=True))
         if found.metadata.num_rows != expected:
-            raise self._damaged(name, f"it holds {found.metadata.num_rows} rows, expected {expected}")
+            reason = f"it holds {found.metadata.num_rows} rows, expected {expected}"
+            raise DamagedSegmentError(self.folder, name, reason)
         return found
 
     def _read(self, read: Any) -> Any:
         try:
             return read()
-        except FileNotFoundError:
-            raise
         except (pa.ArrowException, OSError) as error:
-            raise self._damaged("rows.parquet or failures.parquet", str(error).splitlines()[0]) from error
+            if isinstance(error, OSError) and error.errno is not None:  # Arrow's own OSErrors have none
+                raise _unreadable(error, self.folder) from error
+            raise DamagedSegmentError(self.folder, "a Parquet file", str(error).splitlines()[0]) from error
 
     def _map(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         if not shape[0]:
             return np.zeros(shape, dtype)
         try:
             found = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise
-        except (ValueError, OSError, EOFError) as error:
-            raise self._damaged(name, "it is truncated") from error
+        except (ValueError, EOFError) as error:
+            raise DamagedSegmentError(self.folder, name, "it is truncated") from error
+        except OSError as error:
+            raise _unreadable(error, self.folder / name) from error
         if found.shape != shape or found.dtype != np.dtype(dtype):
-            raise self._damaged(name, f"it holds {found.dtype} {found.shape}, expected {dtype} {shape}")
+            expected = f"it holds {found.dtype} {found.shape}, expected {dtype} {shape}"
+            raise DamagedSegmentError(self.folder, name, expected)
         return found
 
-    def _damaged(self, name: str, reason: str) -> CrosslookError:
-        return CrosslookError(
-            f"segment {self.folder} is damaged ({name}: {reason}): `search index --repair FOLDER` drops it and embeds "
-            "its images again"
-        )
+
+def _unreadable(error: OSError, path: Path) -> Exception:
+    """An intact file that cannot be read now must not be taken for a damaged one; one that is gone is the caller's."""
+    if isinstance(error, FileNotFoundError):
+        return error
+    return CrosslookError(f"cannot read {error.filename or path}: {error.strerror}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,15 +20,27 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from indexes.collection import Collection, missing_file, open_segments, segment_folder
-from indexes.errors import CrosslookError
-from indexes.files import writing_to
-from indexes.manifest import Binding, Manifest, SegmentEntry, current_manifest, read_manifest, write_manifest
+from indexes.errors import CrosslookError, DamagedSegmentError
+from indexes.files import replace_durably, sync_folder, writing_to
+from indexes.manifest import (
+    CURRENT,
+    MANIFEST_NAME,
+    Binding,
+    Manifest,
+    SegmentEntry,
+    current_manifest,
+    orphaned_manifest,
+    read_manifest,
+    write_manifest,
+)
 from indexes.merging import segments_to_merge
-from indexes.segment import FAILURE_SCHEMA, ROW_SCHEMA, Batch, Segment, write_segment
+from indexes.segment import FAILURE_SCHEMA, ROW_SCHEMA, SEGMENT_FILES, Batch, Segment, write_segment
 
 LOCK = "writer.lock"
 HOLDER = "writer.json"
 COPIED_ROWS = 1024
+OURS = (LOCK, HOLDER, "segments", "CURRENT.new")
+SEGMENT_NAME = re.compile(r"\d{6,}")
 
 
 class CollectionWriter:
@@ -47,7 +60,10 @@ class CollectionWriter:
         self._failed = False
         with writing_to(folder):
             _refuse_foreign(folder)
-            (folder / "segments").mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+                sync_folder(folder.parent)
+            (folder / "segments").mkdir(exist_ok=True)
             self._lock = _lock(folder)
         try:
             self._open(binding, repair)
@@ -58,12 +74,15 @@ class CollectionWriter:
     def _open(self, binding: Binding, repair: bool) -> None:
         name = current_manifest(self.folder)
         try:
+            if name is None and (name := orphaned_manifest(self.folder)) is not None:
+                with writing_to(self.folder):
+                    replace_durably(self.folder / CURRENT, name.encode() + b"\n")
             manifest = read_manifest(self.folder, name) if name else Manifest(binding)
             if name and repair:
                 manifest = self._without_damaged(manifest)
             self.collection = Collection(self.folder, manifest, open_segments(self.folder, manifest))
         except FileNotFoundError as error:
-            raise missing_file(self.folder, error) from error
+            raise missing_file(self.folder, name or "", error) from error
         self.collection.check(binding.model, binding.fingerprint)
         self._remove_unreferenced()
 
@@ -84,8 +103,7 @@ class CollectionWriter:
                 entry = SegmentEntry(manifest.next_segment, len(batch.rows), len(batch.failures))
                 write_segment(segment_folder(self.folder, entry.number), batch, manifest.binding)
                 segments = (*segments, entry)
-                ids = pa.chunked_array([*batch.rows["id"].chunks, *batch.failures["id"].chunks], pa.int64())
-                last_id = max(last_id, *ids.to_pylist())
+                last_id = max([last_id, *batch.rows["id"].to_pylist(), *batch.failures["id"].to_pylist()])
             return self._put_in_force(
                 manifest.next(
                     segments=segments,
@@ -140,7 +158,9 @@ class CollectionWriter:
         write_manifest(self.folder, manifest)
         known = {segment.entry.number: segment for segment in self.collection.segments}
         segments = [
-            known.get(entry.number) or Segment(segment_folder(self.folder, entry.number), entry, manifest.binding)
+            known[entry.number]
+            if entry.number in known
+            else Segment(segment_folder(self.folder, entry.number), entry, manifest.binding)
             for entry in manifest.segments
         ]
         previous, self.collection = self.manifest, Collection(self.folder, manifest, segments)
@@ -155,7 +175,7 @@ class CollectionWriter:
                 segment.table()
                 segment.failures()
                 kept.append(entry)
-            except (CrosslookError, FileNotFoundError):
+            except (DamagedSegmentError, FileNotFoundError):
                 self.dropped += entry.rows
         if len(kept) == len(manifest.segments):
             return manifest
@@ -166,14 +186,15 @@ class CollectionWriter:
 
     def _remove_unreferenced(self) -> None:
         """Remove what a crash, a merge or an earlier commit left behind."""
-        referenced = {segment_folder(self.folder, entry.number) for entry in self.manifest.segments}
+        named = {segment_folder(self.folder, entry.number).name for entry in self.manifest.segments}
         for folder in (self.folder / "segments").iterdir():
-            if folder not in referenced:
+            if SEGMENT_NAME.fullmatch(folder.name) and folder.name not in named:
                 shutil.rmtree(folder, ignore_errors=True)
-        for path in self.folder.glob("manifest-*.json"):
-            if path.name != current_manifest(self.folder):
+        in_force = current_manifest(self.folder)
+        for path in self.folder.iterdir():
+            if MANIFEST_NAME.fullmatch(path.name) and path.name != in_force:
                 path.unlink(missing_ok=True)
-        for path in (self.folder / "ann").glob("*"):
+        for path in (self.folder / "ann").glob("*.faiss"):
             if path.name != self.manifest.ann:
                 path.unlink(missing_ok=True)
 
@@ -223,16 +244,23 @@ def _living_blocks(
 
 
 def _refuse_foreign(folder: Path) -> None:
+    """A folder becomes a collection only if nothing in it is anybody else's."""
     if folder.exists() and not folder.is_dir():
         raise CrosslookError(f"{folder} is a file: --index names the collection's own folder")
-    ours = {LOCK, HOLDER, "segments"}
-    if folder.is_dir() and current_manifest(folder) is None:
-        foreign = [path.name for path in folder.iterdir() if path.name not in ours and "manifest-" not in path.name]
-        foreign = [name for name in foreign if name != "CURRENT.new"]
-        if foreign:
-            raise CrosslookError(
-                f"{folder} is not a collection and not empty (it holds {foreign[0]!r}): choose another --index"
-            )
+    if not folder.is_dir() or current_manifest(folder) is not None:
+        return
+    segments = folder / "segments"
+    foreign = [path for path in folder.iterdir() if path.name not in OURS and not MANIFEST_NAME.fullmatch(path.name)]
+    if segments.is_dir():
+        inside = list(segments.iterdir())
+        foreign += [path for path in inside if not SEGMENT_NAME.fullmatch(path.name)]
+        deeper = [path for each in inside if SEGMENT_NAME.fullmatch(each.name) for path in each.iterdir()]
+        foreign += [path for path in deeper if path.name not in SEGMENT_FILES]
+    if foreign:
+        raise CrosslookError(
+            f"{folder} is not a collection and not empty (it holds {foreign[0].relative_to(folder)}): choose another "
+            "--index"
+        )
 
 
 def _lock(folder: Path) -> FileLock:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
+from indexes.segment import Row
 from retrieval.encoders import Encoder, TextFeatures, canonical_name, load_encoder
-from retrieval.location import default_collection
+from retrieval.location import default_collection, spellings
 
 CANDIDATES = 100
 
@@ -93,9 +94,9 @@ class Engine:
 
         Raises `CrosslookError` where there is no collection, it is damaged, or was made with another `model`."""
         collection = Collection.open(default_collection() if path is None else Path(path))
-        name = collection.binding.model
-        if model is not None and canonical_name(model) != name:
-            collection.check(canonical_name(model), "")
+        name = collection.binding.model if model is None else canonical_name(model)
+        if name != collection.binding.model and not Path(name).is_dir():
+            collection.check(name, "")  # names alone tell; of a directory, which may have been moved, the fingerprint
         return cls(collection, load_encoder(name, device), scorer)
 
     def search(self, text: str, k: int = 10, *, below: str | Path | None = None) -> Results:
@@ -110,20 +111,20 @@ class Engine:
             raise CrosslookError('the query is empty: say what to look for, as in `search "a dog on a beach"`')
         if k < 1:
             raise CrosslookError(f"cannot return {k} results: ask for 1 or more")
-        folder = None if below is None else os.path.abspath(os.fsencode(below))
+        folders = () if below is None else spellings(below)
         clock = _Clock()
         with clock.time("encode"):
             features = self.encoder.encode_texts(texts)
         share = clock.milliseconds["encode"] / max(len(texts), 1)
-        return [self._rank(features.of(row), k, folder, share) for row in range(len(texts))]
+        return [self._rank(features.of(row), k, folders, share) for row in range(len(texts))]
 
-    def _rank(self, features: TextFeatures, k: int, folder: bytes | None, milliseconds: float) -> Results:
+    def _rank(self, features: TextFeatures, k: int, folders: Sequence[bytes], milliseconds: float) -> Results:
         """The results of one encoded text. milliseconds: what encoding it took."""
         clock = _Clock({"encode": milliseconds})
         with clock.time("search"):
             wanted = k if self.scorer is None else max(k, self.candidates)
             wanted = min(wanted, max(1, int(self.collection.starts[-1])))
-            found, places = self.collection.nearest(features.embeddings, wanted, folder)
+            found, places = self.collection.nearest(features.embeddings, wanted, folders)
             positions = places[0][places[0] >= 0]
             similarities = found[0][: len(positions)]
         scores = similarities
@@ -134,25 +135,26 @@ class Engine:
                 scores = self.scorer.score(features, tokens, similarities)
         with clock.time("rows"):
             order = np.argsort(-scores, kind="stable")[:k]
+            rows = self.collection.rows(positions[order])
             hits = tuple(
-                self._hit(rank, int(positions[index]), float(scores[index]), float(similarities[index]))
-                for rank, index in enumerate(order, start=1)
+                _hit(rank, row, float(scores[index]), float(similarities[index]))
+                for rank, (index, row) in enumerate(zip(order, rows, strict=True), start=1)
             )
         return Results(hits, bool(features.truncated[0]), clock.milliseconds)
 
-    def _hit(self, rank: int, position: int, score: float, similarity: float) -> Hit:
-        row = self.collection.row(position)
-        return Hit(
-            rank=rank,
-            path=os.fsdecode(row.path),
-            score=score,
-            similarity=similarity,
-            match=None,
-            width=row.width,
-            height=row.height,
-            taken_at=row.taken_at,
-            id=row.id,
-        )
+
+def _hit(rank: int, row: Row, score: float, similarity: float) -> Hit:
+    return Hit(
+        rank=rank,
+        path=os.fsdecode(row.path),
+        score=score,
+        similarity=similarity,
+        match=None,
+        width=row.width,
+        height=row.height,
+        taken_at=row.taken_at,
+        id=row.id,
+    )
 
 
 class _Clock:

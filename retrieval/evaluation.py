@@ -19,8 +19,9 @@ from retrieval.captions import CaptionedImage, CaptionSet, Skipped, missing_imag
 from retrieval.encoders.base import Encoder, TextFeatures
 from retrieval.engine import CANDIDATES, Engine, Scorer
 from retrieval.images import UnreadableImage
-from retrieval.indexing import SILENT, Observer, index_images
+from retrieval.indexing import index_images
 from retrieval.metrics import RelevantRanks, candidate_ranks, caption_relevance, streamed_ranks
+from retrieval.progress import SILENT, Observer
 
 TEXTS_AT_ONCE = 256
 TIMED_QUERIES = 200

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,78 +13,19 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from indexes.collection import Collection
-from indexes.errors import CrosslookError
-from indexes.manifest import Binding, current_manifest
+from indexes.manifest import Binding, current_binding
 from indexes.segment import Batch, Failure, Row, failures_table, rows_table
 from indexes.writer import CollectionWriter
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.runtime import usable_cores
-from retrieval.images import ENDINGS, MAX_PIXELS, TooManyPixels, UnreadableImage, decode
-from retrieval.scan import Encoding, File, Listing, Plan, Rename, is_below, list_images, make_plan
+from retrieval.images import TooManyPixels, UnreadableImage, decode
+from retrieval.planning import DEFAULTS, Settings, find_roots, list_roots, new_hash, refuse_nothing, survey
+from retrieval.progress import SILENT, Interrupted, Observer, Progress
+from retrieval.scan import Encoding, File, Plan, Rename
 
-COMMIT_ROWS = 512
-COMMIT_SECONDS = 30.0
 MANY_SEGMENTS = 64
-KNOWN_COLUMNS = ("id", "path", "size", "mtime_ns", "content_hash")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is: images done of `total` to encode, and what has happened so far. seconds: since it began."""
-
-    total: int = 0
-    new: int = 0
-    changed: int = 0
-    moved: int = 0
-    removed: int = 0
-    failed: int = 0
-    unchanged: int = 0
-    still_failing: int = 0
-    seconds: float = 0.0
-    interrupted: bool = False
-
-    @property
-    def encoded(self) -> int:
-        return self.new + self.changed
-
-    @property
-    def done(self) -> int:
-        return self.encoded + self.failed
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to index. exclude: glob patterns. max_pixels: of one image to decode. retry_failed: read files again that
-    failed before. repair: drop damaged segments. A commit is made after `commit_rows` images or `commit_seconds`."""
-
-    exclude: tuple[str, ...] = ()
-    max_pixels: int = MAX_PIXELS
-    retry_failed: bool = False
-    repair: bool = False
-    commit_rows: int = COMMIT_ROWS
-    commit_seconds: float = COMMIT_SECONDS
-
-
-@dataclass(frozen=True)
-class Observer:
-    """What the pipeline tells while it runs, and asks: whether to stop early, keeping what is done."""
-
-    progress: Callable[[Progress], None] = lambda progress: None
-    failure: Callable[[bytes, str], None] = lambda path, reason: None
-    should_stop: Callable[[], bool] = lambda: False
-
-
-DEFAULTS = Settings()
-SILENT = Observer()
-
-
-def plan_folders(folders: Sequence[str | Path], collection: Path, settings: Settings = DEFAULTS) -> Plan:
-    """What `index_folders` would do. Reads only; raises as it does."""
-    roots, listing = _list(folders, settings)
-    if current_manifest(collection) is None:
-        return _plan(None, roots, listing, settings)
-    return _plan(Collection.open(collection), roots, listing, settings)
+SMALL_BYTES = 64_000_000  # read whatever the limit
+BYTES_A_PIXEL = 2.5  # of a file; 16-bit TIFF, the largest format, has 6 without compression, JPEG less than 1
 
 
 def index_folders(
@@ -95,28 +35,34 @@ def index_folders(
     settings: Settings = DEFAULTS,
     observer: Observer = SILENT,
 ) -> Progress:
-    """Bring a collection up to date with some folders; rows of other folders stay as they are.
+    """Bring a collection up to date with some folders; rows of other folders stay as they are. With `repair`, all
+    folders of the collection are looked at, since each may have lost images with a damaged segment.
 
     Raises `CrosslookError` when a folder does not exist, holds no image, or seems to be an unmounted drive; when the
     collection is bound to another model, in use by another writer or damaged; when the disk is full. Whatever happens,
     what was committed stays searchable, and running again goes on from there."""
     started = time.monotonic()
-    roots, listing = _list(folders, settings)
-    for folder, reason in listing.unlisted:
-        observer.failure(folder, reason)
-    if current_manifest(collection) is None:
-        _refuse_nothing(roots, listing)
+    roots = find_roots(folders)
+    if current_binding(collection) is None:
+        refuse_nothing(roots, list_roots(roots, settings))  # before a collection is made for nothing
     with CollectionWriter(collection, binding_of(encoder), settings.repair) as writer:
-        plan = _plan(writer.collection, roots, listing, settings)
-        run = _Run(writer, encoder, settings, observer, plan, started, _read_file)
-        covered = tuple(os.fsdecode(root) for root in roots)
-        if plan.remove or plan.forget or not set(covered) <= set(writer.manifest.folders):
-            folders_now = _without_nested((*writer.manifest.folders, *covered))
-            writer.commit(dead=[gone.id for gone in (*plan.remove, *plan.forget)], folders=folders_now)
-        run.report(removed=len(plan.remove))
-        run.rename(plan.rename)
-        run.encode([*plan.reencode, *plan.add])
-        writer.merge()
+        if writer.dropped:
+            known = [os.fsencode(folder) for folder in writer.manifest.folders]
+            roots = list(dict.fromkeys([*roots, *(folder for folder in known if os.path.isdir(folder))]))
+        # Listed under the lock: what another writer added meanwhile would seem to be gone.
+        try:
+            found = survey(roots, writer.collection, settings, observer)
+        except Interrupted:
+            return Progress(interrupted=True, dropped=writer.dropped, seconds=time.monotonic() - started)
+        run = _Run(writer, encoder, settings, observer, found.plan, started, _reader(settings.max_pixels))
+        dead = [gone.id for gone in (*found.plan.remove, *found.plan.forget)]
+        if dead or found.folders != writer.manifest.folders:
+            writer.commit(dead=dead, folders=found.folders)
+        run.report(removed=len(found.plan.remove), dropped=writer.dropped)
+        run.rename(found.plan.rename)
+        run.encode([*found.plan.reencode, *found.plan.add])
+        if not run.progress.interrupted:
+            writer.merge()
         return run.progress
 
 
@@ -140,73 +86,6 @@ def index_images(
 def binding_of(encoder: Encoder) -> Binding:
     """What a collection made with this encoder is bound to."""
     return Binding(encoder.name, encoder.fingerprint, encoder.dim, encoder.token_shape, encoder.token_dtype)
-
-
-def content_hash(content: bytes) -> bytes:
-    """BLAKE2b, 128 bits."""
-    return hashlib.blake2b(content, digest_size=16).digest()
-
-
-def _list(folders: Sequence[str | Path], settings: Settings) -> tuple[list[bytes], Listing]:
-    roots = [os.path.abspath(os.fsencode(folder)) for folder in folders]
-    for root in roots:
-        if not os.path.lexists(root):
-            raise CrosslookError(f"no such folder: {os.fsdecode(root)}")
-        if not os.path.isdir(root):
-            raise CrosslookError(f"not a folder: {os.fsdecode(root)} (give the folder that holds it)")
-    listing = list_images(roots, settings.exclude)
-    for folder, reason in listing.unlisted:
-        if folder in roots:
-            raise CrosslookError(f"cannot read the folder {os.fsdecode(folder)}: {reason}")
-    return roots, listing
-
-
-def _plan(collection: Collection | None, roots: Sequence[bytes], listing: Listing, settings: Settings) -> Plan:
-    if collection is None:
-        rows, failures = rows_table([]).select(KNOWN_COLUMNS), failures_table([])
-    else:
-        rows, failures = collection.table(KNOWN_COLUMNS), collection.failures()
-    for root in roots:
-        if any(is_below(file.path, [root]) for file in listing.files):
-            continue
-        lost = sum(is_below(path, [root]) for path in rows["path"].to_pylist())
-        if lost:
-            raise CrosslookError(
-                f"{os.fsdecode(root)} holds no images now, but {lost} were indexed there: if it is a drive, mount it; "
-                f"if they are gone for good, `search remove {os.fsdecode(root)}`"
-            )
-    _refuse_nothing(roots, listing)
-    return make_plan(
-        listing,
-        roots,
-        rows,
-        failures,
-        _hash_file,
-        max_pixels=settings.max_pixels,
-        retry_failed=settings.retry_failed,
-    )
-
-
-def _refuse_nothing(roots: Sequence[bytes], listing: Listing) -> None:
-    if not listing.files:
-        names = ", ".join(os.fsdecode(root) for root in roots)
-        raise CrosslookError(f"no images in {names} (looked for {' '.join(sorted(ENDINGS))})")
-
-
-def _hash_file(path: bytes) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return content_hash(file.read())
-    except OSError:
-        return None
-
-
-def _without_nested(folders: Iterable[str]) -> tuple[str, ...]:
-    kept: list[str] = []
-    for folder in sorted(set(folders)):
-        if not is_below(os.fsencode(folder), [os.fsencode(outer) for outer in kept]):
-            kept.append(folder)
-    return tuple(kept)
 
 
 @dataclass(frozen=True)
@@ -271,15 +150,11 @@ class _Run:
         for low in range(0, len(renames), self._settings.commit_rows):
             some = renames[low : low + self._settings.commit_rows]
             positions = [rename.position for rename in some]
+            rows = snapshot.rows(positions)
             pending = _Pending(
                 rows=[
-                    replace(
-                        snapshot.row(rename.position),
-                        path=rename.file.path,
-                        size=rename.file.size,
-                        mtime_ns=rename.file.mtime_ns,
-                    )
-                    for rename in some
+                    replace(row, path=rename.file.path, size=rename.file.size, mtime_ns=rename.file.mtime_ns)
+                    for row, rename in zip(rows, some, strict=True)
                 ],
                 embeddings=[snapshot.embeddings(positions)],
                 tokens=[snapshot.tokens(positions)],
@@ -287,9 +162,18 @@ class _Run:
             )
             self._commit(pending)
             self.report(moved=len(some))
+            if self._stops():
+                return
+
+    def _stops(self) -> bool:
+        if self._observer.should_stop():
+            self.progress = replace(self.progress, interrupted=True)
+        return self.progress.interrupted
 
     def encode(self, encodings: Sequence[Encoding]) -> None:
         """Decode, encode and commit in the plan's order; a stop asked for keeps all that is encoded."""
+        if self._stops():
+            return
         pending = _Pending()
         with ThreadPoolExecutor(1, thread_name_prefix="write") as writing:
             write: Future[None] | None = None
@@ -300,9 +184,10 @@ class _Run:
                     if write is not None:
                         write.result()
                     write, pending = writing.submit(self._commit, pending), _Pending()
-                if self._observer.should_stop():
-                    self.progress = replace(self.progress, interrupted=True)
+                if self._stops():
                     break
+                if write is not None and write.done():
+                    write.result()  # a full disk is told now, not after another 512 images
             if write is not None:
                 write.result()
             if len(pending) or pending.dead:
@@ -334,13 +219,15 @@ class _Run:
         file = encoding.file
         try:
             file, content = self._read(file)
+            digest = new_hash()
+            digest.update(content)
             photo = decode(content, self._encoder.image_size, self._settings.max_pixels)
             row = Row(
                 id=0,
                 path=file.path,
                 size=file.size,
                 mtime_ns=file.mtime_ns,
-                content_hash=content_hash(content),
+                content_hash=digest.digest(),
                 width=photo.width,
                 height=photo.height,
                 taken_at=photo.taken_at,
@@ -381,11 +268,28 @@ class _Run:
             self._writer.merge()
 
 
-def _read_file(file: File) -> tuple[File, bytes]:
-    """The content of a file, and what it is now that it is read: it may be newer than the listing."""
-    with open(file.path, "rb") as opened:
-        status = os.fstat(opened.fileno())
-        return File(file.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns), opened.read()
+class TooManyBytes(TooManyPixels):
+    """A file so large that it is not even read; `pixels` is the limit that would admit it."""
+
+    def __init__(self, size: int) -> None:
+        self.pixels = int(size / BYTES_A_PIXEL) + 1
+        megapixels = -(-self.pixels // 1_000_000)
+        UnreadableImage.__init__(
+            self, f"has {size / 1e6:.0f} MB, too many to read: raise it with --max-pixels {megapixels}"
+        )
+
+
+def _reader(max_pixels: int) -> Callable[[File], tuple[File, bytes]]:
+    """Gives the content of a file, and what it is now that it is read: it may be newer than the listing."""
+
+    def read(file: File) -> tuple[File, bytes]:
+        with open(file.path, "rb") as opened:
+            status = os.fstat(opened.fileno())
+            if status.st_size > max(SMALL_BYTES, BYTES_A_PIXEL * max_pixels):
+                raise TooManyBytes(status.st_size)
+            return File(file.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns), opened.read()
+
+    return read
 
 
 def _failure(file: File, error: str, pixels: int = 0) -> Failure:

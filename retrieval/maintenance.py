@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.manifest import current_binding
 from indexes.writer import CollectionWriter
+from retrieval.location import spellings
 from retrieval.scan import is_below
 
 
@@ -45,7 +47,7 @@ def status(path: Path) -> Status:
         segments=len(manifest.segments),
         tombstones=len(manifest.tombstones),
         bytes=_bytes_below(path),
-        committed=datetime.fromtimestamp((path / manifest.file_name).stat().st_mtime),
+        committed=datetime.fromtimestamp(manifest.committed),
         ann=manifest.ann,
     )
 
@@ -60,26 +62,42 @@ def remove_folder(path: Path, folder: str | Path) -> int:
     """Take a folder, or one image, out of a collection; returns how many images that were. Files stay untouched.
 
     Raises `CrosslookError` when nothing of it is in the collection."""
-    target = os.path.abspath(os.fsencode(folder))
+    target = spellings(folder)
     with _open_writer(path) as writer:
         collection = writer.collection
         rows, failed = collection.table(["id", "path"]), collection.failures()
-        gone = [row["id"] for row in rows.to_pylist() if is_below(row["path"], [target])]
-        forgotten = [row["id"] for row in failed.select(["id", "path"]).to_pylist() if is_below(row["path"], [target])]
-        folders = [name for name in writer.manifest.folders if not is_below(os.fsencode(name), [target])]
+        gone = [row["id"] for row in rows.to_pylist() if is_below(row["path"], target)]
+        forgotten = [row["id"] for row in failed.select(["id", "path"]).to_pylist() if is_below(row["path"], target)]
+        folders = [name for name in writer.manifest.folders if not is_below(os.fsencode(name), target)]
         if not gone and not forgotten and len(folders) == len(writer.manifest.folders):
-            raise CrosslookError(f"nothing below {os.fsdecode(target)} is in the collection {path}")
+            raise CrosslookError(f"nothing below {folder} is in the collection {path}")
         writer.commit(dead=[*gone, *forgotten], folders=folders)
         writer.merge()
     return len(gone)
 
 
-def optimize(path: Path) -> tuple[int, int]:
-    """Merge all segments and drop what is dead; returns the numbers of segments before and after."""
+@dataclass(frozen=True)
+class Optimized:
+    """Numbers of segments before and after, and of tombstones that are gone."""
+
+    before: int
+    after: int
+    dropped: int
+
+
+def optimize(path: Path) -> Optimized:
+    """Merge all segments and drop what is dead."""
     with _open_writer(path) as writer:
-        before = len(writer.manifest.segments)
+        old = writer.manifest
         writer.merge(everything=True)
-        return before, len(writer.manifest.segments)
+        new = writer.manifest
+        return Optimized(len(old.segments), len(new.segments), len(old.tombstones) - len(new.tombstones))
+
+
+def model_of(path: Path) -> str | None:
+    """The model that a collection is bound to; None where there is no collection yet."""
+    binding = current_binding(path)
+    return None if binding is None else binding.model
 
 
 def _open_writer(path: Path) -> CollectionWriter:
@@ -87,16 +105,10 @@ def _open_writer(path: Path) -> CollectionWriter:
 
 
 def _bytes_below(folder: Path) -> int:
+    """A writer may remove files meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_size
-        except FileNotFoundError:  # a writer has just removed it
-            continue
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(root, name)).st_size
     return total
-
-
-def model_of(path: Path) -> str | None:
-    """The model that a collection is bound to; None where there is no collection yet."""
-    binding = current_binding(path)
-    return None if binding is None else binding.model

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -18,20 +19,24 @@ from retrieval.images import ENDINGS, MAX_PIXELS
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An image file as the file system describes it. path: absolute. size: bytes. times: nanoseconds."""
+    """An image file as the file system describes it. path: absolute. size: bytes. times: nanoseconds. is_broken_link:
+    it points to nothing, at the moment at least."""
 
     path: bytes
     size: int
     mtime_ns: int
     ctime_ns: int
+    is_broken_link: bool = False
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files below some folders, sorted by path, and the folders that could not be listed, with reasons."""
+    """The image files below some folders, sorted by path; what could not be looked at, with reasons; and the folders
+    that were."""
 
     files: tuple[File, ...]
     unlisted: tuple[tuple[bytes, str], ...]
+    visited: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,64 +83,71 @@ class Plan:
 def list_images(folders: Sequence[bytes], exclude: Sequence[str] = ()) -> Listing:
     """All image files below the folders, by their endings. Hidden files and folders are skipped, symbolic links
     followed, no folder visited twice. exclude: patterns on a name, or on a path relative to its folder."""
-    files: dict[bytes, File] = {}
-    unlisted: list[tuple[bytes, str]] = []
-    visited: set[tuple[int, int]] = set()
+    walk = _Walk(tuple(exclude))
     for root in folders:
-        for file in _walk(root, tuple(exclude), visited, unlisted):
-            files[file.path] = file
-    return Listing(tuple(files[path] for path in sorted(files)), tuple(unlisted))
+        walk.visit(root, root)
+    while walk.links:  # after all real folders, so that a link takes nothing over from what it points to
+        walk.visit(*walk.links.popleft())
+    files = tuple(walk.files[path] for path in sorted(walk.files))
+    return Listing(files, tuple(walk.unlisted), frozenset(walk.visited))
 
 
-def _walk(
-    root: bytes, exclude: tuple[str, ...], visited: set[tuple[int, int]], unlisted: list[tuple[bytes, str]]
-) -> Iterator[File]:
-    pending = [root]
-    while pending:
-        folder = pending.pop()
-        try:
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in visited:
+class _Walk:
+    """What was found so far."""
+
+    def __init__(self, exclude: tuple[str, ...]) -> None:
+        self.files: dict[bytes, File] = {}
+        self.unlisted: list[tuple[bytes, str]] = []
+        self.visited: set[bytes] = set()
+        self.links: deque[tuple[bytes, bytes]] = deque()
+        self._exclude = exclude
+        self._seen: set[tuple[int, int]] = set()
+
+    def visit(self, folder: bytes, root: bytes) -> None:
+        """List a folder and those in it; linked ones are put off."""
+        pending = [folder]
+        while pending:
+            folder = pending.pop()
+            try:
+                status = os.stat(folder)
+                if (status.st_dev, status.st_ino) in self._seen:
+                    continue
+                with os.scandir(folder) as entries:
+                    found = sorted(entries, key=lambda entry: entry.name)
+            except OSError as error:
+                self.unlisted.append((folder, error.strerror or str(error)))
                 continue
-            visited.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            self._seen.add((status.st_dev, status.st_ino))
+            self.visited.add(folder)
+            for entry in found:
+                if entry.name.startswith(b".") or _excluded(entry.path, root, self._exclude):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.is_symlink() or _is_image(entry.name):
+                    self._look_at(entry, root)
+
+    def _look_at(self, entry: os.DirEntry[bytes], root: bytes) -> None:
+        """A link, or a file with an image's ending; pipes, sockets and devices are passed over."""
+        broken = False
+        try:
+            status = entry.stat()
         except OSError as error:
-            unlisted.append((folder, error.strerror or str(error)))
-            continue
-        for entry in found:
-            if entry.name.startswith(b".") or _excluded(entry.path, root, exclude):
-                continue
-            if _is_folder(entry):
-                pending.append(entry.path)
-            elif os.path.splitext(entry.name)[1].lower().decode("latin-1") in ENDINGS:
-                file = _describe(entry)
-                if file is not None:
-                    yield file
-
-
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that points to itself
-        return False
-
-
-def _describe(entry: os.DirEntry[bytes]) -> File | None:
-    """None for pipes, sockets and devices. A broken link is described itself, so that reading it is what fails."""
-    try:
-        status = entry.stat()
-    except OSError:
-        try:
+            broken = entry.is_symlink() and error.errno in (errno.ENOENT, errno.ELOOP)
+            if not broken or not _is_image(entry.name):
+                # What lies there or behind it may only be out of reach for now.
+                self.unlisted.append((entry.path, "is a broken link" if broken else error.strerror or str(error)))
+                return
             status = entry.stat(follow_symlinks=False)
-        except OSError:
-            return None
-        if not stat.S_ISLNK(status.st_mode):
-            return None
-    else:
-        if not stat.S_ISREG(status.st_mode):
-            return None
-    return File(entry.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if stat.S_ISDIR(status.st_mode):
+            self.links.append((entry.path, root))
+        elif _is_image(entry.name) and (broken or stat.S_ISREG(status.st_mode)):
+            times = (status.st_mtime_ns, status.st_ctime_ns)
+            self.files[entry.path] = File(entry.path, status.st_size, *times, is_broken_link=broken)
+
+
+def _is_image(name: bytes) -> bool:
+    return os.path.splitext(name)[1].lower().decode("latin-1") in ENDINGS
 
 
 def _excluded(path: bytes, root: bytes, exclude: tuple[str, ...]) -> bool:
@@ -155,12 +167,20 @@ def make_plan(
     *,
     max_pixels: int = MAX_PIXELS,
     retry_failed: bool = False,
+    indexed: Sequence[bytes] = (),
 ) -> Plan:
     """Compare a listing of `folders` with what a collection holds.
 
     rows: columns position, id, path, size, mtime_ns, content_hash. failures: as stored. content_hash: of the file at a
-    path, None when it cannot be read; asked only for files that may have been moved or merely touched. What lies
-    outside the folders, or in a folder that could not be listed, stays as it is."""
+    path, None when it cannot be read; asked only for files that may have been moved or merely touched. indexed: folders
+    indexed before. What lies outside the folders, in a place that could not be looked at, behind a broken link, or in
+    an indexed folder that the walk did not come to (a hidden one, say), stays as it is."""
+    apart = [folder for folder in indexed if folder not in listing.visited and os.path.isdir(folder)]
+    kept = [*apart, *(folder for folder, _ in listing.unlisted)]
+
+    def is_gone(path: bytes) -> bool:
+        return is_below(path, folders) and not is_below(path, kept)
+
     known, failed = _Known(rows), _Known(failures)
     add: list[Encoding] = []
     reencode: list[Encoding] = []
@@ -169,7 +189,7 @@ def make_plan(
     for file in listing.files:
         row, failure = known.pop(file.path), failed.pop(file.path)
         if row is not None:
-            if (row["size"], row["mtime_ns"]) == (file.size, file.mtime_ns):
+            if file.is_broken_link or (row["size"], row["mtime_ns"]) == (file.size, file.mtime_ns):
                 unchanged += 1
             elif row["size"] == file.size and row["content_hash"] == content_hash(file.path):
                 rename.append(Rename(file, row["position"], row["id"], row["path"]))
@@ -183,7 +203,7 @@ def make_plan(
         else:
             add.append(Encoding(file))
 
-    gone = known.left(lambda path: _is_gone(path, folders, listing))
+    gone = known.left(is_gone)
     moved, add = _match_moves(gone, add, content_hash)
     renamed = {move.replaces for move in moved}
     return Plan(
@@ -191,9 +211,7 @@ def make_plan(
         reencode=tuple(reencode),
         rename=(*rename, *moved),
         remove=tuple(Gone(row["id"], row["path"]) for row in gone if row["id"] not in renamed),
-        forget=tuple(
-            Gone(row["id"], row["path"]) for row in failed.left(lambda path: _is_gone(path, folders, listing))
-        ),
+        forget=tuple(Gone(row["id"], row["path"]) for row in failed.left(is_gone)),
         unchanged=unchanged,
         still_failing=still_failing,
     )
@@ -242,10 +260,6 @@ def _fails_again(file: File, failure: _KnownRow, max_pixels: int) -> bool:
     same = (failure["size"], failure["mtime_ns"], failure["ctime_ns"]) == (file.size, file.mtime_ns, file.ctime_ns)
     allowed_now = failure["pixels"] and failure["pixels"] <= max_pixels
     return same and not allowed_now
-
-
-def _is_gone(path: bytes, folders: Sequence[bytes], listing: Listing) -> bool:
-    return is_below(path, folders) and not is_below(path, [folder for folder, _ in listing.unlisted])
 
 
 def _match_moves(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders.base import ImageFeatures, TextFeatures, fingerprint_of, unit_norm
-from retrieval.encoders.runtime import open_session
+from retrieval.encoders.runtime import check_device, open_session
 from retrieval.encoders.text_tower import TextTower
 from retrieval.images import Photo
 
@@ -31,6 +31,7 @@ class LiteEncoder:
     batch_size = 16
 
     def __init__(self, folder: Path = WEIGHTS, device: str = "auto") -> None:
+        check_device(device)
         self._folder = folder
         self._device = device
         config = json.loads((folder / "config.json").read_text())

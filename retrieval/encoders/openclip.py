@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,10 @@ class OpenClipEncoder:
 
     batch_size = 32
 
-    def __init__(self, name: str, model: Any, preprocess: Any, tokenizer: Any, device: str = "auto") -> None:
+    def __init__(
+        self, name: str, model: Any, preprocess: Any, tokenizer: Any, config: dict[str, Any], device: str = "auto"
+    ) -> None:
+        """config: of the architecture, as open_clip has it."""
 
         self.name = name
         self._device = torch_device(device)
@@ -44,11 +48,14 @@ class OpenClipEncoder:
         except RuntimeError:
             self._normalized = False
             probe = self.encode_images(grey)
+        self._probe_words()
         self.dim: int = probe.embeddings.shape[1]
         self.token_shape: tuple[int, int] = (probe.tokens.shape[1], probe.tokens.shape[2])
         self.fingerprint = fingerprint_of(
             {
                 "weights": weights_checksum(model),
+                "architecture": config,
+                "modules": repr(model),  # with what a set of weights asks for, such as another activation
                 "preprocess": {key: str(value) for key, value in model.visual.preprocess_cfg.items()},
                 "regions": {"map": "last", "grid": GRID, "shape": self.token_shape, "dtype": self.token_dtype},
             }
@@ -93,6 +100,16 @@ class OpenClipEncoder:
             truncated=mask.sum(axis=1) >= self.max_words,
         )
 
+    def _probe_words(self) -> None:
+        """Say now, not after hours of indexing, that texts cannot be encoded."""
+        try:
+            self.encode_texts(["a dog"])
+        except Exception as error:
+            raise CrosslookError(
+                f"the text tower of {self.name} does not give its words one by one, which ranking needs: choose a "
+                "model without a Hugging Face text tower"
+            ) from error
+
     def _word_mask(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         from open_clip.tokenizer import SimpleTokenizer
 
@@ -119,7 +136,7 @@ def load_openclip(name: str, device: str = "auto") -> OpenClipEncoder:
         ) from error
 
     if Path(name).is_dir():
-        return _create(name, f"local-dir:{Path(name).absolute()}", None, device)
+        return _create(name, f"local-dir:{Path(name).absolute()}", None, _directory_config(Path(name)), device)
     architecture, _, pretrained = name.partition(":")
     if architecture not in open_clip.list_models():
         raise CrosslookError(
@@ -129,10 +146,21 @@ def load_openclip(name: str, device: str = "auto") -> OpenClipEncoder:
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if pretrained not in tags and not Path(pretrained).is_file():
         raise CrosslookError(f"{architecture} has no weights named {pretrained!r}: use one of {', '.join(tags)}")
-    return _create(name, architecture, pretrained, device)
+    return _create(name, architecture, pretrained, open_clip.get_model_config(architecture), device)
 
 
-def _create(name: str, architecture: str, pretrained: str | None, device: str) -> OpenClipEncoder:
+def _directory_config(folder: Path) -> dict[str, Any]:
+    path = folder / "open_clip_config.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CrosslookError(f"cannot read {path}: it is not a configuration of open_clip") from error
+    return found
+
+
+def _create(
+    name: str, architecture: str, pretrained: str | None, config: dict[str, Any], device: str
+) -> OpenClipEncoder:
     import open_clip
 
     silenced = logging.root.manager.disable
@@ -152,7 +180,7 @@ def _create(name: str, architecture: str, pretrained: str | None, device: str) -
         raise CrosslookError(f"cannot load the weights of {name}: {reason}; {remedy}") from error
     finally:
         logging.disable(silenced)
-    return OpenClipEncoder(name, model, preprocess, tokenizer, device)
+    return OpenClipEncoder(name, model, preprocess, tokenizer, config, device)
 
 
 def weights_checksum(model: Any) -> str:

@@ -11,21 +11,16 @@ from indexes.errors import CrosslookError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-DEVICES = ("auto", "cpu", "cuda")
-
 
 def open_session(model: Path, device: str = "cpu") -> InferenceSession:
     """A session over one ONNX file, on as many threads as this process may use.
 
-    Raises `CrosslookError` when the file is missing or damaged, or when `cuda` is asked for and not there."""
+    Raises `CrosslookError` when the file is missing or damaged."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)
     providers = ["CPUExecutionProvider"]
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if device == "cuda" and not has_cuda:
-        raise CrosslookError("this ONNX Runtime has no CUDA: use --device cpu, or install onnxruntime-gpu in its place")
-    if device != "cpu" and has_cuda:
+    if device != "cpu" and has_cuda():
         providers.insert(0, "CUDAExecutionProvider")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
@@ -36,8 +31,21 @@ def open_session(model: Path, device: str = "cpu") -> InferenceSession:
         raise CrosslookError(f"cannot load {model}: {reason} (reinstall crosslook)") from error
 
 
+def has_cuda() -> bool:
+    """Whether this ONNX Runtime can use a GPU."""
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def check_device(device: str) -> None:
+    """Raises `CrosslookError` when `cuda` is asked for and not there."""
+    if device == "cuda" and not has_cuda():
+        raise CrosslookError("this ONNX Runtime has no CUDA: use --device cpu, or install onnxruntime-gpu in its place")
+
+
 def usable_cores() -> int:
-    """Cores this process may use, which is less than the machine's in a container or under taskset."""
+    """Cores this process may use, which are fewer than the machine's under taskset or a container's cpuset."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

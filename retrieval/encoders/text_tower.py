@@ -37,7 +37,8 @@ class TextTower:
 
     def encode(self, texts: Sequence[str]) -> TextFeatures:
         """Embeddings and the last hidden state of every word piece, [CLS] and [SEP] included."""
-        encoded = self._tokenizer.encode_batch(list(texts))
+        # A lone surrogate (a byte of the command line that is not UTF-8) is no text: it becomes a question mark.
+        encoded = self._tokenizer.encode_batch([text.encode("utf-8", "replace").decode() for text in texts])
         lengths = np.array([len(text.ids) for text in encoded], dtype=np.int64)
         longest = int(lengths.max(initial=1))
         embeddings = np.zeros((len(texts), self.dim), dtype=np.float32)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,8 @@ def test_a_bad_folder_is_one_line_and_status_2(search, tmp_path, path, folder, m
     [
         (("--model", "nonsense"), "no model named nonsense"),
         (("--device", "tpu"), "not auto, cpu or cuda"),
-        (("--model", "ViT-B-32:openai"), ""),
+        (("--max-pixels", "nan"), "not a number of megapixels"),
+        (("--device", "cuda"), "--device cpu"),
     ],
 )
 def test_a_bad_model_or_device_is_told_and_makes_nothing(search, photos, path, words, message):
@@ -150,7 +152,7 @@ def test_a_truncated_segment_is_one_line_and_can_be_repaired(search, photos, pat
 
 
 def test_the_first_interrupt_commits_what_is_done_and_the_next_run_goes_on(search, tmp_path, path):
-    """A named pipe holds the run at a known place: the interrupt comes while a file is being read."""
+    """The interrupt comes while the fortieth file is being decoded."""
     photos = tmp_path / "photos"
     write_photos(photos, 60)
     script = f"""
@@ -185,7 +187,9 @@ def test_a_killed_run_leaves_a_searchable_collection_and_the_next_goes_on(search
 import os, signal, sys
 from pathlib import Path
 from retrieval.encoders import load_encoder
-from retrieval.indexing import Observer, Settings, index_folders
+from retrieval.indexing import index_folders
+from retrieval.planning import Settings
+from retrieval.progress import Observer
 def progress(now):
     if now.new >= 48:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -206,7 +210,7 @@ index_folders([{str(photos)!r}], Path({str(path)!r}), load_encoder(), Settings(c
 
 def test_progress_on_a_pipe_is_lines(search, photos, path, monkeypatch):
     from cli import progress
-    from retrieval.indexing import Progress
+    from retrieval.progress import Progress
 
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0)
     said = []
@@ -275,6 +279,84 @@ def test_optimize_leaves_one_segment_and_the_same_results(search, photos, path):
     assert json.loads(search("status", "--json", index=path).stdout)["segments"] == 1
 
 
+def test_optimize_tells_what_it_dropped(search, photos, path):
+    search("index", photos, index=path)
+    search("remove", photos / "000.png", index=path)
+    assert "1 tombstone dropped" in search("optimize", index=path).stderr
+    assert "nothing to merge" in search("optimize", index=path).stderr
+
+
+def test_settings_reach_the_run(search, photos, path):
+    assert "4 failed" in search("index", photos, "--max-pixels", "0.00001", index=path).stderr
+    assert "4 failed" in search("index", photos, "--max-pixels", "0.00001", index=path).stderr
+    (photos / "000.png").write_bytes(b"no")
+    search("index", photos, index=path)
+    assert "skipped" not in search("index", photos, index=path).stderr
+    assert "skipped" in search("index", photos, "--retry-failed", index=path).stderr
+    assert "add" in search("index", photos, "--dry-run", "--retry-failed", index=path).stdout
+
+
+def test_missing_faiss_is_told_before_anything_is_encoded(photos, path):
+    script = "import sys; sys.modules['faiss'] = None; from cli.main import main; main()"
+    command = [sys.executable, "-c", script, "index", photos, "-i", path]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2 and "crosslook[cpu]" in run.stderr and len(run.stderr.splitlines()) == 1
+    assert not path.exists()
+
+
+def test_a_folder_name_cannot_command_the_terminal(search, path):
+    run = search("index", "no\nsuch\x1b[31m", index=path)
+    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and "\x1b" not in run.stderr
+
+
+def test_status_works_while_a_writer_is_at_work(photos, path):
+    from retrieval.indexing import index_folders
+    from retrieval.maintenance import status
+    from retrieval.planning import Settings
+    from tests.support import FakeEncoder
+
+    write_photos(photos, 40)
+    index_folders([photos], path, FakeEncoder())
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(_index_again_and_again, photos, path, Settings(commit_rows=4))
+        while not writing.done():
+            assert status(path).images > 0
+        writing.result()
+
+
+def _index_again_and_again(photos, path, settings):
+    from retrieval.indexing import index_folders
+    from tests.support import FakeEncoder
+
+    for time in range(8):
+        for photo in list(photos.iterdir())[::2]:
+            write_photo(photo, seed=time)
+            os.utime(photo, ns=(time, time))
+        index_folders([photos], path, FakeEncoder(), settings)
+
+
+def test_the_bar_shows_where_a_run_is(monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    from cli import progress
+    from retrieval.progress import Progress
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr("rich.console.Console", lambda **options: Console(file=shown, force_terminal=True, width=120))
+    with progress.progress_display() as display:
+        display.progress(Progress(total=100, new=40, failed=10, seconds=5))
+        display.failure(b"/photos/bad.jpg", "is damaged")
+    assert "50/100" in shown.getvalue() and "10 images/s" in shown.getvalue()
+    assert "skipped /photos/bad.jpg: is damaged" in shown.getvalue()
+
+
 def test_models_lists_the_embedded_the_cached_and_the_recommended(search, tmp_path):
     hub = tmp_path / "hub" / "hub" / "models--laion--CLIP-test" / "snapshots" / "0"
     hub.mkdir(parents=True)
@@ -295,14 +377,6 @@ def test_the_demo_finds_the_cat_and_the_coffee(search, tmp_path):
     assert page.count("data:image/jpeg;base64,") == 27 and "http" not in page
 
 
-def test_recommended_models_exist_in_open_clip():
-    from cli.models import RECOMMENDED
-
-    names = [model.name for model in RECOMMENDED]
-    assert all(name.count(":") == 1 for name in names) and len(set(names)) == len(names)
-    assert [model.recall for model in RECOMMENDED] == sorted(model.recall for model in RECOMMENDED)
-
-
 @pytest.mark.torch
 def test_open_clip_knows_the_recommended_models():
     import open_clip
@@ -314,7 +388,7 @@ def test_open_clip_knows_the_recommended_models():
         assert tag in open_clip.list_pretrained_tags_by_model(name)
 
 
-def test_paths_are_imported_lazily():
+def test_nothing_is_imported_before_a_command_needs_it():
     script = """
 import sys, cli.main
 print([name for name in ("numpy", "pyarrow", "onnxruntime", "PIL", "faiss", "rich.console") if name in sys.modules])

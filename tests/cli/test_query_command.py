@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.output import printable
+from tests.support import write_photo
 
 
 def test_the_cat_is_found(search, indexed):
@@ -91,10 +92,27 @@ def on_a_terminal(indexed, environment):
 
 
 def test_a_reader_that_stops_early_is_no_error(indexed):
-    command = f"{sys.executable} -c 'from cli.main import main; main()' 'a cat' | head -n 1"
+    """`true` has ended long before the first line is written."""
+    command = f"{sys.executable} -c 'from cli.main import main; main()' 'a cat' | true; echo ${{PIPESTATUS[0]}}"
     environment = os.environ | {"CROSSLOOK_INDEX": str(indexed)}
-    run = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, check=True, timeout=60)
-    assert len(run.stdout.splitlines()) == 1 and run.stderr == ""
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=60)
+    assert (run.stdout, run.stderr) == ("0\n", "")
+
+
+def test_short_help_is_that_of_the_whole(search):
+    assert search("-h").stdout == search("--help").stdout
+
+
+def test_a_query_that_is_not_unicode_is_answered(search, indexed):
+    assert search(b"\xff cat", index=indexed).returncode == 0
+
+
+def test_names_are_printed_whatever_the_terminals_encoding(search, tmp_path):
+    (tmp_path / "photos").mkdir()
+    write_photo(tmp_path / "photos" / "日本.png")
+    search("index", tmp_path / "photos", index=tmp_path / "c")
+    run = search("a cat", "--paths", index=tmp_path / "c", env={"PYTHONIOENCODING": "latin-1"})
+    assert run.returncode == 0 and "日本.png" in run.stdout
 
 
 @pytest.mark.parametrize(
@@ -142,7 +160,13 @@ def test_the_version_is_printed(search):
         ("häuschen 🏠.jpg", "häuschen 🏠.jpg"),
         ("new\nline\t.jpg", "new\\nline\\t.jpg"),
         ("clear\x1b[2J.jpg", "clear\\x1b[2J.jpg"),
-        ("back\\slash.jpg", "back\\slash.jpg"),
+        ("back\\slash.jpg", "back\\\\slash.jpg"),
+        ("Screenshot 1.00.00\u202fPM.jpg", "Screenshot 1.00.00\u202fPM.jpg"),
+        (
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467 family.jpg",
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467 family.jpg",
+        ),
+        ("gpj.\u202eexe", "gpj.\\u202eexe"),
         ("back\\slash\n.jpg", "back\\\\slash\\n.jpg"),
         ("\udcff.jpg", "\\udcff.jpg"),
     ],

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -102,9 +104,9 @@ def test_only_images_in_a_folder(tmp_path):
         writer.commit(make_batch(1, 5, folder="/a/b"))
         writer.commit(make_batch(6, 5, folder="/a/bc"))
     found = Collection.open(tmp_path / "c")
-    positions = found.nearest(np.ones((1, 8), np.float32), 10, below=b"/a/b")[1][0]
+    positions = found.nearest(np.ones((1, 8), np.float32), 10, below=[b"/a/b"])[1][0]
     assert sorted(positions[positions >= 0].tolist()) == [0, 1, 2, 3, 4]
-    one = found.nearest(np.ones((1, 8), np.float32), 10, below=b"/a/bc/7.jpg")[1][0]
+    one = found.nearest(np.ones((1, 8), np.float32), 10, below=[b"/a/bc/7.jpg"])[1][0]
     assert one[one >= 0].tolist() == [6]
 
 
@@ -221,8 +223,8 @@ def test_a_full_disk_at_any_write_keeps_the_commit_before(tmp_path, monkeypatch)
                 raise OSError(errno.ENOSPC, "No space left on device")
             real(descriptor)
 
-        monkeypatch.setattr(files.os, "fsync", full)
         with CollectionWriter(folder, BINDING) as writer:
+            monkeypatch.setattr(files.os, "fsync", full)
             try:
                 writer.commit(make_batch(writer.manifest.next_id, 4), dead=[1])
             except CrosslookError as error:
@@ -283,3 +285,111 @@ def test_nothing_in_a_collection_is_pickled(collection):
         ".lock",
         "",
     }
+
+
+@pytest.mark.parametrize("mine", ["segments/holiday/diary.txt", "segments/000001/diary.txt", "manifest-notes.json"])
+def test_a_users_own_files_are_never_taken_for_leftovers(tmp_path, mine):
+    (tmp_path / mine).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / mine).write_text("mine")
+    with pytest.raises(CrosslookError, match="choose another"):
+        CollectionWriter(tmp_path, BINDING)
+    assert (tmp_path / mine).read_text() == "mine"
+
+
+def test_files_of_others_inside_a_collection_stay(collection):
+    (collection / "segments" / "notes").mkdir()
+    (collection / "manifest-notes.json").write_text("mine")
+    with CollectionWriter(collection, BINDING) as writer:
+        writer.merge(everything=True)
+    assert (collection / "segments" / "notes").is_dir() and (collection / "manifest-notes.json").exists()
+
+
+def test_a_lost_pointer_loses_nothing(collection):
+    before = contents(collection)
+    (collection / "CURRENT").unlink()
+    assert contents(collection) == before
+    CollectionWriter(collection, BINDING).close()
+    assert (collection / "CURRENT").exists()
+    assert contents(collection) == before
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(collection, monkeypatch, repair):
+    real = np.load
+
+    def refuse(path, **options):
+        if path.name == "tokens.npy":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(CrosslookError, match=r"cannot read .*tokens\.npy: Permission denied"):
+        CollectionWriter(collection, BINDING, repair=repair)
+    monkeypatch.undo()
+    assert len(Collection.open(collection)) == 30
+
+
+def test_readers_see_whole_commits_while_a_writer_commits_and_merges(tmp_path):
+    """Every commit holds a multiple of three rows; a reader that mixed two commits would count others, or fail."""
+    folder = tmp_path / "c"
+    with CollectionWriter(folder, BINDING) as writer:
+        writer.commit(make_batch(1, 3))
+    seen, stop = set(), threading.Event()
+
+    def read():
+        while not stop.is_set():
+            found = Collection.open(folder)
+            positions = found.table(["id"])["position"].to_numpy()
+            assert len(found.rows(positions)) == len(positions)
+            seen.add(len(positions))
+
+    with ThreadPoolExecutor(2) as threads:
+        readers = [threads.submit(read) for _ in range(2)]
+        with CollectionWriter(folder, BINDING) as writer:
+            for _ in range(60):
+                writer.commit(make_batch(writer.manifest.next_id, 3))
+                writer.merge()
+        stop.set()
+        for reader in readers:
+            reader.result()
+    assert len(seen) > 3 and all(count % 3 == 0 for count in seen)
+
+
+def test_a_commit_replaced_while_it_is_opened_is_opened_anew(collection, monkeypatch):
+    """The reader's worst moment: it has read CURRENT, then everything it names is merged away."""
+    import indexes.collection as module
+
+    real, merged = module.read_manifest, []
+
+    def merge_first(folder, name):
+        manifest = real(folder, name)
+        if not merged:
+            merged.append(name)
+            with CollectionWriter(collection, BINDING) as writer:
+                writer.merge(everything=True)
+        return manifest
+
+    monkeypatch.setattr(module, "read_manifest", merge_first)
+    assert len(Collection.open(collection)) == 30
+
+
+def test_half_a_segment_does_not_stay_on_a_full_disk(tmp_path, monkeypatch):
+    with CollectionWriter(tmp_path / "c", BINDING) as writer:
+
+        def full(descriptor):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(files.os, "fsync", full)
+        with pytest.raises(CrosslookError, match="disk is full"):
+            writer.commit(make_batch(1, 4))
+    assert list((tmp_path / "c" / "segments").iterdir()) == []
+
+
+def test_a_writer_that_has_finished_is_named_no_more(collection):
+    CollectionWriter(collection, BINDING).close()
+    assert not (collection / "writer.json").exists()
+
+
+def test_rows_come_in_the_order_asked_for(collection):
+    found = Collection.open(collection)
+    assert [row.id for row in found.rows([25, 0, 11])] == [found.row(position).id for position in (25, 0, 11)]

@@ -54,6 +54,31 @@ def test_finds_what_sorting_finds(sizes, k, seed, share, block):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@settings(deadline=None, max_examples=60)
+@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=4), k=st.integers(1, 60), seed=st.integers(0, 1000))
+def test_among_many_equals_the_first_positions_are_found(sizes, k, seed):
+    rng = np.random.default_rng(seed)
+    arrays = [rng.integers(-1, 2, (size, 3)).astype(np.float16) for size in sizes]
+    queries = rng.integers(-1, 2, (4, 3)).astype(np.float32)
+    found, positions = nearest(queries, arrays, [None] * len(arrays), k)
+    expected, expected_positions = sorted_twin(queries, arrays, [None] * len(arrays), k)
+    np.testing.assert_array_equal(positions, expected_positions)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_order_does_not_depend_on_how_rows_are_split_or_queries_grouped():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 64)).astype(np.float16)
+    rows[150:] = rows[:150]
+    queries = rng.normal(size=(40, 64)).astype(np.float32)
+    whole = nearest(queries, [rows], [None], 99)
+    split = nearest(queries, [rows[:70], rows[70:151], rows[151:]], [None] * 3, 99)
+    one_by_one = [nearest(query[None], [rows], [None], 99) for query in queries]
+    for found, alone in zip((whole, split), (0, 1), strict=True):
+        np.testing.assert_array_equal(found[1], whole[1])
+        np.testing.assert_array_equal(whole[alone], np.concatenate([each[alone] for each in one_by_one]))
+
+
 def test_nothing_to_search_gives_padding():
     found, positions = nearest(np.ones((1, 4), np.float32), [], [], 3)
     assert positions.tolist() == [[-1, -1, -1]]

@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from indexes.collection import Collection
 from indexes.manifest import current_manifest
-from retrieval.indexing import Settings, index_folders
+from retrieval.indexing import index_folders
+from retrieval.planning import Settings
 from tests.support import FakeEncoder, write_photo, write_photos
 
 SETTINGS = Settings(commit_rows=3)

@@ -134,9 +134,12 @@ def test_the_public_names_are_there():
     assert {"Engine", "Hit", "Results", "CrosslookError"} <= set(retrieval.__all__)
 
 
-@pytest.mark.parametrize("what", ["query", "index"])
+@pytest.mark.parametrize(
+    "what",
+    ["query", "index", pytest.param("query", marks=pytest.mark.torch), pytest.param("index", marks=pytest.mark.torch)],
+)
 def test_nothing_heavy_is_imported(tmp_path, what):
-    """Neither to search nor to index with `lite`, in a process of its own."""
+    """Neither to search nor to index with `lite`, in a process of its own; where torch is installed, and where not."""
     write_photos(tmp_path / "photos", 2)
     script = f"""
 import sys

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
+from retrieval import indexing, planning
 from retrieval.encoders.base import ImageFeatures
 from retrieval.images import decode
-from retrieval.indexing import Observer, Settings, index_folders, plan_folders
+from retrieval.indexing import index_folders
+from retrieval.planning import Settings, plan_folders
+from retrieval.progress import Observer
 from tests.support import FakeEncoder, write_photo, write_photos
 
 
@@ -245,7 +249,7 @@ def test_an_early_stop_keeps_what_is_encoded_and_the_next_run_goes_on(photos, pa
     assert len(Collection.open(path)) == 10
 
 
-def test_commits_are_made_by_rows_and_by_time(photos, path, encoder):
+def test_a_commit_is_made_when_the_time_has_come(photos, path, encoder):
     generations = []
     observer = Observer(
         progress=lambda progress: generations.append(
@@ -312,8 +316,10 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 import resource, sys
 from pathlib import Path
 import numpy as np
+from retrieval import indexing, planning
 from retrieval.encoders.base import ImageFeatures
-from retrieval.indexing import Settings, index_folders
+from retrieval.indexing import index_folders
+from retrieval.planning import Settings
 from tests.support import FakeEncoder
 
 narrow = FakeEncoder()
@@ -335,3 +341,131 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         return int(run.stdout)
 
     assert peak_megabytes(1200) - peak_megabytes(100) < 60
+
+
+def test_small_commits_of_a_run_end_as_one_segment(photos, path, encoder):
+    index_folders([photos], path, encoder, Settings(commit_rows=2))
+    assert len(Collection.open(path).manifest.segments) == 1
+
+
+def test_a_commit_is_made_whenever_enough_rows_are_ready(photos, path, encoder):
+    sizes = []
+    observer = Observer(
+        progress=lambda now: sizes.append(len(Collection.open(path)) if (path / "CURRENT").exists() else 0)
+    )
+    write_photos(photos, 30)
+    index_folders([photos], path, encoder, Settings(commit_rows=8), observer)
+    assert any(0 < size < 30 for size in sizes)
+
+
+def test_repair_brings_back_the_images_of_all_folders(photos, path, encoder, tmp_path):
+    write_photos(tmp_path / "more", 3, first=100)
+    index_folders([photos], path, encoder)
+    index_folders([tmp_path / "more"], path, encoder)
+    before = {name: embedding for name, (_, embedding) in stored(path).items()}
+    for damaged in (path / "segments").glob("*/embeddings.npy"):
+        damaged.write_bytes(damaged.read_bytes()[:-5])
+    progress = index_folders([photos], path, encoder, Settings(repair=True))
+    assert progress.dropped == 13 and progress.new == 13
+    assert {name: embedding for name, (_, embedding) in stored(path).items()} == before
+
+
+def test_images_behind_a_link_to_an_unmounted_drive_are_kept_and_told(photos, path, encoder, tmp_path):
+    write_photos(tmp_path / "drive", 3, first=100)
+    (photos / "drive").symlink_to(tmp_path / "drive")
+    (photos / "linked.png").symlink_to(tmp_path / "drive" / "100.png")
+    index_folders([photos], path, encoder)
+    shutil.move(tmp_path / "drive", tmp_path / "away")
+    told = []
+    progress = index_folders([photos], path, encoder, observer=Observer(failure=lambda *each: told.append(each)))
+    assert progress.removed == 0 and len(Collection.open(path)) == 14
+    assert [place for place, _ in told] == [os.fsencode(photos / "drive")]
+
+
+def test_a_hidden_folder_indexed_by_name_stays_when_its_parent_is_indexed(photos, path, encoder):
+    write_photos(photos / ".private", 3, first=100)
+    index_folders([photos / ".private"], path, encoder)
+    assert counts(index_folders([photos], path, encoder)) == {"new": 10}
+    assert counts(index_folders([photos], path, encoder)) == {"unchanged": 10}
+    assert len(Collection.open(path)) == 13
+    assert str(photos / ".private") in Collection.open(path).manifest.folders
+
+
+def test_what_another_run_adds_while_this_one_waits_is_not_taken_for_gone(photos, path, encoder, monkeypatch):
+    index_folders([photos], path, encoder)
+    real = indexing.CollectionWriter
+
+    def late(*arguments):
+        monkeypatch.setattr(indexing, "CollectionWriter", real)
+        write_photos(photos / "sub", 3, first=100)
+        index_folders([photos / "sub"], path, FakeEncoder())
+        return real(*arguments)
+
+    monkeypatch.setattr(indexing, "CollectionWriter", late)
+    assert counts(index_folders([photos], path, encoder)) == {"unchanged": 13}
+
+
+def test_a_link_takes_nothing_over_from_the_folder_it_points_to(photos, path, encoder):
+    write_photos(photos / "z", 2, first=100)
+    index_folders([photos], path, encoder)
+    (photos / "a").symlink_to(photos / "z")
+    assert counts(index_folders([photos], path, encoder)) == {"unchanged": 12}
+
+
+def test_a_folder_and_a_link_to_it_are_one(photos, path, encoder, tmp_path):
+    (tmp_path / "link").symlink_to(photos)
+    index_folders([tmp_path / "link"], path, encoder)
+    assert counts(index_folders([photos, tmp_path / "link"], path, encoder)) == {"unchanged": 10}
+
+
+def test_a_huge_file_is_not_read(photos, path, encoder):
+    with (photos / "huge.tif").open("wb") as file:
+        file.truncate(65_000_000)
+    told = []
+    observer = Observer(failure=lambda file, reason: told.append(reason))
+    settings = Settings(max_pixels=1_000_000)
+    assert counts(index_folders([photos], path, encoder, settings, observer)) == {"new": 10, "failed": 1}
+    assert "65 MB" in told[0] and "--max-pixels 27" in told[0]
+    assert counts(index_folders([photos], path, encoder, settings)) == {"unchanged": 10, "still_failing": 1}
+    assert index_folders([photos], path, encoder, Settings(max_pixels=27_000_000)).failed == 1  # read, and no image
+
+
+def test_a_stop_while_files_are_compared_changes_nothing(photos, path, encoder):
+    index_folders([photos], path, encoder)
+    generation = Collection.open(path).manifest.generation
+    for photo in photos.iterdir():
+        os.utime(photo, ns=(1, 1))
+    stopped = index_folders([photos], path, encoder, observer=Observer(should_stop=lambda: True))
+    assert stopped.interrupted
+    assert Collection.open(path).manifest.generation == generation
+
+
+def test_a_row_describes_the_file_as_it_was_read(photos, path, encoder, monkeypatch):
+    """It may have changed after it was listed."""
+    real = planning.list_images
+
+    def stale(roots, exclude):
+        listing = real(roots, exclude)
+        return replace(listing, files=tuple(replace(file, size=1, mtime_ns=1) for file in listing.files))
+
+    monkeypatch.setattr(planning, "list_images", stale)
+    index_folders([photos], path, encoder)
+    row = Collection.open(path).row(0)
+    status = (photos / "000.png").stat()
+    assert (row.size, row.mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+
+def test_a_changed_file_that_vanishes_leaves_the_results(photos, path, encoder, monkeypatch):
+    index_folders([photos], path, encoder)
+    write_photo(photos / "003.png", seed=99)
+    os.utime(photos / "003.png", ns=(1, 1))
+    real = indexing.survey
+
+    def then_gone(*arguments):
+        found = real(*arguments)
+        (photos / "003.png").unlink()
+        return found
+
+    monkeypatch.setattr(indexing, "survey", then_gone)
+    index_folders([photos], path, encoder)
+    assert "003.png" not in stored(path)

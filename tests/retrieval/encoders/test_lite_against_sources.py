@@ -23,7 +23,7 @@ def prepared(lite):
 
 @pytest.fixture(scope="module")
 def timm_model():
-    """Loaded by name, not by order as the build does: the published names translated to timm's."""
+    """timm's model with the published weights, whose tensors come in the same order and shapes."""
     import timm
     import torch
 

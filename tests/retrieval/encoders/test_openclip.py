@@ -53,7 +53,7 @@ def random_model(name):
 
     torch.manual_seed(0)
     model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=None)
-    return OpenClipEncoder(name, model, preprocess, open_clip.get_tokenizer(name), "cpu"), model, preprocess
+    return OpenClipEncoder(name, model, preprocess, open_clip.get_tokenizer(name), {}, "cpu"), model, preprocess
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "RN50", "MobileCLIP2-S0", "coca_ViT-B-32"])
@@ -126,6 +126,45 @@ def test_it_indexes_and_searches(model_directory, tmp_path):
     assert len(Engine.open(tmp_path / "c").search("a dog")) == 5
     with pytest.raises(CrosslookError, match="model .*tiny-clip.*, not lite"):
         Engine.open(tmp_path / "c", model="lite")
+
+
+def test_another_architecture_with_the_same_weights_is_another_fingerprint(model_directory, tmp_path):
+    import shutil
+
+    shutil.copytree(model_directory, tmp_path / "quick")
+    config = json.loads((model_directory / "open_clip_config.json").read_text())
+    config["model_cfg"]["quick_gelu"] = True
+    (tmp_path / "quick" / "open_clip_config.json").write_text(json.dumps(config))
+    assert load_encoder(str(tmp_path / "quick")).fingerprint != load_encoder(str(model_directory)).fingerprint
+
+
+def test_a_collection_can_be_searched_after_its_model_directory_was_moved(model_directory, tmp_path):
+    import shutil
+
+    from retrieval.engine import Engine
+    from retrieval.indexing import index_folders
+    from tests.support import write_photos
+
+    shutil.copytree(model_directory, tmp_path / "here")
+    write_photos(tmp_path / "photos", 3)
+    index_folders([tmp_path / "photos"], tmp_path / "c", load_encoder(str(tmp_path / "here")))
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert len(Engine.open(tmp_path / "c", model=str(tmp_path / "there")).search("a dog")) == 3
+
+
+def test_a_text_tower_that_gives_no_words_is_refused_at_once(model_directory):
+    from retrieval.encoders.openclip import OpenClipEncoder
+
+    whole = load_encoder(str(model_directory))
+
+    class NoWords:
+        context_length = 16
+
+        def __call__(self, texts):
+            raise AttributeError("no forward_intermediates")
+
+    with pytest.raises(CrosslookError, match="without a Hugging Face text tower"):
+        OpenClipEncoder("some", whole._model, whole._preprocess, NoWords(), {}, "cpu")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""What a run tells while it goes on, and how it is asked to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+class Interrupted(Exception):
+    """The observer asked to stop before anything was encoded."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: images done of `total` to encode, and what has happened so far. dropped: rows that were
+    lost with damaged segments. seconds: since it began."""
+
+    total: int = 0
+    new: int = 0
+    changed: int = 0
+    moved: int = 0
+    removed: int = 0
+    failed: int = 0
+    unchanged: int = 0
+    still_failing: int = 0
+    dropped: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def encoded(self) -> int:
+        return self.new + self.changed
+
+    @property
+    def done(self) -> int:
+        return self.encoded + self.failed
+
+
+@dataclass(frozen=True)
+class Observer:
+    """What the pipeline tells while it runs, and asks: whether to stop early, keeping what is done."""
+
+    progress: Callable[[Progress], None] = lambda progress: None
+    failure: Callable[[bytes, str], None] = lambda path, reason: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+SILENT = Observer()
