@@ -37,7 +37,7 @@ RECOMMENDED = (
 
 def models(as_json: Json = False) -> None:
     """List the embedded model, those in the local cache, and open_clip models worth their size."""
-    embedded = sum(path.stat().st_size for path in _embedded_folder().iterdir())
+    embedded = sum(path.stat().st_size for folder in _embedded_folders() for path in folder.iterdir())
     cached = cached_models()
     if as_json:
         found = {"embedded": {"name": EMBEDDED, "bytes": embedded}, "cached": cached}
@@ -61,7 +61,7 @@ def cached_models() -> list[str]:
     return [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
 
 
-def _embedded_folder() -> Path:
-    from retrieval.encoders.lite import WEIGHTS
+def _embedded_folders() -> list[Path]:
+    from retrieval.encoders.lite import HEADS, TOWERS
 
-    return WEIGHTS
+    return [folder for folder in (TOWERS, HEADS) if folder.is_dir()]

@@ -6,25 +6,29 @@ from pathlib import Path
 
 from indexes.errors import CrosslookError
 from retrieval.encoders.base import Encoder, ImageFeatures, TextFeatures
-from retrieval.encoders.lite import LiteEncoder
+from retrieval.encoders.lite import HEADS, LiteEncoder
 
 __all__ = ["DEFAULT_MODEL", "Encoder", "ImageFeatures", "TextFeatures", "canonical_name", "load_encoder"]
 
 DEFAULT_MODEL = "lite"
+UNTRAINED_MODEL = "lite-untrained"
+EMBEDDED = (DEFAULT_MODEL, UNTRAINED_MODEL)
 
 
 def canonical_name(name: str) -> str:
     """The name under which a collection remembers a model: that of a directory is its absolute path."""
-    return str(Path(name).absolute()) if name != DEFAULT_MODEL and Path(name).is_dir() else name
+    return str(Path(name).absolute()) if name not in EMBEDDED and Path(name).is_dir() else name
 
 
 def load_encoder(name: str = DEFAULT_MODEL, device: str = "auto") -> Encoder:
-    """`lite`, `NAME:PRETRAINED` of open_clip, or a model directory.
+    """`lite`, `lite-untrained` (its towers alone), `NAME:PRETRAINED` of open_clip, or a model directory.
 
     Raises `CrosslookError` where there is no such model, or it cannot be loaded here."""
     name = canonical_name(name)
-    if name == DEFAULT_MODEL:
-        return LiteEncoder(device=device)
+    if name in EMBEDDED:
+        return LiteEncoder(name, heads=HEADS if name == DEFAULT_MODEL else None, device=device)
+    if (Path(name) / "image_head.onnx").is_file():
+        return LiteEncoder(name, heads=Path(name), device=device)
     if ":" in name or (Path(name) / "open_clip_config.json").is_file():
         from retrieval.encoders.openclip import load_openclip
 

@@ -1,7 +1,8 @@
 """`lite`, the embedded encoder: EfficientNet-Lite0 and all-MiniLM-L6-v2 on ONNX Runtime, without torch.
 
-An image's embedding is the mean of the text embeddings of the 1000 ImageNet class names, weighted by the classifier's
-softmax (ConSE: Norouzi et al. 2013, "Zero-Shot Learning by Convex Combination of Semantic Embeddings")."""
+The towers alone embed an image as the mean of the text embeddings of the 1000 ImageNet classes, weighted by the
+classifier's softmax (ConSE: Norouzi et al. 2013, "Zero-Shot Learning by Convex Combination of Semantic Embeddings").
+Heads, trained by `search train`, add a learned residual to the embeddings of both."""
 
 from __future__ import annotations
 
@@ -14,45 +15,68 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.errors import CrosslookError
 from retrieval.encoders.base import ImageFeatures, TextFeatures, fingerprint_of, unit_norm
 from retrieval.encoders.runtime import check_device, open_session
 from retrieval.encoders.text_tower import TextTower
 from retrieval.images import Photo
 
-WEIGHTS = Path(__file__).parents[1] / "weights" / "lite"
+TOWERS = Path(__file__).parents[1] / "weights" / "lite"
+HEADS = Path(__file__).parents[1] / "weights" / "lite-heads"
+MAPS = ("logits", "stride8", "stride16", "stride32")
 
 
 class LiteEncoder:
-    """The model directory `folder` (the embedded one by default); towers load when first used.
+    """Towers from their directory, and heads from another if there are any; each file is loaded when first used.
 
-    `maps` reaches the feature maps of the other depths, for training heads and scorers on them."""
+    `maps` and `tower_texts` reach what the heads read, for training them."""
 
-    name = "lite"
     batch_size = 16
 
-    def __init__(self, folder: Path = WEIGHTS, device: str = "auto") -> None:
+    def __init__(
+        self, name: str = "lite", towers: Path = TOWERS, heads: Path | None = None, device: str = "auto"
+    ) -> None:
         check_device(device)
-        self._folder = folder
+        self.name = name
+        self._towers = towers
+        self._heads = heads
         self._device = device
-        config = json.loads((folder / "config.json").read_text())
-        self.fingerprint = fingerprint_of(config)
+        config = json.loads((towers / "config.json").read_text())
+        self.tower_fingerprint = fingerprint_of(config)
+        self.fingerprint = self.tower_fingerprint
+        if heads is not None:
+            head_config = json.loads((heads / "config.json").read_text())
+            if head_config["towers"] != self.tower_fingerprint:
+                raise CrosslookError(f"{heads} belongs to another version of lite: train it again with `search train`")
+            self.fingerprint = fingerprint_of({"towers": config, "heads": head_config["sha256"]})
         self.dim: int = config["dim"]
         self.image_size: int = config["image_size"]
         self.max_words: int = config["max_words"]
         self.token_shape: tuple[int, int] = (config["regions"]["count"], config["regions"]["dim"])
         self.token_dtype: str = config["regions"]["dtype"]
         self._region_map: str = config["regions"]["map"]
-        self._text = TextTower(folder / "text.onnx", folder / "tokenizer.json", config["max_words"])
+        self._text = TextTower(towers / "text.onnx", towers / "tokenizer.json", config["max_words"])
 
     @cached_property
     def _image(self) -> Any:
-        return open_session(self._folder / "image.onnx", self._device)
+        return open_session(self._towers / "image.onnx", self._device)
 
     @cached_property
-    def _class_embeddings(self) -> NDArray[np.float32]:
+    def _image_head(self) -> Any:
+        assert self._heads is not None
+        return open_session(self._heads / "image_head.onnx", self._device)
+
+    @cached_property
+    def _text_head(self) -> Any:
+        assert self._heads is not None
+        return open_session(self._heads / "text_head.onnx")
+
+    @cached_property
+    def class_embeddings(self) -> NDArray[np.float32]:
+        """What the ImageNet classes mean, float32 [1000, 384], unit norm."""
         from safetensors.numpy import load_file
 
-        return load_file(self._folder / "model.safetensors")["class_embeddings"]
+        return load_file(self._towers / "model.safetensors")["class_embeddings"]
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """uint8 [224, 224, 3]: the whole picture, squashed to a square, so that nothing at its edges is lost."""
@@ -62,12 +86,27 @@ class LiteEncoder:
         return np.asarray(Image.fromarray(photo.pixels).resize(side, Image.Resampling.BICUBIC))
 
     def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:
-        logits, regions = self.maps(prepared, ["logits", self._region_map])
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        embeddings = unit_norm(np.einsum("nc,cd->nd", weights, self._class_embeddings, optimize=False))
-        count, channels = self.token_shape
+        maps = dict(zip(MAPS, self.maps(prepared, MAPS), strict=True))
+        embeddings = self._conse(maps["logits"]) if self._heads is None else self._headed(prepared, maps)
+        regions, (count, channels) = maps[self._region_map], self.token_shape
         tokens = regions.reshape(len(regions), channels, count).transpose(0, 2, 1)
         return ImageFeatures(embeddings, np.ascontiguousarray(tokens, dtype=self.token_dtype))
+
+    def _conse(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        # Not a matrix product, whose rounding may depend on the number of images.
+        return unit_norm(np.einsum("nc,cd->nd", weights, self.class_embeddings, optimize=False))
+
+    def _headed(self, prepared: Sequence[NDArray[Any]], maps: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Always `batch_size` images at once, so that an embedding does not depend on how many others there are."""
+        inputs = {"pixels": np.stack(prepared), **maps}
+        found = []
+        for low in range(0, len(prepared), self.batch_size):
+            some = {name: values[low : low + self.batch_size] for name, values in inputs.items()}
+            missing = self.batch_size - len(some["pixels"])
+            full = {name: np.pad(each, [(0, missing)] + [(0, 0)] * (each.ndim - 1)) for name, each in some.items()}
+            found.append(self._image_head.run(["embedding"], full)[0][: len(some["pixels"])])
+        return np.concatenate(found)
 
     def maps(self, prepared: Sequence[NDArray[Any]], names: Sequence[str]) -> list[NDArray[np.float32]]:
         """Outputs of the image tower by name: `logits` [n, 1000], `stride8` [n, 40, 28, 28], `stride16`
@@ -75,4 +114,12 @@ class LiteEncoder:
         return list(self._image.run(list(names), {"pixels": np.stack(prepared)}))
 
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
+        found = self._text.encode(texts)
+        if self._heads is None or not len(texts):
+            return found
+        inputs = {"tower": found.embeddings, "words": found.tokens, "mask": found.mask}
+        return TextFeatures(self._text_head.run(["embedding"], inputs)[0], found.tokens, found.mask, found.truncated)
+
+    def tower_texts(self, texts: Sequence[str]) -> TextFeatures:
+        """Texts as the tower alone encodes them."""
         return self._text.encode(texts)

@@ -11,7 +11,8 @@ import pytest
 from cli.demo import gather_samples
 from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
-from retrieval.encoders.lite import WEIGHTS, LiteEncoder
+from retrieval.encoders.lite import TOWERS as TOWERS
+from retrieval.encoders.lite import LiteEncoder
 from retrieval.images import Photo, decode
 
 
@@ -22,21 +23,21 @@ def photos(tmp_path_factory):
 
 
 def test_what_ships_is_small_and_is_what_the_configuration_says():
-    config = json.loads((WEIGHTS / "config.json").read_text())
+    config = json.loads((TOWERS / "config.json").read_text())
     for name, checksum in config["sha256"].items():
-        assert hashlib.sha256((WEIGHTS / name).read_bytes()).hexdigest() == checksum
-    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) <= 50e6
+        assert hashlib.sha256((TOWERS / name).read_bytes()).hexdigest() == checksum
+    assert sum(path.stat().st_size for path in TOWERS.iterdir()) <= 50e6
 
 
 def test_the_fingerprint_follows_the_weights(lite, tmp_path):
-    for path in WEIGHTS.iterdir():
+    for path in TOWERS.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    assert LiteEncoder(tmp_path).fingerprint == lite.fingerprint
-    config = json.loads((WEIGHTS / "config.json").read_text())
+    assert LiteEncoder(towers=tmp_path).fingerprint == lite.fingerprint
+    config = json.loads((TOWERS / "config.json").read_text())
     config["sha256"]["image.onnx"] = "0" * 64
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert LiteEncoder(tmp_path).fingerprint != lite.fingerprint
+    assert LiteEncoder(towers=tmp_path).fingerprint != lite.fingerprint
 
 
 def test_embeddings_are_unit_norm_and_tokens_have_the_stated_shape(lite, photos):
@@ -86,7 +87,7 @@ def test_the_embedding_is_the_mean_of_class_embeddings_weighted_by_probability(l
     """ConSE, written out."""
     from safetensors.numpy import load_file
 
-    classes = load_file(WEIGHTS / "model.safetensors")["class_embeddings"].astype(np.float64)
+    classes = load_file(TOWERS / "model.safetensors")["class_embeddings"].astype(np.float64)
     prepared = lite.prepare(photos["coffee"])
     logits = lite.maps([prepared], ["logits"])[0][0].astype(np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum()
@@ -134,12 +135,12 @@ def test_words_outside_the_vocabulary_do_not_fail(lite):
 
 @pytest.mark.parametrize("damage", [b"", b"garbage"])
 def test_a_damaged_model_file_is_one_clear_line(tmp_path, damage):
-    for path in WEIGHTS.iterdir():
+    for path in TOWERS.iterdir():
         if path.name != "text.onnx":
             (tmp_path / path.name).symlink_to(path)
     (tmp_path / "text.onnx").write_bytes(damage)
     with pytest.raises(CrosslookError, match=r"^cannot load [^\n]*text.onnx[^\n]*$"):
-        LiteEncoder(tmp_path).encode_texts(["a dog"])
+        LiteEncoder(towers=tmp_path).encode_texts(["a dog"])
 
 
 @pytest.mark.parametrize("name", ["nonsense", "/nowhere/at/all"])

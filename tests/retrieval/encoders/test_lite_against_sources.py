@@ -8,7 +8,7 @@ import pytest
 from cli.demo import gather_samples
 from indexes.errors import CrosslookError
 from retrieval.encoders import build_lite
-from retrieval.encoders.lite import WEIGHTS
+from retrieval.encoders.lite import TOWERS
 from retrieval.images import decode
 
 pytestmark = pytest.mark.torch
@@ -83,7 +83,7 @@ def test_the_classifier_knows_what_is_on_sample_photos(lite, tmp_path):
 def test_building_again_gives_the_same_bytes_as_what_ships(tmp_path):
     build_lite.build(tmp_path)
     for path in tmp_path.iterdir():
-        assert path.read_bytes() == (WEIGHTS / path.name).read_bytes(), f"{path.name} differs"
+        assert path.read_bytes() == (TOWERS / path.name).read_bytes(), f"{path.name} differs"
 
 
 def test_weights_that_are_not_the_published_ones_are_refused(tmp_path, monkeypatch):

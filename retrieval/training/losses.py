@@ -1,0 +1,39 @@
+"""Losses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import one_hot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def contrastive(
+    texts: Tensor, images: Tensor, image_of_text: Tensor, scale: Tensor, softness: Tensor | None = None
+) -> Tensor:
+    """Image-text contrast (ITC), symmetric: every text among all images, and every image among all texts, where all of
+    an image's texts are right (the target is shared among them).
+
+    texts: float [t, dim], images: float [i, dim], both unit norm. image_of_text: int [t]. scale: of the similarities,
+    the inverse temperature. softness: float [t, i], rows or columns of which need not sum to one: how else a text may
+    fit an image, added to the targets (near-duplicate captions are common). Returns a scalar."""
+    logits = scale * texts @ images.T
+    right = one_hot(image_of_text, len(images)).to(logits.dtype)
+    if softness is not None:
+        right = right + softness
+    to_image = right / right.sum(1, keepdim=True)
+    to_text = right / right.sum(0, keepdim=True)
+    return -(to_image * logits.log_softmax(1)).sum(1).mean() / 2 - (to_text * logits.log_softmax(0)).sum(0).mean() / 2
+
+
+def softness_of(texts: Tensor, image_of_text: Tensor, count: int, weight: float, temperature: float) -> Tensor:
+    """How well each text fits each image, judged by the texts of that image alone: softmax of its similarity to the
+    mean of them. texts: float [t, dim], unit norm, from the frozen text tower. count: of images. Returns [t, count],
+    rows summing to `weight`."""
+    with torch.no_grad():
+        of_image = one_hot(image_of_text, count).to(texts.dtype).T @ texts
+        of_image = torch.nn.functional.normalize(of_image, dim=-1)
+        return weight * (texts @ of_image.T / temperature).softmax(1)

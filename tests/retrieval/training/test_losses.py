@@ -1,0 +1,66 @@
+"""The contrastive loss against loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+pytestmark = pytest.mark.torch
+
+
+def unit(count, dim=6, seed=0):
+    import torch
+
+    rows = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(rows, dim=-1)
+
+
+def by_loops(texts, images, image_of_text, scale):
+    """Cross-entropy of every text over images; of every image over texts, its own sharing the target."""
+    total = 0.0
+    for text, own in zip(texts, image_of_text, strict=True):
+        exponents = [math.exp(scale * float(text @ image)) for image in images]
+        total -= math.log(exponents[own] / sum(exponents)) / len(texts) / 2
+    for number, image in enumerate(images):
+        exponents = [math.exp(scale * float(text @ image)) for text in texts]
+        mine = [index for index, own in enumerate(image_of_text) if own == number]
+        total -= sum(math.log(exponents[index] / sum(exponents)) for index in mine) / len(mine) / len(images) / 2
+    return total
+
+
+@pytest.mark.parametrize("image_of_text", [[0, 1, 2], [0, 0, 1, 2, 2, 2]])
+def test_it_is_symmetric_cross_entropy_with_shared_targets(image_of_text):
+    import torch
+
+    from retrieval.training.losses import contrastive
+
+    texts, images = unit(len(image_of_text)), unit(3, seed=1)
+    found = contrastive(texts, images, torch.tensor(image_of_text), torch.tensor(7.0))
+    assert float(found) == pytest.approx(by_loops(texts, images, image_of_text, 7.0), rel=1e-5)
+
+
+def test_soft_targets_let_a_near_duplicate_off_lightly():
+    """Two images with the same caption: without soft targets each is held against the other."""
+    import torch
+
+    from retrieval.training.losses import contrastive, softness_of
+
+    images = unit(2, seed=1)
+    images[1] = images[0]
+    texts, owners, scale = images.clone(), torch.tensor([0, 1]), torch.tensor(20.0)
+    soft = softness_of(texts, owners, 2, 1.0, 0.05)
+    torch.testing.assert_close(soft, torch.full((2, 2), 0.5))
+    texts_apart = texts + 0.3 * unit(2, seed=3)
+    texts_apart = torch.nn.functional.normalize(texts_apart, dim=-1)
+    hard, eased = (contrastive(texts_apart, images, owners, scale, each) for each in (None, soft))
+    assert float(eased) == pytest.approx(math.log(2), abs=1e-4) and float(hard) == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_softness_is_shared_out_in_full():
+    import torch
+
+    from retrieval.training.losses import softness_of
+
+    found = softness_of(unit(6), torch.tensor([0, 0, 1, 1, 2, 2]), 3, 0.2, 0.05)
+    torch.testing.assert_close(found.sum(1), torch.full((6,), 0.2))

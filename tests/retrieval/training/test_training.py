@@ -1,0 +1,241 @@
+"""Training on made-up features that have something to learn, and its way to a model directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli.demo import gather_samples
+from indexes.errors import CrosslookError
+from retrieval.captions import read_captions
+
+pytestmark = pytest.mark.torch
+
+
+def made_up(images, *, views=1, captions=2, seed=0, noise=10.0):
+    """Images whose cells and captions' words both carry the same few numbers, through fixed random maps."""
+    from retrieval.training.cells import CELLS, CHANNELS
+    from retrieval.training.features import Features
+
+    fixed, rng = np.random.default_rng(99), np.random.default_rng(seed)
+    to_cells, to_words = fixed.normal(size=(12, CHANNELS)), fixed.normal(size=(12, 384)) / 20
+    meaning = rng.normal(size=(images, 12))
+    blurred = (meaning @ to_cells) + noise * rng.normal(size=(views, images, CHANNELS))
+    cells = np.repeat(blurred[:, :, None], CELLS, axis=2)
+    owners = np.repeat(np.arange(images), captions)
+    texts = meaning[owners] @ to_words + 0.01 * rng.normal(size=(len(owners), 384))
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    return Features(
+        cells.astype(np.float16),
+        rng.normal(size=(views, images, 1000)).astype(np.float16),
+        texts.astype(np.float16),
+        np.repeat(texts, 3, axis=0).astype(np.float16),
+        np.arange(0, 3 * len(owners) + 1, 3),
+        owners,
+    )
+
+
+def settings(**changes):
+    from retrieval.training.heads import HeadSettings
+    from retrieval.training.loop import TrainSettings
+
+    small = HeadSettings(hidden=64, regions=32, words=32, dropout=0.1)
+    return TrainSettings(**({"epochs": 8, "batch": 40, "average": 0.8, "heads": small, "softness": 0.0} | changes))
+
+
+def classes():
+    found = np.random.default_rng(5).normal(size=(1000, 384)).astype(np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def weights(heads):
+    return {name: value.numpy().copy() for name, value in heads.state_dict().items()}
+
+
+def test_it_learns_what_images_and_captions_share(tmp_path):
+    from retrieval.training.loop import recalls, train
+
+    heads, history = train(made_up(200), made_up(40, seed=1), classes(), tmp_path, settings())
+    assert history[-1].quality > max(0.7, 2 * history[0].quality)
+    best = max(history, key=lambda epoch: epoch.quality)
+    assert recalls(heads, made_up(40, seed=1)) == (best.text_to_image, best.image_to_text)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
+    from retrieval.training.loop import train
+
+    def run(name, seed):
+        heads, _ = train(made_up(80), made_up(20, seed=1), classes(), tmp_path / name, settings(epochs=2, seed=seed))
+        return weights(heads)
+
+    runs = [run("first", 0), run("again", 0), run("other", 1)]
+    assert all(np.array_equal(runs[0][name], runs[1][name]) for name in runs[0])
+    assert any(not np.array_equal(runs[0][name], runs[2][name]) for name in runs[0])
+
+
+def test_a_run_stopped_after_an_epoch_ends_in_the_same_weights(tmp_path):
+    from retrieval.training.loop import train
+
+    data, dev, chosen = made_up(80), made_up(20, seed=1), settings(epochs=4)
+    whole, history = train(data, dev, classes(), tmp_path / "whole", chosen)
+
+    class Killed(Exception):
+        pass
+
+    def kill(epoch):
+        if epoch.number == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(data, dev, classes(), tmp_path / "part", chosen, kill)
+    resumed, resumed_history = train(data, dev, classes(), tmp_path / "part", chosen)
+    assert resumed_history == history
+    assert all(np.array_equal(weights(whole)[name], value) for name, value in weights(resumed).items())
+    lines = (tmp_path / "part" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in lines] == [0, 1, 2, 3]
+
+
+def test_a_run_of_other_settings_is_not_taken_over(tmp_path):
+    from retrieval.training.loop import train
+
+    train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1))
+    with pytest.raises(CrosslookError, match="choose another --out"):
+        train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1, batch=20))
+
+
+def test_it_stops_when_dev_gets_no_better(tmp_path):
+    from retrieval.training.loop import train
+
+    rng = np.random.default_rng(0)
+    noise = made_up(20, seed=1)
+    noise.texts[:] = rng.normal(size=noise.texts.shape)
+    noise.texts[:] /= np.linalg.norm(noise.texts.astype(np.float32), axis=1, keepdims=True)
+    chosen = settings(epochs=50, patience=2, learning_rate=0.0)
+    _, history = train(made_up(80), noise, classes(), tmp_path, chosen)
+    assert len(history) == 3
+
+
+# On photographs.
+
+
+@pytest.fixture(scope="module")
+def sample_set(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("samples")
+    paths = gather_samples(folder / "photos")
+    lines = [{"image": path.name, "captions": [path.stem, f"a photo of {path.stem}"]} for path in sorted(paths)]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_captions(folder / "captions.jsonl", images_dir=folder / "photos")
+
+
+def test_views_are_the_picture_its_mirror_image_and_crops_the_same_every_time(sample_set, lite):
+    from retrieval.images import decode
+    from retrieval.training.features import view
+
+    photo = decode((sample_set.images_dir / "coffee.png").read_bytes())
+    seen = [view(photo, number, 224, np.random.default_rng([7, number])) for number in range(4)]
+    np.testing.assert_array_equal(seen[0], lite.prepare(photo))
+    np.testing.assert_array_equal(seen[1], seen[0][:, ::-1])
+    assert not np.array_equal(seen[2], seen[3])
+    np.testing.assert_array_equal(seen[2], view(photo, 2, 224, np.random.default_rng([7, 2])))
+
+
+def test_features_are_computed_once_and_are_those_of_the_towers(sample_set, tmp_path):
+    from retrieval.encoders.lite import LiteEncoder
+    from retrieval.images import decode
+    from retrieval.training.features import cached_features
+
+    towers = LiteEncoder(device="cpu")
+    found = cached_features([sample_set], towers, tmp_path, 2)
+    first = sample_set.images[0]
+    prepared = towers.prepare(decode((sample_set.images_dir / first.image).read_bytes(), 224))
+    logits = towers.maps([prepared], ["logits"])[0][0]
+    np.testing.assert_allclose(found.logits[0, 0], logits, atol=0.02)
+    texts = towers.tower_texts(list(first.captions))
+    np.testing.assert_allclose(found.texts[:2], texts.embeddings, atol=1e-3)
+    words, mask = found.words_of([0, 1])
+    np.testing.assert_array_equal(mask.numpy(), texts.mask)
+    np.testing.assert_allclose(words.numpy(), texts.tokens, atol=0.01)
+    towers.maps = None  # from now on, computing would fail
+    again = cached_features([sample_set], towers, tmp_path, 2)
+    np.testing.assert_array_equal(again.cells, found.cells)
+
+
+def test_half_computed_features_are_computed_again(sample_set, tmp_path):
+    from retrieval.encoders.lite import LiteEncoder
+    from retrieval.training.features import cached_features
+
+    towers = LiteEncoder(device="cpu")
+    whole = np.array(cached_features([sample_set], towers, tmp_path, 1).cells)
+    (folder,) = tmp_path.iterdir()
+    (folder / "complete").unlink()
+    (folder / "cells.npy").write_bytes(b"half")
+    np.testing.assert_array_equal(cached_features([sample_set], towers, tmp_path, 1).cells, whole)
+
+
+def test_the_test_split_is_never_looked_at(sample_set):
+    from dataclasses import replace
+
+    from retrieval.training.run import split_sets
+
+    splits = ("train", "dev", "test")
+    images = tuple(replace(image, split=splits[index % 3]) for index, image in enumerate(sample_set.images))
+    training, dev = split_sets([replace(sample_set, images=images)])
+    assert {image.split for image in training[0].images} == {"train"}
+    assert {image.split for image in dev[0].images} == {"dev"}
+    training, dev = split_sets([sample_set])
+    assert len(dev[0].images) == 1 and len(training[0].images) == 17
+
+
+def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_path):
+    import torch
+
+    from retrieval.encoders import load_encoder
+    from retrieval.images import decode
+    from retrieval.training.cells import Cells
+    from retrieval.training.export import read_heads
+    from retrieval.training.run import train_heads
+
+    out = tmp_path / "model"
+    train_heads([sample_set], out, epochs=1, views=1, seed=0, cache=tmp_path / "cache")
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["README.md", "config.json", "image_head.onnx", "log.jsonl", "model.safetensors", "text_head.onnx"]
+    )
+    encoder, heads = load_encoder(str(out)), read_heads(out)
+    names = [sample_set.images_dir / image.image for image in sample_set.images]
+    prepared = [encoder.prepare(decode(Path(name).read_bytes(), 224)) for name in names]
+    logits, *maps = encoder.maps(prepared, ["logits", "stride8", "stride16", "stride32"])
+    texts = encoder.tower_texts(["a dog", "a cup of coffee on a table"])
+    with torch.no_grad():
+        cells = Cells()(torch.from_numpy(np.stack(prepared)), *map(torch.from_numpy, maps))
+        images = heads.image(cells, torch.from_numpy(logits)).numpy()
+        expected = heads.text(*map(torch.from_numpy, (texts.embeddings, texts.tokens, texts.mask))).numpy()
+    together = encoder.encode_images(prepared).embeddings
+    np.testing.assert_allclose(together, images, atol=1e-3)
+    found = encoder.encode_texts(["a dog", "a cup of coffee on a table"]).embeddings
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    for index, alone in enumerate(prepared):
+        np.testing.assert_array_equal(encoder.encode_images([alone]).embeddings[0], together[index])
+    assert encoder.fingerprint != load_encoder("lite-untrained").fingerprint
+
+
+def test_the_command_trains_indexes_and_searches(sample_set, tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    def search(*words):
+        command = [sys.executable, "-c", "from cli.main import main; main()", *map(str, words)]
+        environment = os.environ | {"CROSSLOOK_INDEX": str(tmp_path / "c")}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+    out, photos = tmp_path / "model", sample_set.images_dir
+    options = ("--images", photos, "--epochs", 1, "--views", 1, "--cache", tmp_path / "cache", "--out", out)
+    run = search("train", sample_set.source, *options)
+    assert run.returncode == 0, run.stderr
+    assert "epoch 1: loss" in run.stderr and f"--model {out}" in run.stderr
+    assert search("index", photos, "--model", out).returncode == 0
+    assert len(search("a cup of coffee").stdout.splitlines()) == 10
+    assert search("train", sample_set.source, "--images", photos, "--images", photos, "--out", out).returncode == 2
