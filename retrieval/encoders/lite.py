@@ -64,12 +64,13 @@ class LiteEncoder:
     @cached_property
     def _image_head(self) -> Any:
         assert self._heads is not None
-        return open_session(self._heads / "image_head.onnx", self._device)
+        # One thread: two sessions in turn, each with waiting threads of its own, would take the cores from one another.
+        return open_session(self._heads / "image_head.onnx", self._device, threads=1)
 
     @cached_property
     def _text_head(self) -> Any:
         assert self._heads is not None
-        return open_session(self._heads / "text_head.onnx")
+        return open_session(self._heads / "text_head.onnx", threads=1)
 
     @cached_property
     def class_embeddings(self) -> NDArray[np.float32]:

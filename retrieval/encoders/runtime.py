@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 
-def open_session(model: Path, device: str = "cpu") -> InferenceSession:
-    """A session over one ONNX file, on as many threads as this process may use.
+def open_session(model: Path, device: str = "cpu", threads: int | None = None) -> InferenceSession:
+    """A session over one ONNX file, by default on as many threads as this process may use.
 
     Raises `CrosslookError` when the file is missing or damaged."""
     import onnxruntime
@@ -23,7 +23,7 @@ def open_session(model: Path, device: str = "cpu") -> InferenceSession:
     if device != "cpu" and has_cuda():
         providers.insert(0, "CUDAExecutionProvider")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
+    options.intra_op_num_threads = threads or usable_cores()
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
