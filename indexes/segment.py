@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
@@ -21,6 +22,9 @@ from indexes.files import sync_folder, write_durably
 from indexes.manifest import Binding, SegmentEntry
 
 ROW_GROUP = 1024
+# NumPy parses the header as a Python literal, and CPython 3.11's parser miscounts its depth (SystemError) when two
+# threads parse at once.
+_reading_header = threading.Lock()
 SEGMENT_FILES = ("embeddings.npy", "tokens.npy", "rows.parquet", "failures.parquet")
 
 
@@ -213,7 +217,8 @@ class Segment:
         if not shape[0]:
             return np.zeros(shape, dtype)
         try:
-            found = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+            with _reading_header:
+                found = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise DamagedSegmentError(self.folder, name, "it is truncated") from error
         except OSError as error:
