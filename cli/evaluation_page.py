@@ -34,9 +34,7 @@ def write_evaluation_page(path: Path, evaluation: Evaluation, figures: dict[str,
         "<h2>Recall against k</h2>",
         _recall_plot(evaluation),
         "<h2>Milliseconds of a single query</h2>",
-        bar_plot(
-            {stage: list(taken.values()) for stage, taken in figures["latency_ms"].items()}, ["p50", "p95", "p99"]
-        ),
+        _latency_plot(figures["latency_ms"]),
         f"<h2>The {FAILURES} worst failures</h2>",
         _failures(evaluation),
     ]
