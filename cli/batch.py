@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 AT_ONCE = 64
 
 
-def answer_batch(engine: Engine, source: str, top: int, within: Path | None) -> None:
+def answer_batch(engine: Engine, source: str, top: int, within: Path | None, min_match: float) -> None:
     """One JSON object for each line, in order: its `query` and `hits`, or the `error` that it is."""
     if top < 1:
         raise CrosslookError(f"cannot return {top} results: ask for 1 or more")
     for lines in _batches(source):
         asked = [line for line in lines if line.strip()]
-        answers = iter(engine.search_many(asked, top, below=within) if asked else [])
+        answers = iter(engine.search_many(asked, top, below=within, min_match=min_match) if asked else [])
         for line in lines:
             if line.strip():
                 record: dict[str, object] = {"query": line, "hits": [hit_record(hit) for hit in next(answers)]}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Index, collection_path
+from cli.options import Candidates, Index, Rerank, collection_path
 from cli.output import note, plural, printable, write_line
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def evaluate(
     k: Annotated[str, typer.Option("--k", help="The k of R@k, separated by commas.")] = "1,5,10",
     index: Index = None,
     model: Annotated[str | None, typer.Option(help="The model [default: the collection's, or lite].")] = None,
+    candidates: Candidates = 100,
+    rerank: Rerank = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     strict: Annotated[bool, typer.Option(help="An error when anything of the set has to be left out.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None,
@@ -49,6 +51,7 @@ def evaluate(
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
     from retrieval.evaluation import evaluate as run
     from retrieval.figures import record
+    from retrieval.fusion import own_scorer
     from retrieval.maintenance import model_of
     from retrieval.progress import Observer
 
@@ -59,10 +62,20 @@ def evaluate(
     found = read_captions(captions, images_dir=images, split=split, limit=limit)
     path = collection_path(index)
     encoder = load_encoder(model or model_of(path) or DEFAULT_MODEL, device)
+    scorer = own_scorer(encoder) if rerank else None
     with tempfile.TemporaryDirectory(prefix="crosslook-") as workspace:
         with progress_display() as display:
             observer = Observer(display.progress, display.failure)
-            evaluation = run(found, encoder, Path(workspace), index=path, strict=strict, observer=observer)
+            evaluation = run(
+                found,
+                encoder,
+                Path(workspace),
+                index=path,
+                scorer=scorer,
+                candidates=candidates,
+                strict=strict,
+                observer=observer,
+            )
         figures = record(evaluation, ks)
     if json_file is not None:
         json_file.write_text(json.dumps(figures) + "\n")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli import compare, demo, evaluate, index, models, optimize, query, remove, status, train
+from cli import compare, demo, evaluate, explain, index, models, optimize, query, remove, status, train
 from cli.output import note
 from indexes.errors import CrosslookError
 
@@ -42,6 +42,7 @@ app.command("remove")(remove.remove)
 app.command("optimize")(optimize.optimize)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("explain")(explain.explain)
 app.command("train")(train.train)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)

@@ -16,7 +16,7 @@ def line_plot(xs: Sequence[float], curves: Mapping[str, Sequence[float]], x_labe
     low, high = math.log(xs[0]), math.log(xs[-1])
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = (math.log(x) - low) / (high - low)
+        across = (math.log(x) - low) / ((high - low) or 1)
         return LEFT + across * (WIDTH - LEFT - RIGHT), TOP + (1 - y) * (HEIGHT - TOP - BOTTOM)
 
     marks = [_y_mark(place(xs[0], share)[1], f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)]
@@ -69,4 +69,5 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 
 def _svg(marks: Sequence[str], title: str) -> str:
     body = "\n".join(marks)
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">\n{body}\n</svg>'
+    head = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {head}>\n{body}\n</svg>'

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Index, Json
+from cli.options import Candidates, Index, Json, Rerank
 from cli.output import note, plural, printable, wants_colour, write_line
+from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
     from retrieval.engine import Engine, Hit, Results
 
 NOTHING_FOUND = 1
+DOUBTFUL = 0.02  # a best match below it is worth a warning
 
 
 def query(
@@ -35,6 +37,15 @@ def query(
         Path | None,
         typer.Option("--in", metavar="FOLDER", help="Only images in this folder."),
     ] = None,
+    candidates: Candidates = 100,
+    rerank: Rerank = True,
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="blip:NAME_OR_FOLDER looks at the image files again, which takes seconds, and needs torch."),
+    ] = None,
+    min_match: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out results that match with a lower probability, 0 to 1.")
+    ] = 0.0,
     as_json: Json = False,
     paths: Annotated[bool, typer.Option("--paths", help="Paths only, one a line.")] = False,
     null: Annotated[bool, typer.Option("--null", "-0", help="Paths only, each ended by a NUL byte.")] = False,
@@ -46,17 +57,24 @@ def query(
 
     if bool(words) == (batch is not None):
         raise typer.BadParameter("give a query, or --batch FILE, one of the two", param_hint="QUERY")
-    engine = Engine.open(index, model=model)
+    if scorer is not None and not rerank:
+        raise typer.BadParameter("--no-rerank leaves nothing to score", param_hint="--scorer")
+    engine = Engine.open(index, model=model, scorer=scorer, rerank=rerank, candidates=candidates)
+    if min_match and not (engine.scorer and engine.scorer.calibrated):
+        raise CrosslookError("--min-match needs a calibrated scorer, which re-ranks")
     if batch is not None:
         from cli.batch import answer_batch
 
-        answer_batch(engine, batch, top, within)
+        answer_batch(engine, batch, top, within, min_match)
         return
-    results = engine.search(" ".join(words or ()), top, below=within)
+    results = engine.search(" ".join(words or ()), top, below=within, min_match=min_match)
     if results.truncated:
         note(f"the query is longer than {engine.encoder.max_words} word pieces: the rest was ignored")
+    if results.best_match is not None and results.best_match < max(DOUBTFUL, min_match):
+        note(f"nothing matches well: the best match is {_percent(results.best_match)}")
     if not results:
-        note(f"nothing below {within} is in the collection" if within else "the collection is empty")
+        if results.best_match is None:
+            note(f"nothing below {within} is in the collection" if within else "the collection is empty")
         raise typer.Exit(NOTHING_FOUND)
     if null or paths:
         for hit in results:
@@ -65,7 +83,7 @@ def query(
         for hit in results:
             write_line(json_line(hit_record(hit)))
     elif sys.stdout.isatty():
-        _print_table(results, engine)
+        _print_table(results, engine, rerank)
     else:
         for hit in results:
             write_line(f"{hit.rank}\t{hit.score:.4f}\t{printable(hit.path)}")
@@ -78,7 +96,7 @@ def hit_record(hit: Hit) -> dict[str, object]:
         "path": hit.path,
         "score": round(hit.score, 6),
         "similarity": round(hit.similarity, 6),
-        "match": hit.match,
+        "match": None if hit.match is None else round(hit.match, 6),
         "width": hit.width,
         "height": hit.height,
     }
@@ -94,12 +112,18 @@ def json_line(record: dict[str, object]) -> str:
     return text
 
 
-def _print_table(results: Results, engine: Engine) -> None:
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%" if share >= 0.01 else "<1%"
+
+
+def _print_table(results: Results, engine: Engine, rerank: bool) -> None:
     bold, dim, plain = ("\033[1m", "\033[2m", "\033[0m") if wants_colour(sys.stdout) else ("", "", "")
     for hit in results:
         folder, slash, name = printable(hit.path).rpartition("/")
         size = f"{hit.width}x{hit.height}"
-        write_line(f"{hit.rank:>4}  {hit.score:6.3f}  {size:>11}  {dim}{folder}{slash}{plain}{bold}{name}{plain}")
+        worth = f"{hit.score:6.3f}" if hit.match is None else f"{_percent(hit.match):>6}"
+        write_line(f"{hit.rank:>4}  {worth}  {size:>11}  {dim}{folder}{slash}{plain}{bold}{name}{plain}")
     milliseconds = sum(results.milliseconds.values())
-    how = "re-ranked" if engine.scorer else f"by similarity: {engine.encoder.name} has no scorer"
+    lacking = f": {engine.encoder.name} has no scorer" if rerank else ""
+    how = "re-ranked" if engine.scorer else f"by similarity{lacking}"
     note(f"{len(results)} of {plural(len(engine.collection), 'image')} in {milliseconds:.0f} ms, {how}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.output import note
+from cli.plots import line_plot
 from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
     from retrieval.training.loop import Epoch
+
+PLOT = "run.svg"
 
 
 def train(
@@ -21,33 +25,54 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = ...,  # type: ignore[assignment]
     epochs: Annotated[int, typer.Option(help="At most so many passes over the images.")] = 24,
-    views: Annotated[int, typer.Option(help="How many views of each image: as it is, mirrored, random crops.")] = 3,
+    views: Annotated[int, typer.Option(help="How many views of each image: as it is, mirrored, random crops.")] = 6,
+    members: Annotated[int, typer.Option(help="Pairs of heads, whose embeddings are combined.")] = 3,
+    itc: Annotated[float, typer.Option(help="Weight of the contrast of embeddings.")] = 1.0,
+    itm: Annotated[float, typer.Option(help="Weight of the scorer's listwise matching.")] = 1.0,
+    mlm: Annotated[float, typer.Option(help="Weight of guessing hidden words.")] = 0.2,
+    group: Annotated[int, typer.Option(help="Easily confused images that come together; 1: no hard negatives.")] = 3,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="Folder for the towers' outputs [default: your cache].")] = None,
 ) -> None:
-    """Train the heads of `lite` on captioned images, and write a model directory for --model.
+    """Train the heads and the scorer of `lite` on captioned images, and write a model directory for --model.
 
-    Images of the split dev (or val) choose the best epoch; where there are none, every tenth image does. Images of the
-    split test are not touched. Interrupt or kill it, and the same command goes on."""
+    Images of the split dev (or val) choose the best epoch and fit the calibration; where there are none, every tenth
+    image does. Images of the split test are not touched. Interrupt or kill it, and the same command goes on."""
     try:
-        from retrieval.training.run import train_heads
+        from retrieval.training.run import train_lite
     except ImportError as error:
         raise CrosslookError("training needs torch: pip install 'crosslook[build]'") from error
     from retrieval.captions import read_captions
+    from retrieval.training.heads import HeadSettings
+    from retrieval.training.loop import TrainSettings
+    from retrieval.training.model import ModelSettings
 
     if images is not None and len(images) != len(captions):
         raise typer.BadParameter(f"{len(images)} folders for {len(captions)} captions", param_hint="--images")
-    if epochs < 1 or views < 1:
-        raise typer.BadParameter("1 or more", param_hint="--epochs, --views")
+    if min(epochs, views, members, group) < 1:
+        raise typer.BadParameter("1 or more", param_hint="--epochs, --views, --members, --group")
+    if min(itc, itm, mlm) < 0 or itc == 0:
+        raise typer.BadParameter("not below 0, and --itc above it", param_hint="--itc, --itm, --mlm")
     folders: list[Path | None] = list(images) if images else [None] * len(captions)
     sets = [read_captions(path, images_dir=folder) for path, folder in zip(captions, folders, strict=True)]
-    history = train_heads(sets, out, epochs=epochs, views=views, seed=seed, cache=cache, tell=note, observe=_tell)
+    model = ModelSettings(heads=HeadSettings(members=members))
+    settings = TrainSettings(epochs=epochs, itc=itc, itm=itm, mlm=mlm, group=group, seed=seed, model=model)
+    history = train_lite(sets, out, settings, views=views, cache=cache, tell=note, observe=_tell)
+    (out / PLOT).write_text(_plot(history), encoding="utf-8")
     best = max(history, key=lambda epoch: epoch.quality)
     note(f"best: epoch {best.number + 1}; use it with --model {out}, measure it with `search evaluate --model {out}`")
 
 
 def _tell(epoch: Epoch) -> None:
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in epoch.losses.items())
     note(
-        f"epoch {epoch.number + 1}: loss {epoch.loss:.3f}, dev R@1 text -> image {100 * epoch.text_to_image:.1f}, "
-        f"image -> text {100 * epoch.image_to_text:.1f}"
+        f"epoch {epoch.number + 1}: {losses}; dev R@1 text -> image {100 * epoch.text_to_image:.1f}, image -> text "
+        f"{100 * epoch.image_to_text:.1f}, re-ranked {100 * epoch.reranked:.1f}"
     )
+
+
+def _plot(history: Sequence[Epoch]) -> str:
+    """The run as SVG: R@1 of dev by epoch."""
+    names = {"text_to_image": "text -> image", "image_to_text": "image -> text", "reranked": "re-ranked"}
+    curves = {title: [getattr(epoch, name) for epoch in history] for name, title in names.items()}
+    return line_plot([epoch.number + 1 for epoch in history], curves, "epoch", "R@1 of dev")

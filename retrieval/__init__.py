@@ -5,6 +5,8 @@
 """
 
 from indexes.errors import CrosslookError
-from retrieval.engine import Engine, Hit, Results, Scorer
+from retrieval.engine import Engine, Hit, Results
+from retrieval.explain import Explanation
+from retrieval.fusion import Scorer
 
-__all__ = ["CrosslookError", "Engine", "Hit", "Results", "Scorer"]
+__all__ = ["CrosslookError", "Engine", "Explanation", "Hit", "Results", "Scorer"]

@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,22 @@ from numpy.typing import NDArray
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.segment import Row
+from retrieval.calibration import matches
 from retrieval.encoders import Encoder, TextFeatures, canonical_name, load_encoder
+from retrieval.encoders.lite import LiteEncoder
+from retrieval.explain import Explanation, explain
+from retrieval.fusion import FusionScorer, PhotoScorer, Scorer, load_scorer
+from retrieval.images import Photo, UnreadableImage, decode
 from retrieval.location import default_collection, spellings
 
 CANDIDATES = 100
+GONE = -1e9  # the score of an image that a scorer would have to see, and cannot
 
 
 @dataclass(frozen=True)
 class Hit:
     """One result. score: what ranked it. similarity: inner product of the embeddings, -1 to 1. match: calibrated
-    probability that the image matches the query, None until there is a calibrated scorer. width, height: pixels."""
+    probability that the image matches the query, 0 to 1, None without a calibrated scorer. width, height: pixels."""
 
     rank: int
     path: str
@@ -42,11 +48,13 @@ class Hit:
 @dataclass(frozen=True)
 class Results(Sequence[Hit]):
     """The hits of one query, best first. truncated: the query was longer than the encoder reads. milliseconds: what
-    each stage took: encode, search, fetch, score, rows."""
+    each stage took: encode, search, fetch, score, rows. best_match: of the first hit, also where it was left out for
+    matching too little; None where there is none, or no calibrated scorer."""
 
     hits: tuple[Hit, ...]
     truncated: bool
     milliseconds: dict[str, float]
+    best_match: float | None = None
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -59,22 +67,21 @@ class Results(Sequence[Hit]):
         return self.hits[index]
 
 
-class Scorer(Protocol):
-    """A fusion scorer: looks at the words of one query and the regions of its candidates."""
-
-    def score(self, text: TextFeatures, tokens: NDArray[Any], similarities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Match logits, float32 [n]. text: of one query. tokens: [n, regions, token_dim]. similarities: float32 [n]."""
-        ...
-
-
 class Engine:
     """Answers queries over one commit of a collection.
 
-    Without a scorer, images are ranked by similarity."""
+    A scorer ranks the nearest `candidates` images, or as many as are asked for if that is more; without one, images are
+    ranked by similarity."""
 
     def __init__(
-        self, collection: Collection, encoder: Encoder, scorer: Scorer | None = None, candidates: int = CANDIDATES
+        self,
+        collection: Collection,
+        encoder: Encoder,
+        scorer: Scorer | PhotoScorer | None = None,
+        candidates: int = CANDIDATES,
     ) -> None:
+        if candidates < 1:
+            raise CrosslookError(f"cannot re-rank {candidates} candidates: 1 or more, or none at all with --no-rerank")
         collection.check(encoder.name, encoder.fingerprint)
         self.collection = collection
         self.encoder = encoder
@@ -87,25 +94,32 @@ class Engine:
         path: str | Path | None = None,
         *,
         model: str | None = None,
-        scorer: Scorer | None = None,
+        scorer: str | None = None,
+        rerank: bool = True,
+        candidates: int = CANDIDATES,
         device: str = "auto",
     ) -> Engine:
-        """The engine over the collection at `path`, by default the user's own, with the model that made it.
+        """The engine over the collection at `path`, by default the user's own, with the model that made it, and that
+        model's own scorer or the one named (see `load_scorer`).
 
         Raises `CrosslookError` where there is no collection, it is damaged, or was made with another `model`."""
         collection = Collection.open(default_collection() if path is None else Path(path))
         name = collection.binding.model if model is None else canonical_name(model)
         if name != collection.binding.model and not Path(name).is_dir():
             collection.check(name, "")  # names alone tell; of a directory, which may have been moved, the fingerprint
-        return cls(collection, load_encoder(name, device), scorer)
+        encoder = load_encoder(name, device)
+        return cls(collection, encoder, load_scorer(encoder, scorer, device) if rerank else None, candidates)
 
-    def search(self, text: str, k: int = 10, *, below: str | Path | None = None) -> Results:
-        """The k best images for a text, only those in the folder `below` if one is given.
+    def search(self, text: str, k: int = 10, *, below: str | Path | None = None, min_match: float = 0.0) -> Results:
+        """The k best images for a text, only those in the folder `below` if one is given, and with a match of at least
+        `min_match` where there is a calibrated scorer.
 
         Raises `CrosslookError` for an empty text and a k below 1."""
-        return self.search_many([text], k, below=below)[0]
+        return self.search_many([text], k, below=below, min_match=min_match)[0]
 
-    def search_many(self, texts: Sequence[str], k: int = 10, *, below: str | Path | None = None) -> list[Results]:
+    def search_many(
+        self, texts: Sequence[str], k: int = 10, *, below: str | Path | None = None, min_match: float = 0.0
+    ) -> list[Results]:
         """The same for several texts, which are encoded together; each is said to have taken its share of that time."""
         if not all(text.strip() for text in texts):
             raise CrosslookError('the query is empty: say what to look for, as in `search "a dog on a beach"`')
@@ -116,10 +130,21 @@ class Engine:
         with clock.time("encode"):
             features = self.encoder.encode_texts(texts)
         share = clock.milliseconds["encode"] / max(len(texts), 1)
-        return [self._rank(features.of(row), k, folders, share) for row in range(len(texts))]
+        found = [self._rank(text, features.of(row), k, folders, share) for row, text in enumerate(texts)]
+        return [_matching(results, min_match) for results in found]
 
-    def _rank(self, features: TextFeatures, k: int, folders: Sequence[bytes], milliseconds: float) -> Results:
-        """The results of one encoded text. milliseconds: what encoding it took."""
+    def explain(self, text: str, image: str | Path) -> Explanation:
+        """Where the words of a text look in an image file, which need not be in the collection.
+
+        Raises `CrosslookError` for an empty text, a model without a scorer, and a file that cannot be read."""
+        if not isinstance(self.scorer, FusionScorer) or not isinstance(self.encoder, LiteEncoder):
+            raise CrosslookError(f"{self.encoder.name} has no scorer whose attention could be shown")
+        return explain(self.encoder, self.scorer, text, Path(image))
+
+    def _rank(
+        self, text: str, features: TextFeatures, k: int, folders: Sequence[bytes], milliseconds: float
+    ) -> Results:
+        """The results of one text, which is encoded already, and took so many milliseconds."""
         clock = _Clock({"encode": milliseconds})
         with clock.time("search"):
             wanted = k if self.scorer is None else max(k, self.candidates)
@@ -129,32 +154,64 @@ class Engine:
             similarities = found[0][: len(positions)]
         scores = similarities
         if self.scorer is not None and len(positions):
-            with clock.time("fetch"):
-                tokens = self.collection.tokens(positions)
-            with clock.time("score"):
-                scores = self.scorer.score(features, tokens, similarities)
+            scores = self._score(text, features, positions, similarities, clock)
+        found_matches: NDArray[np.float64] | None = None
+        if self.scorer is not None and self.scorer.calibrated:
+            found_matches = matches(scores)
         with clock.time("rows"):
             order = np.argsort(-scores, kind="stable")[:k]
             rows = self.collection.rows(positions[order])
             hits = tuple(
-                _hit(rank, row, float(scores[index]), float(similarities[index]))
+                Hit(
+                    rank=rank,
+                    path=os.fsdecode(row.path),
+                    score=float(scores[index]),
+                    similarity=float(similarities[index]),
+                    match=None if found_matches is None else float(found_matches[index]),
+                    width=row.width,
+                    height=row.height,
+                    taken_at=row.taken_at,
+                    id=row.id,
+                )
                 for rank, (index, row) in enumerate(zip(order, rows, strict=True), start=1)
             )
         return Results(hits, bool(features.truncated[0]), clock.milliseconds)
 
+    def _score(
+        self,
+        text: str,
+        features: TextFeatures,
+        positions: NDArray[np.int64],
+        similarities: NDArray[np.float32],
+        clock: _Clock,
+    ) -> NDArray[np.float32]:
+        if isinstance(self.scorer, PhotoScorer):
+            with clock.time("fetch"):
+                photos = [_photo(row, self.scorer.image_size) for row in self.collection.rows(positions)]
+            with clock.time("score"):
+                there = [index for index, photo in enumerate(photos) if photo is not None]
+                scores = np.full(len(photos), GONE, np.float32)
+                scores[there] = self.scorer.score_photos(text, [photo for photo in photos if photo is not None])
+            return scores
+        assert self.scorer is not None
+        with clock.time("fetch"):
+            tokens = self.collection.tokens(positions)
+        with clock.time("score"):
+            return self.scorer.score(features, tokens, similarities)
 
-def _hit(rank: int, row: Row, score: float, similarity: float) -> Hit:
-    return Hit(
-        rank=rank,
-        path=os.fsdecode(row.path),
-        score=score,
-        similarity=similarity,
-        match=None,
-        width=row.width,
-        height=row.height,
-        taken_at=row.taken_at,
-        id=row.id,
-    )
+
+def _matching(results: Results, least: float) -> Results:
+    """Without the hits that match less, and with the match of the best."""
+    kept = tuple(hit for hit in results.hits if hit.match is None or hit.match >= least)
+    return replace(results, hits=kept, best_match=results.hits[0].match if results.hits else None)
+
+
+def _photo(row: Row, side: int) -> Photo | None:
+    """The image of a row, None where its file is gone or cannot be read any more."""
+    try:
+        return decode(Path(os.fsdecode(row.path)).read_bytes(), side)
+    except (OSError, UnreadableImage):
+        return None
 
 
 class _Clock:

@@ -17,7 +17,8 @@ from indexes.exact import nearest
 from indexes.manifest import current_binding
 from retrieval.captions import CaptionedImage, CaptionSet, Skipped, missing_images, read_image_bytes
 from retrieval.encoders.base import Encoder, TextFeatures
-from retrieval.engine import CANDIDATES, Engine, Scorer
+from retrieval.engine import CANDIDATES, Engine
+from retrieval.fusion import PhotoScorer, Scorer
 from retrieval.images import UnreadableImage
 from retrieval.indexing import index_images
 from retrieval.metrics import RelevantRanks, candidate_ranks, caption_relevance, streamed_ranks
@@ -240,7 +241,7 @@ def rerank(
     """The candidates of every text and of every image, scored. Texts come in turn, each with all the images that it is
     paired with in either direction, so that no pair is scored twice and tokens of few texts are held at once."""
     scorer = engine.scorer
-    assert scorer is not None
+    assert scorer is not None and not isinstance(scorer, PhotoScorer)
     images_of_text = nearest(text_embeddings, [image_embeddings], [None], min(engine.candidates, len(positions)))[1]
     texts_of_image = nearest(image_embeddings, [text_embeddings], [None], min(engine.candidates, len(texts)))[1]
     by_text = np.argsort(texts_of_image.ravel(), kind="stable")

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,7 +42,8 @@ class TextFeatures:
 
 class Encoder(Protocol):
     """A dual encoder. `image_size` is the side in pixels that `prepare` needs; `dim` the length of an embedding;
-    `token_shape` and `token_dtype` those of the tokens of one image."""
+    `token_shape` and `token_dtype` those of the tokens of one image; `folder` the model directory that may hold a
+    scorer, None where there is none."""
 
     name: str
     fingerprint: str
@@ -51,6 +53,7 @@ class Encoder(Protocol):
     image_size: int
     max_words: int
     batch_size: int
+    folder: Path | None
 
     def prepare(self, photo: Photo) -> NDArray[Any]:
         """The model's input for one photo; safe to call from several threads."""

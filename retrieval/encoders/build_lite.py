@@ -208,8 +208,8 @@ def store_as_half(model: Any, smallest: int = 1024) -> None:
 def save(model: Any, out: Path) -> None:
     import onnx
 
-    onnx.checker.check_model(model)
     out.write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(out))  # by path, so that weights kept in a file beside it are found
 
 
 def write_class_embeddings(out: Path) -> None:

@@ -24,6 +24,7 @@ from retrieval.images import Photo
 TOWERS = Path(__file__).parents[1] / "weights" / "lite"
 HEADS = Path(__file__).parents[1] / "weights" / "lite-heads"
 MAPS = ("logits", "stride8", "stride16", "stride32")
+REGION_MAP = "stride32"
 
 
 class LiteEncoder:
@@ -38,23 +39,24 @@ class LiteEncoder:
     ) -> None:
         check_device(device)
         self.name = name
+        self.folder = heads
         self._towers = towers
         self._heads = heads
         self._device = device
         config = json.loads((towers / "config.json").read_text())
         self.tower_fingerprint = fingerprint_of(config)
         self.fingerprint = self.tower_fingerprint
+        shape: dict[str, Any] = config
         if heads is not None:
-            head_config = json.loads((heads / "config.json").read_text())
-            if head_config["towers"] != self.tower_fingerprint:
+            shape = json.loads((heads / "config.json").read_text())
+            if shape["towers"] != self.tower_fingerprint:
                 raise CrosslookError(f"{heads} belongs to another version of lite: train it again with `search train`")
-            self.fingerprint = fingerprint_of({"towers": config, "heads": head_config["sha256"]})
-        self.dim: int = config["dim"]
+            self.fingerprint = fingerprint_of({"towers": config, "heads": shape["sha256"]})
+        self.dim: int = shape["dim"]
+        self.token_shape: tuple[int, int] = (shape["regions"]["count"], shape["regions"]["dim"])
+        self.token_dtype: str = shape["regions"]["dtype"]
         self.image_size: int = config["image_size"]
         self.max_words: int = config["max_words"]
-        self.token_shape: tuple[int, int] = (config["regions"]["count"], config["regions"]["dim"])
-        self.token_dtype: str = config["regions"]["dtype"]
-        self._region_map: str = config["regions"]["map"]
         self._text = TextTower(towers / "text.onnx", towers / "tokenizer.json", config["max_words"])
 
     @cached_property
@@ -88,26 +90,29 @@ class LiteEncoder:
 
     def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:
         maps = dict(zip(MAPS, self.maps(prepared, MAPS), strict=True))
-        embeddings = self._conse(maps["logits"]) if self._heads is None else self._headed(prepared, maps)
-        regions, (count, channels) = maps[self._region_map], self.token_shape
+        if self._heads is not None:
+            return self._headed(prepared, maps)
+        regions, (count, channels) = maps[REGION_MAP], self.token_shape
         tokens = regions.reshape(len(regions), channels, count).transpose(0, 2, 1)
-        return ImageFeatures(embeddings, np.ascontiguousarray(tokens, dtype=self.token_dtype))
+        return ImageFeatures(self._conse(maps["logits"]), np.ascontiguousarray(tokens, dtype=self.token_dtype))
 
     def _conse(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         # Not a matrix product, whose rounding may depend on the number of images.
         return unit_norm(np.einsum("nc,cd->nd", weights, self.class_embeddings, optimize=False))
 
-    def _headed(self, prepared: Sequence[NDArray[Any]], maps: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    def _headed(self, prepared: Sequence[NDArray[Any]], maps: dict[str, NDArray[np.float32]]) -> ImageFeatures:
         """Always `batch_size` images at once, so that an embedding does not depend on how many others there are."""
         inputs = {"pixels": np.stack(prepared), **maps}
         found = []
         for low in range(0, len(prepared), self.batch_size):
             some = {name: values[low : low + self.batch_size] for name, values in inputs.items()}
-            missing = self.batch_size - len(some["pixels"])
+            there = len(some["pixels"])
+            missing = self.batch_size - there
             full = {name: np.pad(each, [(0, missing)] + [(0, 0)] * (each.ndim - 1)) for name, each in some.items()}
-            found.append(self._image_head.run(["embedding"], full)[0][: len(some["pixels"])])
-        return np.concatenate(found)
+            found.append([each[:there] for each in self._image_head.run(["embedding", "tokens"], full)])
+        embeddings, tokens = (np.concatenate(each) for each in zip(*found, strict=True))
+        return ImageFeatures(embeddings, tokens)
 
     def maps(self, prepared: Sequence[NDArray[Any]], names: Sequence[str]) -> list[NDArray[np.float32]]:
         """Outputs of the image tower by name: `logits` [n, 1000], `stride8` [n, 40, 28, 28], `stride16`
@@ -121,6 +126,19 @@ class LiteEncoder:
         inputs = {"tower": found.embeddings, "words": found.tokens, "mask": found.mask}
         return TextFeatures(self._text_head.run(["embedding"], inputs)[0], found.tokens, found.mask, found.truncated)
 
-    def tower_texts(self, texts: Sequence[str]) -> TextFeatures:
-        """Texts as the tower alone encodes them."""
-        return self._text.encode(texts)
+    def tower_texts(self, texts: Sequence[str], hidden: NDArray[np.int64] | None = None) -> TextFeatures:
+        """Texts as the tower alone encodes them; hidden: see `TextTower.encode`."""
+        return self._text.encode(texts, hidden)
+
+    def pieces(self, text: str) -> list[int]:
+        """The ids of a text's word pieces."""
+        return self._text.pieces(text)
+
+    @property
+    def markers(self) -> list[int]:
+        """The ids of word pieces that are no words."""
+        return self._text.markers
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where the word piece behind each token of a text begins and ends in it; of [CLS] and [SEP] both are 0."""
+        return self._text.spans(text)

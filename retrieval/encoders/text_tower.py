@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrieval.encoders.base import TextFeatures
 from retrieval.encoders.runtime import open_session
@@ -35,10 +36,10 @@ class TextTower:
         tokenizer.no_padding()
         return tokenizer
 
-    def encode(self, texts: Sequence[str]) -> TextFeatures:
-        """Embeddings and the last hidden state of every word piece, [CLS] and [SEP] included."""
-        # A lone surrogate (a byte of the command line that is not UTF-8) is no text: it becomes a question mark.
-        encoded = self._tokenizer.encode_batch([text.encode("utf-8", "replace").decode() for text in texts])
+    def encode(self, texts: Sequence[str], hidden: Sequence[int] | NDArray[np.int64] | None = None) -> TextFeatures:
+        """Embeddings and the last hidden state of every word piece, [CLS] and [SEP] included. hidden: which word piece
+        of each text to put [MASK] in the place of, for training; place 0, that of [CLS], for none."""
+        encoded = self._tokenizer.encode_batch([_as_unicode(text) for text in texts])
         lengths = np.array([len(text.ids) for text in encoded], dtype=np.int64)
         longest = int(lengths.max(initial=1))
         embeddings = np.zeros((len(texts), self.dim), dtype=np.float32)
@@ -50,6 +51,8 @@ class TextTower:
             ids = np.zeros((len(batch), width), dtype=np.int64)
             for row, index in enumerate(batch):
                 ids[row, : lengths[index]] = encoded[index].ids
+                if hidden is not None and hidden[index]:
+                    ids[row, hidden[index]] = self._tokenizer.token_to_id("[MASK]")
             mask = np.arange(width) < lengths[batch, None]
             found = self._session.run(["embedding", "words"], {"ids": ids, "mask": mask.astype(np.int64)})
             embeddings[batch] = found[0]
@@ -61,6 +64,24 @@ class TextTower:
             truncated=np.array([bool(text.overflowing) for text in encoded], dtype=np.bool_),
         )
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each of the word pieces that `encode` gives begins and ends in the text; [CLS] and [SEP] are empty."""
+        return list(self._tokenizer.encode(_as_unicode(text)).offsets)
+
+    def pieces(self, text: str) -> list[int]:
+        """The ids of the word pieces that `encode` reads."""
+        return list(self._tokenizer.encode(_as_unicode(text)).ids)
+
+    @property
+    def markers(self) -> list[int]:
+        """The ids that are no words."""
+        return [self._tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "[UNK]", "[MASK]", "[PAD]")]
+
     @property
     def dim(self) -> int:
         return int(self._session.get_outputs()[0].shape[1])
+
+
+def _as_unicode(text: str) -> str:
+    """A lone surrogate (a byte of the command line that is not UTF-8) is no text: it becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,84 +1,168 @@
-"""Write trained heads as a model directory that runs without torch."""
+"""Write a trained model as a directory that runs without torch, and read it again to train on or to check."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
+from retrieval.calibration import Calibration
 from retrieval.encoders.build_lite import export, save, sha256, store_as_half
-from retrieval.training.cells import Cells
-from retrieval.training.heads import STATISTICS, Heads, HeadSettings
+from retrieval.fusion.attention import attention
+from retrieval.fusion.scorer import EXPLAINER, SCORER
+from retrieval.training.cells import CELLS, Cells
+from retrieval.training.embedder import Embedder
+from retrieval.training.external import share_weights
+from retrieval.training.heads import STATISTICS, HeadSettings
+from retrieval.training.model import Model, ModelSettings
+from retrieval.training.scorer import SMALLEST, ReadOut, ScorerSettings, quantize
 
-RUNNING = ("image_head.onnx", "text_head.onnx")
+IMAGE_HEAD, TEXT_HEAD = "image_head.onnx", "text_head.onnx"
+RUNNING = (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER)
 WEIGHTS = "model.safetensors"
 
 
 class _ImageHead(nn.Module):
-    """From the tower's outputs to the embedding."""
+    """From the tower's outputs to embedding and tokens."""
 
-    def __init__(self, heads: Heads) -> None:
+    def __init__(self, model: Model, embedder: Embedder) -> None:
         super().__init__()
         self.cells = Cells()
-        self.head = heads.image
+        self.model = model
+        self.embedder = embedder
 
-    def forward(self, pixels: Tensor, logits: Tensor, stride8: Tensor, stride16: Tensor, stride32: Tensor) -> Tensor:
-        return self.head(self.cells(pixels, stride8, stride16, stride32), logits)
+    def forward(
+        self, pixels: Tensor, logits: Tensor, stride8: Tensor, stride16: Tensor, stride32: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        cells, classes = self.model.inputs(self.cells(pixels, stride8, stride16, stride32), logits)
+        embedding = self.embedder.images(self.model.heads.images(cells, classes, logits))
+        return embedding, quantize(self.model.regions(cells, classes))
 
 
-def write_model(heads: Heads, folder: Path, towers: str, card: str) -> None:
-    """Write `config.json`, the heads as ONNX (weights as float16) and as safetensors (float16, to train on), and
-    `README.md`. towers: fingerprint of the towers that the heads belong to. card: the model card's text."""
+class _TextHead(nn.Module):
+    def __init__(self, model: Model, embedder: Embedder) -> None:
+        super().__init__()
+        self.heads = model.heads
+        self.embedder = embedder
+
+    def forward(self, tower: Tensor, words: Tensor, mask: Tensor) -> Tensor:
+        return self.embedder.texts(self.heads.texts(tower, words, mask))
+
+
+class _Scorer(nn.Module):
+    """One text, words [m, 384], with images, regions int8 [n, 49, dim]: logits [n]."""
+
+    def __init__(self, read_out: ReadOut) -> None:
+        super().__init__()
+        self.read_out = read_out
+
+    def forward(self, words: Tensor, regions: Tensor) -> Tensor:
+        words = words.unsqueeze(0)
+        mask = torch.ones_like(words[..., 0], dtype=torch.bool)
+        return self.read_out(words, mask, normalize(regions.float(), dim=-1))[0]
+
+
+class Explainer(nn.Module):
+    """The same with where the words look, [n, m, 49], and the gradient of the logit by that, [n, m, 49]; written out,
+    since nothing differentiates at run time."""
+
+    def __init__(self, read_out: ReadOut) -> None:
+        super().__init__()
+        self.read_out = read_out
+
+    def forward(self, words: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        words, regions = words.unsqueeze(0), normalize(regions.float(), dim=-1)
+        mask = torch.ones_like(words[..., 0], dtype=torch.bool)
+        asked, weights, _ = self.read_out.words(words, mask)
+        attended, looks = attention(asked, regions, regions, scale=self.read_out.log_word_scale.exp())
+        fusion = self.read_out.compare(asked, weights, mask, regions, attended)
+        # Of cos = asked . attended / |attended|, where attended is the sum of looks * region.
+        length = (attended.square().sum(-1, keepdim=True) + SMALLEST).sqrt()
+        along = (asked * attended).sum(-1, keepdim=True) / length.square()
+        slope = (asked - along * attended) / length @ regions.transpose(1, 2)
+        gradient = self.read_out.log_scale.exp() * self.read_out.share * weights.unsqueeze(-1) * slope
+        return fusion, looks, gradient
+
+
+def write_model(
+    model: Model, embedder: Embedder, calibration: Calibration, folder: Path, towers: str, card: str
+) -> None:
+    """Write `config.json`, the weights (float16 safetensors), the ONNX graphs that share them, and `README.md`. towers:
+    fingerprint of the towers that the heads belong to. card: the model card's text."""
     folder.mkdir(parents=True, exist_ok=True)
-    heads = heads.eval()
-    torch.backends.mha.set_fastpath_enabled(False)
-    image_inputs = {
+    model, embedder = model.eval(), embedder.eval()
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    state |= {f"embedder.{name}": value for name, value in embedder.state_dict().items()}
+    save_file({name: value.half().contiguous() for name, value in state.items()}, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors keeps it to its writer
+    rounded, rounded_embedder = _modules(folder, asdict(model.settings))
+    images = {
         "pixels": torch.zeros(2, 224, 224, 3, dtype=torch.uint8),
         "logits": torch.zeros(2, 1000),
         "stride8": torch.zeros(2, 40, 28, 28),
         "stride16": torch.zeros(2, 112, 14, 14),
         "stride32": torch.zeros(2, 320, 7, 7),
     }
-    _export(_ImageHead(heads).eval(), image_inputs, {name: {0: "n"} for name in image_inputs}, folder / RUNNING[0])
-    text_inputs = {
+    by_image: dict[str, dict[int, str]] = {name: {0: "n"} for name in (*images, "embedding", "tokens")}
+    _export(_ImageHead(rounded, rounded_embedder), images, ["embedding", "tokens"], by_image, folder / IMAGE_HEAD)
+    texts = {
         "tower": torch.zeros(2, 384),
         "words": torch.zeros(2, 5, 384),
         "mask": torch.ones(2, 5, dtype=torch.bool),
     }
-    axes = {"tower": {0: "n"}, "words": {0: "n", 1: "words"}, "mask": {0: "n", 1: "words"}}
-    _export(heads.text, text_inputs, axes, folder / RUNNING[1])
-    save_file({name: value.half().contiguous() for name, value in heads.state_dict().items()}, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)  # safetensors keeps it to its writer
+    by_text = {"tower": {0: "n"}, "words": {0: "n", 1: "words"}, "mask": {0: "n", 1: "words"}, "embedding": {0: "n"}}
+    _export(_TextHead(rounded, rounded_embedder), texts, ["embedding"], by_text, folder / TEXT_HEAD)
+    dim = model.settings.scorer.dim
+    pairs = {"words": torch.randn(5, 384), "regions": torch.ones(2, CELLS, dim, dtype=torch.int8)}
+    by_pair: dict[str, dict[int, str]] = {"words": {0: "words"}, "regions": {0: "n"}, "fusion": {0: "n"}}
+    _export(_Scorer(rounded.read_out), pairs, ["fusion"], by_pair, folder / SCORER)
+    by_pair |= {name: {0: "n", 1: "words"} for name in ("attention", "gradient")}
+    _export(Explainer(rounded.read_out), pairs, ["fusion", "attention", "gradient"], by_pair, folder / EXPLAINER)
     config = {
-        "kind": "heads of lite",
+        "kind": "heads and scorer of lite",
         "towers": towers,
-        "heads": heads.config(),
-        "sha256": {name: sha256(folder / name) for name in RUNNING},
+        "dim": embedder.dim,
+        "regions": {"count": CELLS, "dim": dim, "dtype": "int8"},
+        "model": asdict(model.settings),
+        "calibration": asdict(calibration),
+        "sha256": {name: sha256(folder / name) for name in (*RUNNING, WEIGHTS)},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(card)
 
 
-def read_heads(folder: Path) -> Heads:
-    """The heads of a model directory as torch modules, to train on or to check the exported ones against."""
-    config = json.loads((folder / "config.json").read_text())
+def read_model(folder: Path) -> tuple[Model, Embedder]:
+    """A model directory as torch modules, to train on or to check the exported graphs against."""
+    return _modules(folder, json.loads((folder / "config.json").read_text())["model"])
+
+
+def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder]:
     state = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
-    heads = Heads(
-        state["image.class_embeddings"],
-        {name: state[f"image.{name}"] for name in STATISTICS},
-        HeadSettings(**config["heads"]),
-    )
-    heads.load_state_dict(state)
-    return heads.eval()
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+    of_model, of_embedder = under("model."), under("embedder.")
+    chosen = ModelSettings(HeadSettings(**settings["heads"]), ScorerSettings(**settings["scorer"]))
+    statistics = {name: of_model[f"inputs.{name}"] for name in STATISTICS}
+    model = Model(of_model["heads.class_embeddings"], statistics, len(of_model["guess.words.weight"]), chosen)
+    model.load_state_dict(of_model)
+    embedder = Embedder(chosen.heads.members, len(of_embedder["image_bank"]))
+    embedder.load_state_dict(of_embedder)
+    return model.eval(), embedder.eval()
 
 
-def _export(module: nn.Module, inputs: dict[str, Tensor], axes: dict[str, dict[int, str]], path: Path) -> None:
-    names: list[str] = list(inputs)
-    outputs: dict[str, Any] = {"embedding": {0: "n"}}
-    model = export(module, tuple(inputs.values()), names, ["embedding"], axes | outputs)
+def _export(
+    module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], axes: dict[str, dict[int, str]], path: Path
+) -> None:
+    torch.backends.mha.set_fastpath_enabled(False)
+    model = export(module.eval(), tuple(inputs.values()), list(inputs), outputs, axes)
     store_as_half(model)
+    share_weights(model, path.parent / WEIGHTS)
     save(model, path)

@@ -6,7 +6,7 @@ by heart."""
 from __future__ import annotations
 
 import hashlib
-import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +26,10 @@ from retrieval.encoders.runtime import usable_cores
 from retrieval.images import Photo, UnreadableImage, decode
 from retrieval.training.cells import CELLS, CHANNELS, Cells
 
-VERSION = 1
+VERSION = 2
+TEXT_ARRAYS = ("texts", "words", "starts", "hidden_words", "hidden_at", "hidden_word")
+COMMONEST = 20
+FEWEST_TEXTS = 10
 IMAGES_AT_ONCE = 32
 TEXTS_AT_ONCE = 512
 WHOLE, MIRRORED = 0, 1
@@ -38,7 +41,11 @@ JITTER = 0.2
 class Features:
     """cells: float16 [views, images, 49, 934]. logits: float16 [views, images, 1000]. texts: float16 [captions, 384].
     words: float16 [all words, 384], those of caption i at starts[i]:starts[i + 1]. image_of_text: int64 [captions],
-    ascending."""
+    ascending.
+
+    Of each caption there is a second version in which one word is hidden: hidden_words has the shape of `words`;
+    hidden_at: int64 [captions], which word of the caption it is; hidden_word: int64 [captions], its number in the
+    vocabulary of the set, from 0, or -1 where a caption has no word to hide."""
 
     cells: NDArray[np.float16]
     logits: NDArray[np.float16]
@@ -46,17 +53,28 @@ class Features:
     words: NDArray[np.float16]
     starts: NDArray[np.int64]
     image_of_text: NDArray[np.int64]
+    hidden_words: NDArray[np.float16]
+    hidden_at: NDArray[np.int64]
+    hidden_word: NDArray[np.int64]
+
+    @property
+    def vocabulary(self) -> int:
+        """How many different words are hidden."""
+        return int(self.hidden_word.max(initial=-1)) + 1
 
     @property
     def images(self) -> int:
         return int(self.cells.shape[1])
 
-    def words_of(self, texts: Sequence[int] | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """float32 [n, longest, 384] and bool mask [n, longest]."""
+    def words_of(
+        self, texts: Sequence[int] | NDArray[np.int64], hidden: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """float32 [n, longest, 384] and bool mask [n, longest]. hidden: of the versions with a hidden word."""
+        words = self.hidden_words if hidden else self.words
         lengths = self.starts[np.asarray(texts) + 1] - self.starts[np.asarray(texts)]
-        padded = np.zeros((len(lengths), int(lengths.max()), self.words.shape[1]), np.float32)
+        padded = np.zeros((len(lengths), int(lengths.max()), words.shape[1]), np.float32)
         for row, text in enumerate(texts):
-            padded[row, : lengths[row]] = self.words[self.starts[text] : self.starts[text + 1]]
+            padded[row, : lengths[row]] = words[self.starts[text] : self.starts[text + 1]]
         mask = np.arange(padded.shape[1]) < lengths[:, None]
         return torch.from_numpy(padded), torch.from_numpy(mask)
 
@@ -71,29 +89,39 @@ def cached_features(
     """The features of the images and captions of some sets, from the folder `cache` if they are there, whole.
 
     views: how many of each image: as it is, mirrored, then random crops with their colours shifted a little, the same
-    ones every time. progress: told views of images done, and how many there are. Raises `CrosslookError` when an image
+    ones every time. progress: told how many views
+    of images or captions are done, and how many there are. Raises `CrosslookError` when an image
     cannot be read: leave it out of the set."""
     images = [(each, image) for each in sets for image in each.images]
-    folder = cache / _key(images, encoder, views)
+    texts = [caption for _, image in images for caption in image.captions]
+    folder = cache / _key([str(views), encoder.tower_fingerprint, *(_where(*image) for image in images)])
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
         _compute_images(images, encoder, folder, views, progress)
-        _compute_texts([image for _, image in images], encoder, folder)
         replace_durably(folder / "complete", b"")
+    text_folder = cache / _key([encoder.tower_fingerprint, *texts])
+    if not (text_folder / "complete").exists():
+        text_folder.mkdir(parents=True, exist_ok=True)
+        _compute_texts(texts, encoder, text_folder, progress)
+        replace_durably(text_folder / "complete", b"")
+
+    def load(folder: Path, name: str) -> NDArray[Any]:
+        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
     return Features(
-        *(
-            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ("cells", "logits", "texts", "words", "starts", "image_of_text")
-        )
+        **{name: load(folder, name) for name in ("cells", "logits")},
+        **{name: load(text_folder, name) for name in TEXT_ARRAYS},
+        image_of_text=np.repeat(np.arange(len(images)), [len(image.captions) for _, image in images]),
     )
 
 
-def _key(images: Sequence[tuple[CaptionSet, CaptionedImage]], encoder: LiteEncoder, views: int) -> str:
-    digest = hashlib.sha256(json.dumps([VERSION, encoder.tower_fingerprint, views]).encode())
-    for captions, image in images:
-        parts = [str(captions.source.absolute()), image.image, *image.captions, ""]
-        digest.update("\0".join(parts).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:16]
+def _key(parts: Sequence[str]) -> str:
+    text = "\0".join([str(VERSION), *parts])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _where(captions: CaptionSet, image: CaptionedImage) -> str:
+    return f"{captions.source.absolute()}\0{image.image}"
 
 
 def _compute_images(
@@ -168,19 +196,50 @@ def view(photo: Photo, number: int, side: int, rng: np.random.Generator) -> NDAr
     return np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
 
 
-def _compute_texts(images: Sequence[CaptionedImage], encoder: LiteEncoder, folder: Path) -> None:
-    texts = [caption for image in images for caption in image.captions]
-    embeddings, words, lengths = [], [], []
+def _compute_texts(
+    texts: Sequence[str], encoder: LiteEncoder, folder: Path, progress: Callable[[int, int], None]
+) -> None:
+    pieces = [encoder.pieces(text) for text in texts]
+    lengths = [len(each) for each in pieces]
+    hidden_at, hidden_word = choose_hidden(pieces, encoder.markers)
+    embeddings, words, hidden_words = [], [], []
     for low in range(0, len(texts), TEXTS_AT_ONCE):
-        found = encoder.tower_texts(texts[low : low + TEXTS_AT_ONCE])
+        some = slice(low, low + TEXTS_AT_ONCE)
+        found = encoder.tower_texts(texts[some])
         embeddings.append(found.embeddings.astype(np.float16))
         words.append(found.tokens[found.mask].astype(np.float16))
-        lengths.append(found.mask.sum(axis=1))
+        found = encoder.tower_texts(texts[some], hidden_at[some])
+        hidden_words.append(found.tokens[found.mask].astype(np.float16))
+        progress(min(low + TEXTS_AT_ONCE, len(texts)), len(texts))
     save: dict[str, NDArray[Any]] = {
         "texts": np.concatenate(embeddings),
         "words": np.concatenate(words),
-        "starts": np.cumsum([0, *np.concatenate(lengths)], dtype=np.int64),
-        "image_of_text": np.repeat(np.arange(len(images)), [len(image.captions) for image in images]),
+        "starts": np.cumsum([0, *lengths], dtype=np.int64),
+        "hidden_words": np.concatenate(hidden_words),
+        "hidden_at": hidden_at,
+        "hidden_word": hidden_word,
     }
     for name, array in save.items():
         np.save(folder / f"{name}.npy", array)
+
+
+def choose_hidden(
+    pieces: Sequence[Sequence[int]], markers: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which word piece of each text to hide, int64 [texts], and its number in the vocabulary, int64 [texts], or -1
+    where there is none to hide; then the place is 0, that of a marker.
+
+    The vocabulary is all pieces that enough texts have, but for the commonest few, articles and the like, which say
+    nothing of a picture. pieces: ids of each text's pieces. markers: ids that are no words."""
+    count = Counter(piece for text in pieces for piece in set(text) if piece not in markers)
+    common = [piece for piece, _ in count.most_common(COMMONEST)]
+    known = sorted(piece for piece, texts in count.items() if texts >= FEWEST_TEXTS and piece not in common)
+    number = {piece: index for index, piece in enumerate(known)}
+    rng = np.random.default_rng(0)
+    places, words = np.zeros(len(pieces), np.int64), np.full(len(pieces), -1, np.int64)
+    for index, text in enumerate(pieces):
+        hideable = [place for place, piece in enumerate(text) if piece in number]
+        if hideable:
+            places[index] = rng.choice(hideable)
+            words[index] = number[text[places[index]]]
+    return places, words

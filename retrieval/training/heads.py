@@ -1,9 +1,13 @@
-"""The learned heads of `lite`: residuals on the image and the text embedding."""
+"""The learned heads of `lite`: residuals on the image and the text embedding.
+
+Several pairs of heads, which begin from different weights and learn side by side, err in different places: their
+embeddings are set beside one another and reduced to one of the old length, which keeps nearly all of what an ensemble
+gains."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -22,11 +26,12 @@ STATISTICS = ("cell_mean", "cell_deviation", "logit_mean", "logit_deviation")
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """hidden: width of the perceptrons. regions, words: width of the attention-pooled branches. dropout: before every
-    linear layer of a perceptron. cell_dropout: of whole channels of the cells, over all cells of an image at once.
-    word_dropout: of words."""
+    """members: pairs of heads. hidden: width of the perceptrons. regions, words: of the attention-pooled branches.
+    dropout: before every linear layer of a perceptron. cell_dropout: of whole channels of the cells, over all cells of
+    an image at once. word_dropout: of words."""
 
-    hidden: int = 640
+    members: int = 3
+    hidden: int = 416
     regions: int = 256
     words: int = 256
     pools: int = 8
@@ -66,16 +71,26 @@ def perceptron(inputs: int, hidden: int, dropout: float) -> nn.Sequential:
     )
 
 
+class Inputs(nn.Module):
+    """Every input of the image side with mean 0 and deviation 1, as over the training images."""
+
+    def __init__(self, statistics: dict[str, Tensor]) -> None:
+        """statistics: see `input_statistics`."""
+        super().__init__()
+        for name in STATISTICS:
+            self.register_buffer(name, statistics[name])
+
+    def forward(self, cells: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """cells: float [n, 49, 934]. logits: float [n, 1000]. Returns both, of the same shapes."""
+        return (cells - self.cell_mean) / self.cell_deviation, (logits - self.logit_mean) / self.logit_deviation
+
+
 class ImageHead(nn.Module):
     """Embedding = unit(scale * ConSE + residual): what the classifier knows by name stays, whatever the training
     captions spoke of. The residual reads the class logits, the cells' mean and maximum, and the cells by attention."""
 
-    def __init__(self, class_embeddings: Tensor, statistics: dict[str, Tensor], settings: HeadSettings) -> None:
-        """class_embeddings: float [1000, 384]. statistics: see `input_statistics`."""
+    def __init__(self, settings: HeadSettings) -> None:
         super().__init__()
-        self.register_buffer("class_embeddings", class_embeddings)
-        for name, values in statistics.items():
-            self.register_buffer(name, values)
         self.scale = nn.Parameter(torch.tensor(0.5))
         self.pooled = perceptron(CLASSES + 2 * CHANNELS, settings.hidden, settings.dropout)
         self.cell_dropout = nn.Dropout1d(settings.cell_dropout)
@@ -85,11 +100,9 @@ class ImageHead(nn.Module):
         self.pool = AttentionPool(settings.regions, settings.pools)
         self.attended = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.regions, DIM))
 
-    def forward(self, cells: Tensor, logits: Tensor) -> Tensor:
-        """cells: float [n, 49, 934]. logits: float [n, 1000]. Returns float [n, 384], unit norm."""
-        conse = normalize(logits.softmax(-1) @ self.class_embeddings, dim=-1)
-        cells = (cells - self.cell_mean) / self.cell_deviation
-        classes = (logits - self.logit_mean) / self.logit_deviation
+    def forward(self, cells: Tensor, classes: Tensor, conse: Tensor) -> Tensor:
+        """cells: float [n, 49, 934], classes: float [n, 1000], both as `Inputs` gives them. conse: float [n, 384], unit
+        norm. Returns float [n, 384], unit norm."""
         residual = self.pooled(torch.cat([classes, 2 * cells.mean(1), 0.5 * cells.amax(1)], dim=-1))
         channels = self.cell_dropout(cells.transpose(1, 2)).transpose(1, 2)
         regions = gelu(self.cell(channels) + self.place + self.context(classes).unsqueeze(1))
@@ -120,17 +133,24 @@ class TextHead(nn.Module):
 
 
 class Heads(nn.Module):
-    """Both heads and the temperature of their contrast."""
+    """All pairs of heads, and the temperature of each one's contrast."""
 
-    def __init__(self, class_embeddings: Tensor, statistics: dict[str, Tensor], settings: HeadSettings) -> None:
+    def __init__(self, class_embeddings: Tensor, settings: HeadSettings) -> None:
+        """class_embeddings: float [1000, 384]."""
         super().__init__()
-        self.settings = settings
-        self.image = ImageHead(class_embeddings, statistics, settings)
-        self.text = TextHead(settings)
-        self.log_scale = nn.Parameter(torch.tensor(15.0).log())
+        self.register_buffer("class_embeddings", class_embeddings)
+        self.image = nn.ModuleList(ImageHead(settings) for _ in range(settings.members))
+        self.text = nn.ModuleList(TextHead(settings) for _ in range(settings.members))
+        self.log_scale = nn.Parameter(torch.full((settings.members,), 15.0).log())
 
-    def config(self) -> dict[str, Any]:
-        return asdict(self.settings)
+    def images(self, cells: Tensor, classes: Tensor, logits: Tensor) -> list[Tensor]:
+        """The embedding by each member, float [n, 384]. logits: float [n, 1000], of the classifier."""
+        conse = normalize(logits.softmax(-1) @ self.class_embeddings, dim=-1)
+        return [head(cells, classes, conse) for head in self.image]
+
+    def texts(self, embeddings: Tensor, words: Tensor, mask: Tensor) -> list[Tensor]:
+        """The embedding by each member, float [n, 384]. The rest as in `TextHead.forward`."""
+        return [head(embeddings, words, mask) for head in self.text]
 
 
 def input_statistics(cells: Tensor, logits: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The training loop of the heads."""
+"""The training loop: heads, scorer and guesser of hidden words on frozen towers' features."""
 
 from __future__ import annotations
 
@@ -14,26 +14,42 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from indexes.errors import CrosslookError
+from indexes.exact import nearest
+from retrieval.fusion.attention import attention
 from retrieval.metrics import caption_relevance, streamed_ranks, success_at
 from retrieval.training.features import WHOLE, Features
-from retrieval.training.heads import STATISTICS, Heads, HeadSettings, input_statistics
-from retrieval.training.losses import contrastive, softness_of
+from retrieval.training.heads import input_statistics
+from retrieval.training.losses import contrast, softness_of
+from retrieval.training.mining import confusable, grouped_order
+from retrieval.training.model import Model, ModelSettings
+from retrieval.training.scorer import SHARPEST
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
-LONGEST_SCALE = 60.0
-EMBEDDED_AT_ONCE = 500
+LARGEST_SCALE = 60.0
+AT_ONCE = 500
+DEV_CANDIDATES = 20
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """batch: images a step, each with `captions` of its captions. decay: of the weights (AdamW). average: of the
-    exponential moving average that is evaluated and kept. softness: share of the target given to what frozen captions
-    find alike, at `softness_temperature`. patience: epochs without a better dev recall before stopping."""
+    """itc, itm, mlm: weights of the losses; a loss of weight 0 is not computed. batch: images a step that the heads
+    see, each with `captions` of its captions. scorer_batch: images a step that the scorer sees, each with one caption.
+    group: of these so many come together that are easily confused, so that the scorer learns from hard negatives; 1
+    for none. mine_every: epochs after which they are found anew, by the moving average. decay: of the weights (AdamW).
+    average: of the exponential moving average that is evaluated and kept. softness: share of the target given to what
+    frozen captions find alike, at `softness_temperature`. patience: epochs without a better dev recall before
+    stopping."""
 
     epochs: int = 24
-    batch: int = 512
+    itc: float = 1.0
+    itm: float = 1.0
+    mlm: float = 0.2
+    batch: int = 384
     captions: int = 2
+    scorer_batch: int = 128
+    group: int = 3
+    mine_every: int = 2
     learning_rate: float = 1e-3
     decay: float = 0.05
     warm_up: float = 0.05
@@ -42,21 +58,24 @@ class TrainSettings:
     softness_temperature: float = 0.05
     patience: int = 8
     seed: int = 0
-    heads: HeadSettings = field(default_factory=HeadSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """loss: mean over its steps. recalls: R@1 of dev, text->image and image->text, 0 to 1, of the moving average."""
+    """losses: by name, each the mean over the steps, before weighting. text_to_image, image_to_text: R@1 of dev by
+    similarity, 0 to 1; reranked: of one caption an image, after the scorer saw its 20 nearest images and was added to
+    the similarity at equal spread. All of the moving average."""
 
     number: int
-    loss: float
+    losses: dict[str, float]
     text_to_image: float
     image_to_text: float
+    reranked: float
 
     @property
     def quality(self) -> float:
-        return (self.text_to_image + self.image_to_text) / 2
+        return (self.text_to_image + self.image_to_text + self.reranked) / 3
 
 
 def train(
@@ -66,118 +85,212 @@ def train(
     out: Path,
     settings: TrainSettings,
     observe: Callable[[Epoch], None] = lambda epoch: None,
-) -> tuple[Heads, list[Epoch]]:
-    """Train heads on `features`, keep those best on `dev`, and return them with the history.
+) -> tuple[Model, list[Epoch]]:
+    """Train on `features`, keep what is best on `dev`, and return it with the history.
 
     The state after every epoch is kept in the folder `out`: run again after a kill, it goes on from there and ends in
     the same weights. Raises `CrosslookError` when `out` holds a run of other settings or data."""
     torch.manual_seed(settings.seed)
     statistics = input_statistics(_float(features.cells[WHOLE, ::4]), _float(features.logits[WHOLE]))
-    heads = Heads(torch.from_numpy(class_embeddings), statistics, settings.heads)
-    run = _Run(heads, features, settings, out)
+
+    def fresh() -> Model:
+        return Model(torch.from_numpy(class_embeddings), statistics, features.vocabulary, settings.model)
+
+    run = _Run(fresh(), features, settings, out)
+    averaged = fresh()
     history = run.resume()
     for number in range(len(history), settings.epochs):
         if number - _best(history) > settings.patience:
             break
-        loss = run.epoch(number)
-        averaged = run.averaged()
-        epoch = Epoch(number, loss, *recalls(averaged, dev))
+        losses = run.epoch(number, averaged)
+        averaged.load_state_dict(run.average)
+        epoch = Epoch(number, losses, *judge(averaged, dev))
         history.append(epoch)
         if _best(history) == number:
-            run.best = {name: value.clone() for name, value in averaged.state_dict().items()}
+            run.best = {name: value.clone() for name, value in run.average.items()}
         run.save(history)
         observe(epoch)
-    heads.load_state_dict(run.best)
-    return heads.eval(), history
+    averaged.load_state_dict(run.best)
+    return averaged.eval(), history
 
 
-def recalls(heads: Heads, features: Features) -> tuple[float, float]:
-    """R@1 text->image and image->text, 0 to 1."""
-    images, texts = embed(heads, features)
+def judge(model: Model, features: Features) -> tuple[float, float, float]:
+    """R@1 text->image, image->text, and text->image re-ranked, 0 to 1; see `Epoch`."""
+    images, texts = (_side_by_side(each) for each in embed(model, features))
     to_image, to_text = caption_relevance(features.image_of_text)
     found = streamed_ranks(texts, images, to_image), streamed_ranks(images, texts, to_text)
-    return float(success_at(found[0], 1).mean()), float(success_at(found[1], 1).mean())
+    asked = np.unique(features.image_of_text, return_index=True)[1]
+    similarities, candidates = nearest(texts[asked], [images], [None], min(DEV_CANDIDATES, len(images)))
+    fusion = fusion_of(model, features, asked, candidates)
+    scores = similarities / max(similarities.std(), 1e-9) + fusion / max(fusion.std(), 1e-9)
+    first = np.take_along_axis(candidates, scores.argmax(axis=1)[:, None], axis=1)[:, 0]
+    reranked = float((first == features.image_of_text[asked]).mean())
+    return float(success_at(found[0], 1).mean()), float(success_at(found[1], 1).mean()), reranked
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
-def embed(heads: Heads, features: Features) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embeddings of all images as they are, and of all texts, float32 [n, 384]."""
-    heads.eval()
+def embed(model: Model, features: Features) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """By each member of the heads, the embeddings of all images as they are, and of all texts, float32 [n, 384]."""
+    model.eval()
     images, texts = [], []
-    for low in range(0, features.images, EMBEDDED_AT_ONCE):
-        rows = slice(low, low + EMBEDDED_AT_ONCE)
-        images.append(heads.image(*_image_inputs(features.cells[WHOLE, rows], features.logits[WHOLE, rows])))
-    for low in range(0, len(features.texts), EMBEDDED_AT_ONCE):
-        some = np.arange(low, min(low + EMBEDDED_AT_ONCE, len(features.texts)))
-        texts.append(heads.text(_float(features.texts[some]), *features.words_of(some)))
-    return torch.cat(images).numpy(), torch.cat(texts).numpy()
+    for low in range(0, features.images, AT_ONCE):
+        rows = slice(low, low + AT_ONCE)
+        logits = _float(features.logits[WHOLE, rows])
+        cells, classes = model.inputs(_float(features.cells[WHOLE, rows]), logits)
+        images.append(torch.stack(model.heads.images(cells, classes, logits)))
+    for low in range(0, len(features.texts), AT_ONCE):
+        some = np.arange(low, min(low + AT_ONCE, len(features.texts)))
+        texts.append(torch.stack(model.heads.texts(_float(features.texts[some]), *features.words_of(some))))
+    return list(torch.cat(images, dim=1).numpy()), list(torch.cat(texts, dim=1).numpy())
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def regions_of(model: Model, features: Features) -> torch.Tensor:
+    """The region tokens of all images as they are, float32 [n, 49, dim], unit norm."""
+    model.eval()
+    found = []
+    for low in range(0, features.images, AT_ONCE):
+        rows = slice(low, low + AT_ONCE)
+        inputs = model.inputs(_float(features.cells[WHOLE, rows]), _float(features.logits[WHOLE, rows]))
+        found.append(model.regions(*inputs))
+    return torch.cat(found)
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def fusion_of(
+    model: Model,
+    features: Features,
+    texts: NDArray[np.int64],
+    candidates: NDArray[np.int64],
+    regions: torch.Tensor | None = None,
+) -> NDArray[np.float32]:
+    """The scorer's logits of some texts with their candidates, float32 [texts, n]. candidates: int64 [texts, n], rows
+    of images. regions: of all images, where they are known."""
+    model.eval()
+    if regions is None:
+        regions = regions_of(model, features)
+    found = []
+    for low in range(0, len(texts), 16):
+        some = slice(low, low + 16)
+        words, mask = features.words_of(texts[some])
+        each = candidates.shape[1]
+        of_pairs = (part.repeat_interleave(each, 0) for part in (words, mask))
+        logits, _ = model.read_out(*of_pairs, regions[candidates[some].ravel()])
+        found.append(logits.unflatten(0, (-1, each)))
+    return torch.cat(found).numpy()
 
 
 class _Run:
     """Weights, optimiser and moving average, with their state on disk."""
 
-    def __init__(self, heads: Heads, features: Features, settings: TrainSettings, out: Path) -> None:
-        self.heads = heads
+    def __init__(self, model: Model, features: Features, settings: TrainSettings, out: Path) -> None:
+        self.model = model
         self.features = features
         self.settings = settings
         self.out = out
         self.best: dict[str, torch.Tensor] = {}
-        self.average = {name: value.clone() for name, value in heads.state_dict().items()}
+        self.average = {name: value.clone() for name, value in model.state_dict().items()}
+        self.neighbours: NDArray[np.int64] | None = None
         self.steps_an_epoch = max(1, features.images // settings.batch)
-        matrices = [each for each in heads.parameters() if each.ndim > 1]
-        others = [each for each in heads.parameters() if each.ndim <= 1]
+        matrices = [each for each in model.parameters() if each.ndim > 1]
+        others = [each for each in model.parameters() if each.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": settings.decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
         counts = np.bincount(features.image_of_text, minlength=features.images)
         self._first_text = np.concatenate([[0], np.cumsum(counts)[:-1]])
         self._text_count = counts
 
-    def epoch(self, number: int) -> float:
-        """One pass over the images; returns the mean loss. What is drawn depends on seed and number alone."""
+    def epoch(self, number: int, averaged: Model) -> dict[str, float]:
+        """One pass over the images; returns the mean losses. What is drawn depends on seed and number alone. averaged:
+        a model to mine hard negatives with."""
         rng = np.random.default_rng([self.settings.seed, number])
         torch.manual_seed(int(rng.integers(2**62)))
-        self.heads.train()
-        losses = []
-        for step, images in enumerate(self._batches(rng)):
-            self._set_learning_rate(number * self.steps_an_epoch + step)
-            loss = self._loss(images, rng)
-            self.optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.heads.parameters(), 1.0)
-            self.optimizer.step()
-            with torch.no_grad():
-                self.heads.log_scale.clamp_(max=math.log(LONGEST_SCALE))
-            self._update_average(number * self.steps_an_epoch + step)
-            losses.append(loss.item())
-        return float(np.mean(losses))
-
-    def _batches(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        order = rng.permutation(self.features.images)
-        for step in range(self.steps_an_epoch):
-            yield order[step * self.settings.batch : (step + 1) * self.settings.batch]
-
-    def _loss(self, images: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor:
-        views = rng.integers(len(self.features.cells), size=len(images))
-        texts = np.concatenate([self._some_texts(image, rng) for image in images])
-        image_of_text = torch.from_numpy(np.repeat(np.arange(len(images)), self.settings.captions))
-        inputs = _image_inputs(self.features.cells[views, images], self.features.logits[views, images])
-        frozen = _float(self.features.texts[texts])
-        softness = None
-        if self.settings.softness:
-            softness = softness_of(
-                frozen, image_of_text, len(images), self.settings.softness, self.settings.softness_temperature
-            )
-        return contrastive(
-            self.heads.text(frozen, *self.features.words_of(texts)),
-            self.heads.image(*inputs),
-            image_of_text,
-            self.heads.log_scale.exp(),
-            softness,
+        heads, scorer = (
+            _endless(lambda: rng.permutation(self.features.images)),
+            self._scorer_order(number, rng, averaged),
         )
+        self.model.train()
+        losses: dict[str, list[float]] = {}
+        for step in range(number * self.steps_an_epoch, (number + 1) * self.steps_an_epoch):
+            self._set_learning_rate(step)
+            found = {}
+            if self.settings.itc:
+                found["itc"] = self._itc(_take(heads, self.settings.batch), rng)
+            if self.settings.itm or self.settings.mlm:
+                found |= self._itm_and_mlm(_take(scorer, self.settings.scorer_batch), rng)
+            weighted = [getattr(self.settings, name) * loss for name, loss in found.items()]
+            self.optimizer.zero_grad()
+            torch.stack(weighted).sum().backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self._clamp()
+            self._update_average(step)
+            for name, loss in found.items():
+                losses.setdefault(name, []).append(loss.item())
+        return {name: float(np.mean(values)) for name, values in losses.items()}
 
-    def _some_texts(self, image: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As many captions of the image as asked for, distinct where it has so many."""
-        count, wanted = int(self._text_count[image]), self.settings.captions
+    def _scorer_order(self, number: int, rng: np.random.Generator, averaged: Model) -> Iterator[int]:
+        """Images without end, at random until the heads have learnt enough to tell which negatives are hard."""
+        if self.settings.group == 1 or number < self.settings.mine_every:
+            return _endless(lambda: rng.permutation(self.features.images))
+        if self.neighbours is None or number % self.settings.mine_every == 0:
+            averaged.load_state_dict(self.average)
+            images, texts = (_side_by_side(each) for each in embed(averaged, self.features))
+            self.neighbours = confusable(images, texts, self.features.image_of_text)
+        neighbours = self.neighbours
+        return _endless(lambda: grouped_order(neighbours, self.settings.group, rng))
+
+    def _inputs(
+        self, images: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Cells and classes of a view of each image, as `Inputs` gives them, and the class logits."""
+        views = rng.integers(len(self.features.cells), size=len(images))
+        logits = _float(self.features.logits[views, images])
+        return *self.model.inputs(_float(self.features.cells[views, images]), logits), logits
+
+    def _itc(self, images: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor:
+        """The mean of the members' contrasts."""
+        texts = np.concatenate([self._some_texts(image, self.settings.captions, rng) for image in images])
+        image_of_text = torch.from_numpy(np.repeat(np.arange(len(images)), self.settings.captions))
+        frozen = _float(self.features.texts[texts])
+        of_images = self.model.heads.images(*self._inputs(images, rng))
+        of_texts = self.model.heads.texts(frozen, *self.features.words_of(texts))
+        softness = self._softness(frozen, image_of_text, len(images))
+        scales = self.model.heads.log_scale.exp()
+        each = [
+            contrast(scale * text @ image.T, image_of_text, softness)
+            for scale, text, image in zip(scales, of_texts, of_images, strict=True)
+        ]
+        return torch.stack(each).mean()
+
+    def _itm_and_mlm(self, images: NDArray[np.int64], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Matching, listwise among the images of the batch and their captions, and hidden words."""
+        found = {}
+        texts = np.concatenate([self._some_texts(image, 1, rng) for image in images])
+        cells, classes, _ = self._inputs(images, rng)
+        regions = self.model.regions(cells, classes)
+        if self.settings.itm:
+            own = torch.arange(len(images))
+            softness = self._softness(_float(self.features.texts[texts]), own, len(own))
+            logits = self.model.read_out.all_pairs(*self.features.words_of(texts), regions)
+            found["itm"] = contrast(logits, own, softness)
+        if self.settings.mlm:
+            words, mask = self.features.words_of(texts, hidden=True)
+            asked, _, _ = self.model.read_out.words(words, mask)
+            asked = asked[torch.arange(len(texts)), torch.from_numpy(self.features.hidden_at[texts])]
+            scale = self.model.read_out.log_word_scale.exp()
+            attended, _ = attention(asked.unsqueeze(1), regions, regions, scale=scale)
+            hidden = torch.from_numpy(self.features.hidden_word[texts])
+            found["mlm"] = self.model.guess.loss(asked, attended.squeeze(1), hidden)
+        return found
+
+    def _softness(self, frozen: torch.Tensor, image_of_text: torch.Tensor, count: int) -> torch.Tensor | None:
+        weight, temperature = self.settings.softness, self.settings.softness_temperature
+        return softness_of(frozen, image_of_text, count, weight, temperature) if weight else None
+
+    def _some_texts(self, image: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """So many captions of the image, distinct where it has so many."""
+        count = int(self._text_count[image])
         chosen = rng.permutation(count)[:wanted] if count >= wanted else rng.integers(count, size=wanted)
         return np.asarray(self._first_text[image] + chosen, dtype=np.int64)
 
@@ -189,28 +302,28 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = share * self.settings.learning_rate
 
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def _clamp(self) -> None:
+        read_out = self.model.read_out
+        for scale in (self.model.heads.log_scale, read_out.log_scale):
+            scale.clamp_(max=math.log(LARGEST_SCALE))
+        for scale in (read_out.log_word_scale, read_out.log_region_scale):
+            scale.clamp_(max=math.log(SHARPEST))
+
     def _update_average(self, step: int) -> None:
         keep = min(self.settings.average, (step + 1) / (step + 11))  # young averages follow fast
         with torch.no_grad():
-            for name, value in self.heads.state_dict().items():
+            for name, value in self.model.state_dict().items():
                 self.average[name].lerp_(value, 1 - keep)
 
-    def averaged(self) -> Heads:
-        """The heads with the moving average of their weights."""
-        found = Heads(
-            self.heads.image.class_embeddings,
-            {name: getattr(self.heads.image, name) for name in STATISTICS},
-            self.settings.heads,
-        )
-        found.load_state_dict(self.average)
-        return found
-
     def save(self, history: list[Epoch]) -> None:
-        tensors = {f"heads.{name}": value for name, value in self.heads.state_dict().items()}
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        if self.neighbours is not None:
+            tensors["neighbours"] = torch.from_numpy(self.neighbours)
         draft = self.out / (CHECKPOINT + ".new")
         save_file({name: value.contiguous() for name, value in tensors.items()}, draft, self._metadata(history))
         draft.replace(self.out / CHECKPOINT)
@@ -231,8 +344,10 @@ class _Run:
         def under(prefix: str) -> dict[str, torch.Tensor]:
             return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-        self.heads.load_state_dict(under("heads."))
+        self.model.load_state_dict(under("model."))
         self.average, self.best = under("average."), under("best.")
+        if "neighbours" in tensors:
+            self.neighbours = tensors["neighbours"].numpy()
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in under("optimizer.").items():
             index, _, key = name.partition(".")
@@ -252,6 +367,20 @@ class _Run:
         return {"settings": json.dumps(about, sort_keys=True), "history": history_text}
 
 
+def _endless(order: Callable[[], NDArray[np.int64]]) -> Iterator[int]:
+    """All images in an order, again and again."""
+    while True:
+        yield from order().tolist()
+
+
+def _take(images: Iterator[int], count: int) -> NDArray[np.int64]:
+    """The next images, each once."""
+    found: dict[int, None] = {}
+    while len(found) < count:
+        found[next(images)] = None
+    return np.array(list(found), dtype=np.int64)
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """What a checkpoint says of itself."""
     from safetensors import safe_open
@@ -266,8 +395,9 @@ def _best(history: list[Epoch]) -> int:
     return max(history, key=lambda epoch: epoch.quality).number if history else 0
 
 
-def _image_inputs(cells: NDArray[np.float16], logits: NDArray[np.float16]) -> tuple[torch.Tensor, torch.Tensor]:
-    return _float(cells), _float(logits)
+def _side_by_side(members: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The members' embeddings as one, of unit norm, whose inner product is the mean of theirs."""
+    return np.concatenate(members, axis=1) / np.float32(math.sqrt(len(members)))
 
 
 def _float(values: NDArray[np.float16]) -> torch.Tensor:

@@ -5,23 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import one_hot
+from torch.nn.functional import normalize, one_hot
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def contrastive(
-    texts: Tensor, images: Tensor, image_of_text: Tensor, scale: Tensor, softness: Tensor | None = None
-) -> Tensor:
-    """Image-text contrast (ITC), symmetric: every text among all images, and every image among all texts, where all of
-    an image's texts are right (the target is shared among them).
+def contrast(logits: Tensor, image_of_text: Tensor, softness: Tensor | None = None) -> Tensor:
+    """Symmetric listwise cross-entropy: every text among all images, and every image among all texts, where all of an
+    image's texts are right (the target is shared among them). Of scaled similarities it is the image-text contrast
+    (ITC), of a scorer's logits in batches of hard negatives image-text matching (ITM), listwise.
 
-    texts: float [t, dim], images: float [i, dim], both unit norm. image_of_text: int [t]. scale: of the similarities,
-    the inverse temperature. softness: float [t, i], rows or columns of which need not sum to one: how else a text may
-    fit an image, added to the targets (near-duplicate captions are common). Returns a scalar."""
-    logits = scale * texts @ images.T
-    right = one_hot(image_of_text, len(images)).to(logits.dtype)
+    logits: float [t, i]. image_of_text: int [t]. softness: float [t, i], rows or columns of which need not sum to one:
+    how else a text may fit an image, added to the targets (near-duplicate captions are common). Returns a scalar."""
+    right = one_hot(image_of_text, logits.shape[1]).to(logits.dtype)
     if softness is not None:
         right = right + softness
     to_image = right / right.sum(1, keepdim=True)
@@ -34,6 +31,5 @@ def softness_of(texts: Tensor, image_of_text: Tensor, count: int, weight: float,
     mean of them. texts: float [t, dim], unit norm, from the frozen text tower. count: of images. Returns [t, count],
     rows summing to `weight`."""
     with torch.no_grad():
-        of_image = one_hot(image_of_text, count).to(texts.dtype).T @ texts
-        of_image = torch.nn.functional.normalize(of_image, dim=-1)
+        of_image = normalize(one_hot(image_of_text, count).to(texts.dtype).T @ texts, dim=-1)
         return weight * (texts @ of_image.T / temperature).softmax(1)

@@ -11,9 +11,11 @@ from pathlib import Path
 from indexes.errors import CrosslookError
 from retrieval.captions import CaptionedImage, CaptionSet
 from retrieval.encoders.lite import LiteEncoder
+from retrieval.training.calibrate import Fitted, calibrate
+from retrieval.training.embedder import fit_embedder
 from retrieval.training.export import write_model
 from retrieval.training.features import Features, cached_features
-from retrieval.training.loop import LOG, Epoch, TrainSettings, train
+from retrieval.training.loop import LOG, Epoch, TrainSettings, embed, train
 
 RUN = "run"  # the state to go on from, until the run is finished
 DEV = ("dev", "val", "validation")
@@ -22,33 +24,38 @@ HELD_OUT = 10
 TELL_SECONDS = 10.0
 
 
-def train_heads(
+def train_lite(
     sets: Sequence[CaptionSet],
     out: Path,
+    settings: TrainSettings,
     *,
-    epochs: int,
     views: int,
-    seed: int,
     cache: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
     observe: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Train heads for `lite` and write them to `out`; returns the history of the run.
+    """Train heads and scorer for `lite`, calibrate them on dev and write them to `out`; returns the history of the run.
 
     Raises `CrosslookError` when there is too little to train on, or `out` holds another run."""
     training, dev = split_sets(sets)
-    settings = TrainSettings(epochs=epochs, seed=seed)
-    count = sum(len(each.images) for each in training)
-    if count < 2 or not any(each.images for each in dev):
-        raise CrosslookError(f"{count} images to train on, which is too few: give more captioned images")
-    settings = replace(settings, batch=min(settings.batch, count))
+    count, held_out_count = (sum(len(each.images) for each in part) for part in (training, dev))
+    for number, use in ((count, "train on"), (held_out_count, "choose by")):
+        if number < 2:
+            raise CrosslookError(f"{number} image{'s' * (number != 1)} to {use}, which is too few: give more of them")
+    batches = {name: min(getattr(settings, name), count) for name in ("batch", "scorer_batch")}
+    settings = replace(settings, **batches)
     towers = LiteEncoder(device="cpu")
     folder = cache if cache is not None else default_cache()
-    seen = cached_features(training, towers, folder, views, _teller("training images", tell))
-    held_out = cached_features(dev, towers, folder, 1, _teller("dev images", tell))
+    seen = cached_features(training, towers, folder, views, _teller("training", tell))
+    held_out = cached_features(dev, towers, folder, 1, _teller("dev", tell))
     _tell_sizes(seen, held_out, tell)
-    heads, history = train(seen, held_out, towers.class_embeddings, out / RUN, settings, observe)
-    write_model(heads, out, towers.tower_fingerprint, model_card(sets, seen, held_out, settings, history))
+    model, history = train(seen, held_out, towers.class_embeddings, out / RUN, settings, observe)
+    tell("fitting the embedder on the training images, and the calibration on dev")
+    images, texts = embed(model, seen)
+    embedder = fit_embedder(images, texts, settings.seed)
+    fitted = calibrate(model, embedder, held_out)
+    card = model_card(sets, seen, held_out, settings, history, fitted)
+    write_model(model, embedder, fitted.calibration, out, towers.tower_fingerprint, card)
     (out / RUN / LOG).replace(out / LOG)
     shutil.rmtree(out / RUN)
     return history
@@ -76,19 +83,36 @@ def default_cache() -> Path:
 
 
 def model_card(
-    sets: Sequence[CaptionSet], seen: Features, held_out: Features, settings: TrainSettings, history: Sequence[Epoch]
+    sets: Sequence[CaptionSet],
+    seen: Features,
+    held_out: Features,
+    settings: TrainSettings,
+    history: Sequence[Epoch],
+    fitted: Fitted,
 ) -> str:
     """What anyone who uses the weights should know, as far as the run can tell."""
     best = max(history, key=lambda epoch: epoch.quality)
     sources = "\n".join(f"- {each.source.parent.name}/{each.source.name} ({each.format})" for each in sets)
+    bins = "\n".join(
+        f"| {100 * predicted:.1f} | {100 * observed:.1f} | {count:,} |"
+        for predicted, observed, count in zip(
+            fitted.reliability.predicted, fitted.reliability.observed, fitted.reliability.count, strict=True
+        )
+        if count
+    )
     return (
-        "# Heads of lite\n\n"
+        "# Heads and scorer of lite\n\n"
         f"Trained by `search train` on {seen.images:,} images in {len(seen.cells)} views with {len(seen.texts):,} "
-        f"captions; the best epoch ({best.number + 1} of {len(history)}) was chosen on {held_out.images:,} other "
-        f"images. Seed {settings.seed}. The terms of the images apply to what may be done with the weights.\n\n"
+        f"captions; the best epoch ({best.number + 1} of {len(history)}) was chosen, and the calibration fitted, on "
+        f"{held_out.images:,} other images. Seed {settings.seed}. The terms of the images apply to what may be done "
+        "with the weights.\n\n"
         f"Sources:\n\n{sources}\n\n"
-        f"R@1 on the images it was chosen on: text -> image {100 * best.text_to_image:.1f}, image -> text "
-        f"{100 * best.image_to_text:.1f}, in percent.\n"
+        f"R@1 by similarity on the images it was chosen on: text -> image {100 * best.text_to_image:.1f}, image -> "
+        f"text {100 * best.image_to_text:.1f}, in percent.\n\n"
+        f"Expected calibration error of `match`: {100 * fitted.reliability.error:.2f} percent of probability, over "
+        "all candidate pairs of those images, each judged by a calibration fitted on the other half of them. In "
+        "percent:\n\n"
+        f"| match | share that did match | pairs |\n|---|---|---|\n{bins}\n"
     )
 
 
@@ -107,6 +131,6 @@ def _teller(what: str, tell: Callable[[str], None]) -> Callable[[int, int], None
         nonlocal last
         if time.monotonic() - last > TELL_SECONDS:
             last = time.monotonic()
-            tell(f"{done:,} of {total:,} views of {what}")
+            tell(f"{what}: {done:,} of {total:,} seen by the towers")
 
     return progress

@@ -75,7 +75,8 @@ def test_only_in_a_folder(search, indexed, samples, tmp_path):
 def test_a_terminal_gets_a_table_with_a_line_about_the_search(indexed):
     text = on_a_terminal(indexed, {})
     assert "\033[1m" in text and "chelsea.png" in text and "451x300" in text
-    assert "3 of 18 images in" in text and "lite has no scorer" in text
+    assert "3 of 18 images in" in text and "re-ranked" in text
+    assert "%  " in text, "a match for each"
 
 
 def test_no_color_is_respected_on_a_terminal(indexed):

@@ -35,6 +35,8 @@ def engine(path, encoder):
 class LastFirst:
     """A scorer that turns the candidates' order round, and remembers what it saw."""
 
+    calibrated = False
+
     def score(self, text, tokens, similarities):
         self.seen = (text, tokens, similarities)
         return -similarities
@@ -95,6 +97,76 @@ def test_a_scorer_sees_the_tokens_of_the_very_images(path, encoder):
     found, positions = collection.nearest(query, 12)
     np.testing.assert_array_equal(tokens, collection.tokens(positions[0]))
     np.testing.assert_array_equal(similarities, found[0])
+
+
+def test_more_results_than_candidates_are_all_scored(path, encoder):
+    results = Engine(Collection.open(path), encoder, LastFirst(), candidates=2).search("a dog", k=7)
+    similarities = [hit.similarity for hit in results]
+    assert len(results) == 7 and similarities == sorted(similarities)
+
+
+def test_no_candidates_are_refused(path, encoder):
+    with pytest.raises(CrosslookError, match="1 or more"):
+        Engine(Collection.open(path), encoder, LastFirst(), candidates=0)
+
+
+class Calibrated:
+    """A scorer of logits 3, 2, 1, 0, -1, ... by similarity."""
+
+    calibrated = True
+
+    def score(self, text, tokens, similarities):
+        return 3.0 - np.argsort(np.argsort(-similarities)).astype(np.float32)
+
+
+def test_a_match_is_the_probability_of_the_logit(path, encoder):
+    results = Engine(Collection.open(path), encoder, Calibrated()).search("a dog", k=5)
+    expected = [1 / (1 + np.exp(-logit)) for logit in (3, 2, 1, 0, -1)]
+    assert [hit.match for hit in results] == pytest.approx(expected)
+    assert results.best_match == pytest.approx(expected[0])
+
+
+def test_what_matches_too_little_is_left_out(path, encoder):
+    engine = Engine(Collection.open(path), encoder, Calibrated())
+    assert len(engine.search("a dog", k=10, min_match=0.5)) == 4
+    nothing = engine.search("a dog", k=10, min_match=0.99)
+    assert len(nothing) == 0 and nothing.best_match == pytest.approx(1 / (1 + np.exp(-3)))
+
+
+def test_without_calibration_there_is_no_match_and_nothing_is_left_out(path, encoder, engine):
+    for each in (engine, Engine(Collection.open(path), encoder, LastFirst())):
+        results = each.search("a dog", k=12, min_match=0.9)
+        assert len(results) == 12 and results.best_match is None and results[0].match is None
+
+
+class Brightest:
+    """A scorer that sees the images again, and likes them bright."""
+
+    calibrated = False
+    image_size = 4
+
+    def score_photos(self, text, photos):
+        self.seen = (text, len(photos))
+        return np.array([photo.pixels.mean() for photo in photos], np.float32)
+
+
+def test_a_scorer_may_see_the_images_again_and_those_gone_come_last(path, encoder, tmp_path):
+    from PIL import Image
+
+    gone, broken = tmp_path / "photos" / "a" / "000.png", tmp_path / "photos" / "b" / "007.png"
+    gone.unlink()
+    broken.write_bytes(b"no image any more")
+    scorer = Brightest()
+    results = Engine(Collection.open(path), encoder, scorer).search("a dog", k=12)
+    assert scorer.seen == ("a dog", 10)
+    brightness = [np.asarray(Image.open(hit.path)).mean() for hit in results[:10]]
+    assert brightness == sorted(brightness, reverse=True)
+    assert {Path(hit.path) for hit in results[10:]} == {gone, broken}
+
+
+def test_a_model_without_a_scorer_cannot_explain(engine, tmp_path):
+    with pytest.raises(CrosslookError, match="no scorer"):
+        engine.explain("a dog", tmp_path / "photos" / "a" / "000.png")
 
 
 def test_each_stage_is_timed(engine, path, encoder):

@@ -12,13 +12,11 @@ pytestmark = pytest.mark.torch
 def heads():
     import torch
 
-    from retrieval.training.cells import CELLS, CHANNELS
-    from retrieval.training.heads import Heads, HeadSettings, input_statistics
+    from retrieval.training.heads import Heads, HeadSettings
 
     torch.manual_seed(0)
     classes = torch.nn.functional.normalize(torch.randn(1000, 384), dim=-1)
-    statistics = input_statistics(torch.randn(8, CELLS, CHANNELS), torch.randn(8, 1000))
-    return Heads(classes, statistics, HeadSettings(hidden=32, regions=16, words=16)).eval()
+    return Heads(classes, HeadSettings(members=2, hidden=32, regions=16, words=16)).eval()
 
 
 def test_cells_hold_what_lies_in_them():
@@ -46,26 +44,33 @@ def test_cells_hold_what_lies_in_them():
         np.testing.assert_allclose(cell[931:934], colour.std(0), atol=1e-5)
 
 
-def test_embeddings_are_unit_norm(heads):
+def test_embeddings_are_unit_norm_and_the_members_differ(heads):
     import torch
 
-    found = heads.image(torch.randn(3, 49, 934), torch.randn(3, 1000))
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
+    cells, logits = torch.randn(3, 49, 934), torch.randn(3, 1000)
+    first, second = heads.images(cells, logits, logits)
+    torch.testing.assert_close(first.norm(dim=1), torch.ones(3))
+    assert (first - second).abs().max() > 0.01
     words, mask = torch.randn(3, 5, 384), torch.ones(3, 5, dtype=torch.bool)
-    torch.testing.assert_close(heads.text(torch.randn(3, 384), words, mask).norm(dim=1), torch.ones(3))
+    first, second = heads.texts(torch.randn(3, 384), words, mask)
+    torch.testing.assert_close(second.norm(dim=1), torch.ones(3))
+    assert (first - second).abs().max() > 0.01
 
 
 def test_without_their_residuals_the_heads_give_what_the_towers_give(heads):
     import torch
 
-    for layer in (heads.image.pooled[-1], heads.image.attended[-1], heads.text.whole[-1], heads.text.attended[-1]):
+    image, text = heads.image[0], heads.text[0]
+    for layer in (image.pooled[-1], image.attended[-1], text.whole[-1], text.attended[-1]):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     logits = torch.randn(3, 1000)
-    conse = torch.nn.functional.normalize(logits.softmax(-1) @ heads.image.class_embeddings, dim=-1)
-    torch.testing.assert_close(heads.image(torch.randn(3, 49, 934), logits), conse)
-    text = torch.nn.functional.normalize(torch.randn(2, 384), dim=-1)
-    torch.testing.assert_close(heads.text(text, torch.randn(2, 4, 384), torch.ones(2, 4, dtype=torch.bool)), text)
+    conse = torch.nn.functional.normalize(logits.softmax(-1) @ heads.class_embeddings, dim=-1)
+    torch.testing.assert_close(heads.images(torch.randn(3, 49, 934), torch.randn(3, 1000), logits)[0], conse)
+    of_text = torch.nn.functional.normalize(torch.randn(2, 384), dim=-1)
+    torch.testing.assert_close(
+        heads.texts(of_text, torch.randn(2, 4, 384), torch.ones(2, 4, dtype=torch.bool))[0], of_text
+    )
 
 
 def test_padding_changes_nothing(heads):
@@ -74,4 +79,17 @@ def test_padding_changes_nothing(heads):
     text, words = torch.randn(1, 384), torch.randn(1, 4, 384)
     padded = torch.cat([words, torch.randn(1, 3, 384)], dim=1)
     mask = torch.arange(7)[None] < 4
-    torch.testing.assert_close(heads.text(text, padded, mask), heads.text(text, words, mask[:, :4]))
+    for found, expected in zip(heads.texts(text, padded, mask), heads.texts(text, words, mask[:, :4]), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_inputs_have_mean_zero_and_deviation_one():
+    import torch
+
+    from retrieval.training.heads import Inputs, input_statistics
+
+    cells, logits = 3 + 5 * torch.randn(50, 49, 934), 2 * torch.randn(50, 1000) - 1
+    cells, logits = Inputs(input_statistics(cells, logits))(cells, logits)
+    for values in (cells.flatten(0, 1), logits):
+        torch.testing.assert_close(values.mean(0), torch.zeros(values.shape[1]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(values.std(0), torch.ones(values.shape[1]), atol=2e-3, rtol=0)

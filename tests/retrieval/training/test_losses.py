@@ -33,10 +33,10 @@ def by_loops(texts, images, image_of_text, scale):
 def test_it_is_symmetric_cross_entropy_with_shared_targets(image_of_text):
     import torch
 
-    from retrieval.training.losses import contrastive
+    from retrieval.training.losses import contrast
 
     texts, images = unit(len(image_of_text)), unit(3, seed=1)
-    found = contrastive(texts, images, torch.tensor(image_of_text), torch.tensor(7.0))
+    found = contrast(7.0 * texts @ images.T, torch.tensor(image_of_text))
     assert float(found) == pytest.approx(by_loops(texts, images, image_of_text, 7.0), rel=1e-5)
 
 
@@ -44,16 +44,16 @@ def test_soft_targets_let_a_near_duplicate_off_lightly():
     """Two images with the same caption: without soft targets each is held against the other."""
     import torch
 
-    from retrieval.training.losses import contrastive, softness_of
+    from retrieval.training.losses import contrast, softness_of
 
     images = unit(2, seed=1)
     images[1] = images[0]
-    texts, owners, scale = images.clone(), torch.tensor([0, 1]), torch.tensor(20.0)
+    texts, owners = images.clone(), torch.tensor([0, 1])
     soft = softness_of(texts, owners, 2, 1.0, 0.05)
     torch.testing.assert_close(soft, torch.full((2, 2), 0.5))
     texts_apart = texts + 0.3 * unit(2, seed=3)
     texts_apart = torch.nn.functional.normalize(texts_apart, dim=-1)
-    hard, eased = (contrastive(texts_apart, images, owners, scale, each) for each in (None, soft))
+    hard, eased = (contrast(20.0 * texts_apart @ images.T, owners, each) for each in (None, soft))
     assert float(eased) == pytest.approx(math.log(2), abs=1e-4) and float(hard) == pytest.approx(math.log(2), abs=1e-4)
 
 

@@ -35,15 +35,22 @@ def made_up(images, *, views=1, captions=2, seed=0, noise=10.0):
         np.repeat(texts, 3, axis=0).astype(np.float16),
         np.arange(0, 3 * len(owners) + 1, 3),
         owners,
+        np.repeat(texts, 3, axis=0).astype(np.float16),
+        np.ones(len(owners), np.int64),
+        owners % 5,
     )
 
 
 def settings(**changes):
     from retrieval.training.heads import HeadSettings
     from retrieval.training.loop import TrainSettings
+    from retrieval.training.model import ModelSettings
+    from retrieval.training.scorer import ScorerSettings
 
-    small = HeadSettings(hidden=64, regions=32, words=32, dropout=0.1)
-    return TrainSettings(**({"epochs": 8, "batch": 40, "average": 0.8, "heads": small, "softness": 0.0} | changes))
+    heads = HeadSettings(members=2, hidden=64, regions=32, words=32, dropout=0.1)
+    small = ModelSettings(heads, ScorerSettings(dim=32, dropout=0.1))
+    usual = {"epochs": 8, "batch": 40, "scorer_batch": 20, "average": 0.8, "model": small, "softness": 0.0}
+    return TrainSettings(**(usual | changes))
 
 
 def classes():
@@ -51,17 +58,39 @@ def classes():
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def weights(heads):
-    return {name: value.numpy().copy() for name, value in heads.state_dict().items()}
+def weights(model):
+    return {name: value.numpy().copy() for name, value in model.state_dict().items()}
 
 
 def test_it_learns_what_images_and_captions_share(tmp_path):
-    from retrieval.training.loop import recalls, train
+    from retrieval.training.loop import judge, train
 
-    heads, history = train(made_up(200), made_up(40, seed=1), classes(), tmp_path, settings())
+    model, history = train(made_up(200), made_up(40, seed=1), classes(), tmp_path, settings())
     assert history[-1].quality > max(0.7, 2 * history[0].quality)
     best = max(history, key=lambda epoch: epoch.quality)
-    assert recalls(heads, made_up(40, seed=1)) == (best.text_to_image, best.image_to_text)
+    assert judge(model, made_up(40, seed=1)) == (best.text_to_image, best.image_to_text, best.reranked)
+    for name in ("itc", "itm", "mlm"):
+        assert history[-1].losses[name] < history[0].losses[name]
+
+
+def test_the_scorer_learns_by_itself(tmp_path):
+    """Its fusion alone, among all images, without the heads."""
+    from retrieval.training.loop import fusion_of, train
+
+    dev = made_up(40, seed=1)
+    chosen = settings(epochs=40, itc=0.0, mlm=0.0, group=1, scorer_batch=40, learning_rate=3e-3, patience=40)
+    model, _ = train(made_up(200), dev, classes(), tmp_path, chosen)
+    everything = np.tile(np.arange(40), (len(dev.texts), 1))
+    found = fusion_of(model, dev, np.arange(len(dev.texts)), everything)
+    assert (found.argmax(axis=1) == dev.image_of_text).mean() > 0.4  # chance is 0.025
+
+
+@pytest.mark.parametrize("name", ["itm", "mlm"])
+def test_a_loss_without_weight_is_not_computed(tmp_path, name):
+    from retrieval.training.loop import train
+
+    _, history = train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1, **{name: 0.0}))
+    assert set(history[0].losses) == {"itc", "itm", "mlm"} - {name}
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
@@ -79,14 +108,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
 def test_a_run_stopped_after_an_epoch_ends_in_the_same_weights(tmp_path):
     from retrieval.training.loop import train
 
-    data, dev, chosen = made_up(80), made_up(20, seed=1), settings(epochs=4)
+    data, dev, chosen = made_up(80), made_up(20, seed=1), settings(epochs=6, mine_every=3)
     whole, history = train(data, dev, classes(), tmp_path / "whole", chosen)
 
     class Killed(Exception):
         pass
 
     def kill(epoch):
-        if epoch.number == 1:
+        if epoch.number == 3:  # after hard negatives were found, before they are found anew
             raise Killed
 
     with pytest.raises(Killed):
@@ -95,7 +124,7 @@ def test_a_run_stopped_after_an_epoch_ends_in_the_same_weights(tmp_path):
     assert resumed_history == history
     assert all(np.array_equal(weights(whole)[name], value) for name, value in weights(resumed).items())
     lines = (tmp_path / "part" / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["number"] for line in lines] == [0, 1, 2, 3]
+    assert [json.loads(line)["number"] for line in lines] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_run_of_other_settings_is_not_taken_over(tmp_path):
@@ -125,7 +154,10 @@ def test_it_stops_when_dev_gets_no_better(tmp_path):
 def sample_set(tmp_path_factory):
     folder = tmp_path_factory.mktemp("samples")
     paths = gather_samples(folder / "photos")
-    lines = [{"image": path.name, "captions": [path.stem, f"a photo of {path.stem}"]} for path in sorted(paths)]
+    lines = [
+        {"image": path.name, "captions": [path.stem, f"a photo of {path.stem}"], "split": "dev" if row < 4 else "train"}
+        for row, path in enumerate(sorted(paths))
+    ]
     (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return read_captions(folder / "captions.jsonl", images_dir=folder / "photos")
 
@@ -169,7 +201,7 @@ def test_half_computed_features_are_computed_again(sample_set, tmp_path):
 
     towers = LiteEncoder(device="cpu")
     whole = np.array(cached_features([sample_set], towers, tmp_path, 1).cells)
-    (folder,) = tmp_path.iterdir()
+    (folder,) = (path.parent for path in tmp_path.rglob("cells.npy"))
     (folder / "complete").unlink()
     (folder / "cells.npy").write_bytes(b"half")
     np.testing.assert_array_equal(cached_features([sample_set], towers, tmp_path, 1).cells, whole)
@@ -185,40 +217,92 @@ def test_the_test_split_is_never_looked_at(sample_set):
     training, dev = split_sets([replace(sample_set, images=images)])
     assert {image.split for image in training[0].images} == {"train"}
     assert {image.split for image in dev[0].images} == {"dev"}
-    training, dev = split_sets([sample_set])
+    training, dev = split_sets([replace(sample_set, images=tuple(replace(image, split=None) for image in images))])
     assert len(dev[0].images) == 1 and len(training[0].images) == 17
+
+
+def test_too_few_images_are_refused(sample_set, tmp_path):
+    from dataclasses import replace
+
+    with pytest.raises(CrosslookError, match="1 image to choose by"):
+        train_once(replace(sample_set, images=sample_set.images[3:]), tmp_path / "out", tmp_path / "cache")
+    with pytest.raises(CrosslookError, match="1 image to train on"):
+        train_once(replace(sample_set, images=sample_set.images[:5]), tmp_path / "out", tmp_path / "cache")
+
+
+def train_once(sample_set, out, cache, **changes):
+    from retrieval.training.loop import TrainSettings
+    from retrieval.training.run import train_lite
+
+    return train_lite([sample_set], out, TrainSettings(epochs=1, **changes), views=1, cache=cache)
 
 
 def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_path):
     import torch
 
     from retrieval.encoders import load_encoder
+    from retrieval.fusion import own_scorer
     from retrieval.images import decode
     from retrieval.training.cells import Cells
-    from retrieval.training.export import read_heads
-    from retrieval.training.run import train_heads
+    from retrieval.training.export import Explainer, read_model
+    from retrieval.training.scorer import quantize
 
     out = tmp_path / "model"
-    train_heads([sample_set], out, epochs=1, views=1, seed=0, cache=tmp_path / "cache")
+    train_once(sample_set, out, tmp_path / "cache")
+    onnx = ["explainer.onnx", "image_head.onnx", "scorer.onnx", "text_head.onnx"]
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["README.md", "config.json", "image_head.onnx", "log.jsonl", "model.safetensors", "text_head.onnx"]
+        ["README.md", "config.json", "log.jsonl", "model.safetensors", *onnx]
     )
-    encoder, heads = load_encoder(str(out)), read_heads(out)
+    assert sum((out / name).stat().st_size for name in onnx) < 0.1 * (out / "model.safetensors").stat().st_size
+    encoder, (model, embedder) = load_encoder(str(out)), read_model(out)
     names = [sample_set.images_dir / image.image for image in sample_set.images]
     prepared = [encoder.prepare(decode(Path(name).read_bytes(), 224)) for name in names]
     logits, *maps = encoder.maps(prepared, ["logits", "stride8", "stride16", "stride32"])
-    texts = encoder.tower_texts(["a dog", "a cup of coffee on a table"])
+    words = ["a dog", "a cup of coffee on a table"]
+    texts = encoder.tower_texts(words)
     with torch.no_grad():
-        cells = Cells()(torch.from_numpy(np.stack(prepared)), *map(torch.from_numpy, maps))
-        images = heads.image(cells, torch.from_numpy(logits)).numpy()
-        expected = heads.text(*map(torch.from_numpy, (texts.embeddings, texts.tokens, texts.mask))).numpy()
-    together = encoder.encode_images(prepared).embeddings
-    np.testing.assert_allclose(together, images, atol=1e-3)
-    found = encoder.encode_texts(["a dog", "a cup of coffee on a table"]).embeddings
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+        inputs = model.inputs(
+            Cells()(torch.from_numpy(np.stack(prepared)), *map(torch.from_numpy, maps)), torch.from_numpy(logits)
+        )
+        images = embedder.images(model.heads.images(*inputs, torch.from_numpy(logits))).numpy()
+        regions = quantize(model.regions(*inputs))
+        of_texts = model.heads.texts(*map(torch.from_numpy, (texts.embeddings, texts.tokens, texts.mask)))
+        expected = embedder.texts(of_texts).numpy()
+    together = encoder.encode_images(prepared)
+    np.testing.assert_allclose(together.embeddings, images, atol=1e-3)
+    assert together.tokens.dtype == np.int8 and together.tokens.shape == (18, 49, 256)
+    assert np.abs(together.tokens.astype(int) - regions.numpy()).max() <= 2
+    found = encoder.encode_texts(words)
+    np.testing.assert_allclose(found.embeddings, expected, atol=1e-3)
     for index, alone in enumerate(prepared):
-        np.testing.assert_array_equal(encoder.encode_images([alone]).embeddings[0], together[index])
+        one = encoder.encode_images([alone])
+        np.testing.assert_array_equal(one.embeddings[0], together.embeddings[index])
+        np.testing.assert_array_equal(one.tokens[0], together.tokens[index])
     assert encoder.fingerprint != load_encoder("lite-untrained").fingerprint
+    scorer = own_scorer(encoder)
+    for row in range(2):
+        text = found.of(row)
+        with torch.no_grad():
+            fusion, looks, gradient = Explainer(model.read_out)(
+                torch.from_numpy(text.tokens[0]), torch.from_numpy(together.tokens)
+            )
+        np.testing.assert_allclose(scorer.fusion(text, together.tokens), fusion, atol=1e-3)
+        attention = scorer.attention(text, together.tokens[3])
+        assert attention.fusion == pytest.approx(float(fusion[3]), abs=1e-3)
+        np.testing.assert_allclose(attention.weights, looks[3], atol=1e-4)
+        np.testing.assert_allclose(attention.gradient, gradient[3], atol=1e-3)
+
+
+def test_every_caption_that_can_has_a_hidden_word(sample_set, tmp_path):
+    from retrieval.training.features import choose_hidden
+
+    pieces = [[101, 5, 6, 102]] * 12 + [[101, 5, 7, 102]] * 12 + [[101, 102]]
+    common = [[101, 900 + index, 102] for index in range(20) for _ in range(50)]
+    places, words = choose_hidden(pieces + common, [101, 102])
+    assert set(places[:24]) == {1, 2} and set(words[:24]) == {0, 1, 2}
+    for text, place, word in zip(pieces[:24], places, words, strict=False):
+        assert text[place] == (5, 6, 7)[word]
+    assert words[24] == -1 and (words[25:] == -1).all() and not places[24:].any()
 
 
 def test_the_command_trains_indexes_and_searches(sample_set, tmp_path):

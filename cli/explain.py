@@ -1,0 +1,59 @@
+"""`search explain "a dog on a beach" IMAGE --out heat.png`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import Index, Json, collection_path
+from cli.output import note, printable, write_line
+from indexes.errors import CrosslookError
+
+ROWS = ("top", "middle", "bottom")
+COLUMNS = ("left", "middle", "right")
+
+
+def explain(
+    text: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for in the image.")],
+    image: Annotated[Path, typer.Argument(help="An image file, in a collection or not.")],
+    out: Annotated[Path | None, typer.Option(help="Draw where each word looks into this PNG or JPEG file.")] = None,
+    index: Index = None,
+    model: Annotated[str | None, typer.Option(help="The model [default: the collection's, or lite].")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show where each word of a query looks in an image, by the attention that ranks it.
+
+    Heat is cross-attention times its gradient for the match: where a word looked, as far as it spoke for a match."""
+    from retrieval.encoders import DEFAULT_MODEL, load_encoder
+    from retrieval.encoders.lite import LiteEncoder
+    from retrieval.explain import explain as run
+    from retrieval.fusion import own_scorer
+    from retrieval.maintenance import model_of
+
+    if out is not None and not out.absolute().parent.is_dir():
+        raise typer.BadParameter(f"{out.parent} is no folder", param_hint="--out")
+    if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise typer.BadParameter(f"{out}: name a .png or .jpg file", param_hint="--out")
+    encoder = load_encoder(model or model_of(collection_path(index)) or DEFAULT_MODEL)
+    scorer = own_scorer(encoder)
+    if scorer is None or not isinstance(encoder, LiteEncoder):
+        raise CrosslookError(f"{encoder.name} has no scorer whose attention could be shown")
+    found = run(encoder, scorer, text, image)
+    if as_json:
+        heat = {"words": found.words, "heat": found.heat.round(6).tolist()}
+        write_line(json.dumps({"match": found.match, "similarity": found.similarity, **heat}))
+    else:
+        write_line(f"match {100 * found.match:.1f}%  similarity {found.similarity:.3f}  {printable(str(image))}")
+        total = max(float(found.heat.sum()), 1e-12)
+        for word, heat in zip(found.words, found.heat, strict=True):
+            row, column = divmod(int(heat.argmax()), heat.shape[1])
+            thirds = ROWS[3 * row // heat.shape[0]], COLUMNS[3 * column // heat.shape[1]]
+            write_line(f"  {printable(word):<16} {100 * heat.sum() / total:5.1f}%  most at the {' '.join(thirds)}")
+    if out is not None:
+        from cli.heat import draw
+
+        draw(found).save(out)
+        note(f"drawn in {out}")

@@ -1,0 +1,84 @@
+"""Calibration: from scores to the probability that an image matches the query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+ITERATIONS = 50
+BINS = 15
+RIDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """logit = a * similarity + b * fusion + c, and match = sigmoid(logit). The logit ranks, the match is shown."""
+
+    a: float
+    b: float
+    c: float
+
+    def logits(self, similarities: ArrayLike, fusion: ArrayLike) -> NDArray[np.float32]:
+        """float32, of the shape of the inputs."""
+        return np.asarray(self.a * np.asarray(similarities) + self.b * np.asarray(fusion) + self.c, dtype=np.float32)
+
+
+def matches(logits: ArrayLike) -> NDArray[np.float64]:
+    """Probabilities, 0 to 1, without overflow."""
+    halves = np.asarray(logits, dtype=np.float64) / 2
+    return 0.5 * (1 + np.tanh(halves))
+
+
+def fit(similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike) -> Calibration:
+    """The a, b and c of greatest likelihood: logistic regression by Newton's method (Platt 1999, "Probabilistic Outputs
+    for Support Vector Machines", in two variables).
+
+    similarities, fusion, is_match: [pairs], of the candidates of a validation set. Raises `ValueError` when all pairs
+    match or none does: then no probability can be told."""
+    labels = np.asarray(is_match, dtype=np.float64)
+    if labels.min() == labels.max():
+        raise ValueError("calibration needs pairs that match and pairs that do not")
+    columns = np.stack([np.asarray(similarities, np.float64), np.asarray(fusion, np.float64)], axis=1)
+    center, spread = columns.mean(axis=0), np.maximum(columns.std(axis=0), 1e-12)
+    design = np.concatenate([(columns - center) / spread, np.ones((len(columns), 1))], axis=1)
+    weights = np.zeros(3)
+    for _ in range(ITERATIONS):
+        found = matches(design @ weights)
+        gradient = design.T @ (labels - found) - RIDGE * weights
+        curvature = (design * (found * (1 - found))[:, None]).T @ design + RIDGE * np.eye(3)
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights + step
+        if np.abs(step).max() < 1e-10:
+            break
+    a, b = weights[:2] / spread
+    return Calibration(float(a), float(b), float(weights[2] - center @ (weights[:2] / spread)))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far probabilities can be believed. In each bin of equal width: predicted, the mean match; observed, the share
+    that did match; count. error: the expected calibration error, mean |predicted - observed| weighted by count (ECE:
+    Naeini et al. 2015; Guo et al. 2017, "On Calibration of Modern Neural Networks"), 0 to 1."""
+
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    count: NDArray[np.int64]
+
+    @property
+    def error(self) -> float:
+        held = self.count > 0
+        gaps = np.abs(self.predicted[held] - self.observed[held])
+        return float(np.average(gaps, weights=self.count[held]))
+
+
+def reliability(probabilities: ArrayLike, is_match: ArrayLike, bins: int = BINS) -> Reliability:
+    """Bins without a pair have nan for predicted and observed. probabilities, is_match: [pairs]."""
+    shares, labels = np.asarray(probabilities, np.float64), np.asarray(is_match, np.float64)
+    bin_of = np.minimum((shares * bins).astype(int), bins - 1)
+    count = np.bincount(bin_of, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        predicted = np.bincount(bin_of, weights=shares, minlength=bins) / count
+        observed = np.bincount(bin_of, weights=labels, minlength=bins) / count
+    return Reliability(predicted, observed, count)

@@ -1,0 +1,70 @@
+"""Which word of a text looked where in an image, by the very attention that ranks it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.errors import CrosslookError
+from retrieval.calibration import matches
+from retrieval.encoders.lite import LiteEncoder
+from retrieval.fusion.scorer import FusionScorer
+from retrieval.images import Photo, UnreadableImage, decode
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where the words of a text look in one image.
+
+    words: as they stand in the text; the pieces of a word are summed. heat: float32 [words, rows, columns], 0 and up,
+    over a grid on the upright image: cross-attention times its positive gradient for the match logit, so that maps of
+    several words can be compared. match: calibrated probability. similarity: of the embeddings. photo: the image."""
+
+    words: tuple[str, ...]
+    heat: NDArray[np.float32]
+    match: float
+    similarity: float
+    photo: Photo
+
+
+def explain(encoder: LiteEncoder, scorer: FusionScorer, text: str, path: Path) -> Explanation:
+    """Raises `CrosslookError` for an empty text, and a file that cannot be read."""
+    if not text.strip():
+        raise CrosslookError("the text is empty: say what to look for in the image")
+    try:
+        photo = decode(path.read_bytes())
+    except OSError as error:
+        raise CrosslookError(f"cannot read {path}: {error.strerror}") from error
+    except UnreadableImage as error:
+        raise CrosslookError(f"{path} {error}") from error
+    image = encoder.encode_images([encoder.prepare(photo)])
+    features = encoder.encode_texts([text])
+    similarity = image.embeddings[0] @ features.embeddings[0]
+    attention = scorer.attention(features, image.tokens[0])
+    logit = scorer.calibration.logits(similarity, attention.fusion)
+    words, pieces = words_of(text, encoder.spans(text))
+    heat = np.stack([attention.heat[rows].sum(axis=0) for rows in pieces])
+    side = math.isqrt(heat.shape[1])
+    return Explanation(words, heat.reshape(len(words), side, side), float(matches(logit)), float(similarity), photo)
+
+
+def words_of(text: str, spans: list[tuple[int, int]]) -> tuple[tuple[str, ...], list[list[int]]]:
+    """The words of a text and the rows of their pieces. spans: where each piece begins and ends in the text; pieces
+    that follow one another without a gap are one word, empty ones (the markers of begin and end) are none, and
+    punctuation stands with the word before it."""
+    found: list[tuple[int, int]] = []
+    pieces: list[list[int]] = []
+    for row, (start, end) in enumerate(spans):
+        if start == end:
+            continue
+        if found and start == found[-1][1]:
+            found[-1] = (found[-1][0], end)
+            pieces[-1].append(row)
+        else:
+            found.append((start, end))
+            pieces.append([row])
+    return tuple(text[start:end] for start, end in found), pieces

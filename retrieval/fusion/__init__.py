@@ -1,0 +1,31 @@
+"""The second stage: scorers look at a query and its candidates, and rank them."""
+
+from __future__ import annotations
+
+from indexes.errors import CrosslookError
+from retrieval.encoders.base import Encoder
+from retrieval.fusion.base import PhotoScorer, Scorer
+from retrieval.fusion.scorer import SCORER, FusionScorer
+
+__all__ = ["FusionScorer", "PhotoScorer", "Scorer", "load_scorer", "own_scorer"]
+
+BLIP = "blip:"
+
+
+def own_scorer(encoder: Encoder) -> FusionScorer | None:
+    """The scorer that was trained with an encoder, None where there is none."""
+    folder = encoder.folder
+    return FusionScorer(folder) if folder is not None and (folder / SCORER).is_file() else None
+
+
+def load_scorer(encoder: Encoder, name: str | None = None, device: str = "auto") -> Scorer | PhotoScorer | None:
+    """The scorer of a name, `blip:REPOSITORY_OR_DIRECTORY`; without a name the encoder's own.
+
+    Raises `CrosslookError` where there is no such scorer, or it cannot be loaded here."""
+    if name is None:
+        return own_scorer(encoder)
+    if name.startswith(BLIP):
+        from retrieval.fusion.blip import load_blip
+
+        return load_blip(name.removeprefix(BLIP), device)
+    raise CrosslookError(f"no scorer named {name}: use {BLIP}NAME, such as {BLIP}Salesforce/blip-itm-base-coco")

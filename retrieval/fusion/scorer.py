@@ -1,0 +1,78 @@
+"""The trained fusion scorer at query time, on ONNX Runtime.
+
+A query's words attend to an image's regions, each attended vector is compared with its word, and each region with its
+words (the read-out of SCAN: Lee et al. 2018, "Stacked Cross Attention for Image-Text Matching"). It was trained, and is
+described, in `retrieval.training.scorer`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.calibration import Calibration
+from retrieval.encoders.base import TextFeatures
+from retrieval.encoders.runtime import open_session
+
+SCORER = "scorer.onnx"
+EXPLAINER = "explainer.onnx"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Where the words of a text look in one image. fusion: the scorer's logit for the pair, before calibration.
+    weights: float32 [words, regions], each row summing to one. gradient: float32 [words, regions], how much that logit
+    would rise with each weight."""
+
+    fusion: float
+    weights: NDArray[np.float32]
+    gradient: NDArray[np.float32]
+
+    @property
+    def heat(self) -> NDArray[np.float32]:
+        """float32 [words, regions], 0 and up: the weights that speak for a match (Chefer et al. 2021, "Generic
+        Attention-model Explainability", and the maps of ALBEF and BLIP: attention times its positive gradient)."""
+        return self.weights * np.maximum(self.gradient, 0)
+
+
+class FusionScorer:
+    """The scorer in a model directory. Its logit is a * similarity + b * fusion + c, calibrated on a validation set."""
+
+    calibrated = True
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        config = json.loads((folder / "config.json").read_text())
+        self.calibration = Calibration(**config["calibration"])
+
+    @cached_property
+    def _session(self) -> Any:
+        return open_session(self._folder / SCORER)
+
+    @cached_property
+    def _explainer(self) -> Any:
+        return open_session(self._folder / EXPLAINER)
+
+    def fusion(self, text: TextFeatures, tokens: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits of the read-out alone, float32 [n], which know nothing of the similarity."""
+        found: NDArray[np.float32] = self._session.run(["fusion"], self._inputs(text, tokens))[0]
+        return found
+
+    def score(self, text: TextFeatures, tokens: NDArray[Any], similarities: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.calibration.logits(similarities, self.fusion(text, tokens))
+
+    def attention(self, text: TextFeatures, tokens: NDArray[Any]) -> Attention:
+        """Of one text and one image, whose tokens are [regions, token_dim]."""
+        outputs = ["fusion", "attention", "gradient"]
+        fusion, weights, gradient = self._explainer.run(outputs, self._inputs(text, tokens[None]))
+        return Attention(float(fusion[0]), weights[0], gradient[0])
+
+    @staticmethod
+    def _inputs(text: TextFeatures, tokens: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        words = text.tokens[0][text.mask[0]]
+        return {"words": words, "regions": np.ascontiguousarray(tokens)}

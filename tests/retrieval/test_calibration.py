@@ -1,0 +1,78 @@
+"""Calibration against data whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from retrieval.calibration import Calibration, fit, matches, reliability
+
+
+def made_up(count=60_000, a=6.0, b=2.5, c=-4.0, seed=0):
+    """Pairs that match with exactly the probability sigmoid(a s + b f + c)."""
+    rng = np.random.default_rng(seed)
+    similarities, fusion = rng.normal(0.3, 0.2, count), rng.normal(0, 1.5, count)
+    return similarities, fusion, rng.random(count) < matches(a * similarities + b * fusion + c)
+
+
+def test_the_true_parameters_are_found():
+    found = fit(*made_up())
+    assert (found.a, found.b, found.c) == pytest.approx((6.0, 2.5, -4.0), rel=0.05)
+
+
+def test_the_fit_maximises_the_likelihood():
+    """No neighbour in any direction is likelier."""
+    similarities, fusion, labels = made_up(5_000)
+    found = fit(similarities, fusion, labels)
+
+    def likelihood(a, b, c):
+        share = matches(a * similarities + b * fusion + c)
+        return np.log(np.where(labels, share, 1 - share)).sum()
+
+    best = likelihood(found.a, found.b, found.c)
+    for step in np.concatenate([np.eye(3), -np.eye(3)]) * 0.01:
+        assert likelihood(*(np.array([found.a, found.b, found.c]) + step)) < best
+
+
+def test_the_fit_does_not_depend_on_the_scale_of_the_scores():
+    similarities, fusion, labels = made_up(5_000)
+    found, scaled = fit(similarities, fusion, labels), fit(similarities * 1e-3, fusion * 1e4, labels)
+    assert (scaled.a * 1e-3, scaled.b * 1e4, scaled.c) == pytest.approx((found.a, found.b, found.c), rel=1e-4)
+
+
+def test_pairs_that_can_be_told_apart_perfectly_still_give_finite_parameters():
+    found = fit([0.1, 0.2, 0.8, 0.9], [0, 0, 0, 0], [False, False, True, True])
+    assert np.isfinite([found.a, found.b, found.c]).all() and found.a > 0
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_labels_of_one_kind_are_refused(label):
+    with pytest.raises(ValueError, match="pairs that match"):
+        fit([0.1, 0.2], [0, 1], [label, label])
+
+
+def test_matches_are_probabilities_at_any_logit():
+    assert matches([-1e9, -5, 0, 5, 1e9]).tolist() == pytest.approx([0, 0.0066929, 0.5, 0.9933071, 1], abs=1e-6)
+
+
+def test_logits_are_the_weighted_sum():
+    assert Calibration(2, 3, -1).logits([0.5, 0], [1, 2]).tolist() == [3, 5]
+
+
+def test_calibrated_matches_are_believable_and_raw_ones_are_not():
+    similarities, fusion, labels = made_up()
+    calibrated = matches(fit(similarities, fusion, labels).logits(similarities, fusion))
+    assert reliability(calibrated, labels).error < 0.01
+    assert reliability(matches(fusion), labels).error > 0.1
+
+
+def test_the_calibration_error_of_a_small_example():
+    """Bin [0, .5): predicted .2, observed 0; bin [.5, 1]: predicted .8, observed .5. Two pairs each."""
+    found = reliability([0.1, 0.3, 0.7, 0.9], [False, False, False, True], bins=2)
+    assert found.count.tolist() == [2, 2]
+    assert found.predicted.tolist() == pytest.approx([0.2, 0.8]) and found.observed.tolist() == [0, 0.5]
+    assert found.error == pytest.approx((0.2 + 0.3) / 2)
+
+
+def test_a_match_of_exactly_one_has_a_bin():
+    assert reliability([1.0, 1.0], [True, True], bins=10).count[-1] == 2

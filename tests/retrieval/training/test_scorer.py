@@ -1,0 +1,147 @@
+"""The scorer: its fast path against its slow twin, its gradient against autograd, what it may and may not depend on."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def read_out():
+    import torch
+
+    from retrieval.training.scorer import ReadOut, ScorerSettings
+
+    torch.manual_seed(0)
+    return ReadOut(ScorerSettings(dim=16)).eval()
+
+
+def texts(*lengths, seed=0):
+    """Words [n, longest, 384] and mask; what stands beyond a text's end is anything but zero."""
+    import torch
+
+    words = torch.randn(len(lengths), max(lengths), 384, generator=torch.Generator().manual_seed(seed)) / 20
+    return words, torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+
+
+def regions(count, dim=16, seed=1):
+    import torch
+
+    found = torch.randn(count, 49, dim, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(found, dim=-1)
+
+
+def test_all_pairs_are_what_each_pair_gives_by_itself(read_out):
+    import torch
+
+    words, mask = texts(3, 7, 5)
+    images = regions(4)
+    found = read_out.all_pairs(words, mask, images)
+    assert found.shape == (3, 4) and found.std() > 0.01
+    for text in range(3):
+        for image in range(4):
+            one = slice(text, text + 1)
+            alone, looks = read_out(words[one, : mask[text].sum()], mask[one, : mask[text].sum()], images[[image]])
+            torch.testing.assert_close(found[text, image], alone[0], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(looks.sum(-1), torch.ones(1, int(mask[text].sum())))
+
+
+def test_the_fast_path_learns_what_the_slow_one_would(read_out):
+    """The gradients of all weights agree."""
+    import torch
+
+    words, mask = texts(3, 5)
+    images = regions(2)
+    read_out.all_pairs(words, mask, images).square().sum().backward()
+    fast = {name: parameter.grad.clone() for name, parameter in read_out.named_parameters()}
+    read_out.zero_grad()
+    pairs = [(text, image) for text in range(2) for image in range(2)]
+    text_rows, image_rows = (list(each) for each in zip(*pairs, strict=True))
+    read_out(words[text_rows], mask[text_rows], images[image_rows])[0].square().sum().backward()
+    for name, parameter in read_out.named_parameters():
+        torch.testing.assert_close(fast[name], parameter.grad, atol=2e-4, rtol=1e-3, msg=name)
+
+
+def test_a_word_that_names_a_region_looks_at_it(read_out):
+    import torch
+
+    words, mask = texts(1)
+    asked, _, _ = read_out.words(words, mask)
+    images = regions(1)
+    images[0, 17] = asked[0, 0]
+    with torch.no_grad():
+        read_out.log_word_scale.fill_(3)
+    logit, looks = read_out(words, mask, images)
+    assert looks[0, 0].argmax() == 17
+    assert logit > read_out(words, mask, regions(1))[0]
+
+
+def test_the_order_of_regions_does_not_matter_to_the_read_out(read_out):
+    import torch
+
+    words, mask = texts(4)
+    images = regions(1)
+    torch.testing.assert_close(read_out(words, mask, images)[0], read_out(words, mask, images.flip(1))[0])
+
+
+def test_the_written_out_gradient_is_autograds(read_out):
+    import torch
+
+    from retrieval.training.export import Explainer
+    from retrieval.training.scorer import quantize
+
+    words, mask = texts(5)
+    stored = quantize(regions(2))
+    fusion, looks, gradient = Explainer(read_out)(words[0], stored)
+    unit = torch.nn.functional.normalize(stored.float(), dim=-1)
+    asked, weights, _ = read_out.words(words, mask)
+    free = looks.detach().clone().requires_grad_()
+    logits = read_out.compare(asked, weights, mask, unit, free @ unit)
+    torch.testing.assert_close(logits, fusion)
+    logits.sum().backward()
+    torch.testing.assert_close(gradient, free.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_int8_regions_keep_their_direction():
+    import torch
+
+    from retrieval.training.scorer import quantize
+
+    images = regions(5, dim=256)
+    stored = quantize(images)
+    assert stored.dtype == torch.int8 and stored.abs().amax() == 127
+    again = torch.nn.functional.normalize(stored.float(), dim=-1)
+    assert (again * images).sum(-1).min() > 0.9995
+
+
+def test_regions_know_their_place_and_are_unit_norm():
+    import torch
+
+    from retrieval.training.scorer import Regions, ScorerSettings
+
+    torch.manual_seed(0)
+    module = Regions(ScorerSettings(dim=16)).eval()
+    same_everywhere = torch.randn(1, 1, 934).expand(1, 49, 934)
+    found = module(same_everywhere, torch.randn(1, 1000))
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(1, 49))
+    assert (found[0, 0] - found[0, 1]).abs().max() > 1e-3
+
+
+def test_hidden_words_are_learnt_and_texts_without_any_cost_nothing():
+    import torch
+
+    from retrieval.training.model import HiddenWords
+
+    torch.manual_seed(0)
+    guess = HiddenWords(8, 3)
+    asked, attended, words = torch.randn(6, 8), torch.randn(6, 8), torch.tensor([0, 1, 2, 0, 1, -1])
+    optimizer = torch.optim.Adam(guess.parameters(), lr=0.05)
+    first = guess.loss(asked, attended, words).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = guess.loss(asked, attended, words)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1 * first
+    assert guess.loss(asked, attended, torch.full((6,), -1)) == 0
