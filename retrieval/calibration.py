@@ -75,7 +75,7 @@ class Reliability:
 
 def reliability(probabilities: ArrayLike, is_match: ArrayLike, bins: int = BINS) -> Reliability:
     """Bins without a pair have nan for predicted and observed. probabilities, is_match: [pairs]."""
-    shares, labels = np.asarray(probabilities, np.float64), np.asarray(is_match, np.float64)
+    shares, labels = np.ravel(np.asarray(probabilities, np.float64)), np.ravel(np.asarray(is_match, np.float64))
     bin_of = np.minimum((shares * bins).astype(int), bins - 1)
     count = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore"):

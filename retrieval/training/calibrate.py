@@ -23,11 +23,13 @@ CANDIDATES = 100
 
 @dataclass(frozen=True)
 class Fitted:
-    """calibration: fitted on all candidate pairs. reliability: of the matches of pairs of one half of the images by a
-    calibration fitted on the other half, both ways."""
+    """calibration: fitted on all candidate pairs. pairs: reliability of the match of all of them, those of one half of
+    the images by a calibration fitted on the other half, both ways. first: the same of each caption's first hit alone,
+    since nearly all pairs are far from matching, and easily judged."""
 
     calibration: Calibration
-    reliability: Reliability
+    pairs: Reliability
+    first: Reliability
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
@@ -45,4 +47,9 @@ def calibrate(model: Model, embedder: Embedder, features: Features) -> Fitted:
     for fitted, judged in ((half, ~half), (~half, half)):
         found = fit(similarities[fitted], fusion[fitted], is_match[fitted])
         held_out[judged] = matches(found.logits(similarities[judged], fusion[judged]))
-    return Fitted(fit(similarities, fusion, is_match), reliability(held_out, is_match))
+    by_caption = held_out.reshape(candidates.shape)
+    hit = by_caption.argmax(axis=1)[:, None]
+    hit_match = np.take_along_axis(by_caption, hit, axis=1)
+    hit_is_match = np.take_along_axis(is_match.reshape(candidates.shape), hit, axis=1)
+    calibration = fit(similarities, fusion, is_match)
+    return Fitted(calibration, reliability(held_out, is_match), reliability(hit_match, hit_is_match))

@@ -26,6 +26,7 @@ from retrieval.training.scorer import SMALLEST, ReadOut, ScorerSettings, quantiz
 IMAGE_HEAD, TEXT_HEAD = "image_head.onnx", "text_head.onnx"
 RUNNING = (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER)
 WEIGHTS = "model.safetensors"
+GUESS = "guess."  # of hidden words: only a help in training, for the words of one set of captions
 
 
 class _ImageHead(nn.Module):
@@ -97,7 +98,8 @@ def write_model(
     fingerprint of the towers that the heads belong to. card: the model card's text."""
     folder.mkdir(parents=True, exist_ok=True)
     model, embedder = model.eval(), embedder.eval()
-    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    kept = {name: value for name, value in model.state_dict().items() if not name.startswith(GUESS)}
+    state = {f"model.{name}": value for name, value in kept.items()}
     state |= {f"embedder.{name}": value for name, value in embedder.state_dict().items()}
     save_file({name: value.half().contiguous() for name, value in state.items()}, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors keeps it to its writer
@@ -151,8 +153,9 @@ def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder]:
     of_model, of_embedder = under("model."), under("embedder.")
     chosen = ModelSettings(HeadSettings(**settings["heads"]), ScorerSettings(**settings["scorer"]))
     statistics = {name: of_model[f"inputs.{name}"] for name in STATISTICS}
-    model = Model(of_model["heads.class_embeddings"], statistics, len(of_model["guess.words.weight"]), chosen)
-    model.load_state_dict(of_model)
+    model = Model(of_model["heads.class_embeddings"], statistics, 0, chosen)
+    fresh = {name: value for name, value in model.state_dict().items() if name.startswith(GUESS)}
+    model.load_state_dict(of_model | fresh)
     embedder = Embedder(chosen.heads.members, len(of_embedder["image_bank"]))
     embedder.load_state_dict(of_embedder)
     return model.eval(), embedder.eval()

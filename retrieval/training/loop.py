@@ -28,6 +28,7 @@ CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 LARGEST_SCALE = 60.0
 AT_ONCE = 500
+TEXTS_AT_ONCE = 8
 DEV_CANDIDATES = 20
 
 
@@ -170,13 +171,11 @@ def fusion_of(
     if regions is None:
         regions = regions_of(model, features)
     found = []
-    for low in range(0, len(texts), 16):
-        some = slice(low, low + 16)
-        words, mask = features.words_of(texts[some])
-        each = candidates.shape[1]
-        of_pairs = (part.repeat_interleave(each, 0) for part in (words, mask))
-        logits, _ = model.read_out(*of_pairs, regions[candidates[some].ravel()])
-        found.append(logits.unflatten(0, (-1, each)))
+    for low in range(0, len(texts), TEXTS_AT_ONCE):
+        some = slice(low, low + TEXTS_AT_ONCE)
+        asked, weights, mask = model.read_out.words(*features.words_of(texts[some]))
+        of_texts = asked.unsqueeze(1), weights.unsqueeze(1), mask.unsqueeze(1)
+        found.append(model.read_out.read(*of_texts, regions[candidates[some]])[0])
     return torch.cat(found).numpy()
 
 

@@ -96,7 +96,7 @@ def model_card(
     bins = "\n".join(
         f"| {100 * predicted:.1f} | {100 * observed:.1f} | {count:,} |"
         for predicted, observed, count in zip(
-            fitted.reliability.predicted, fitted.reliability.observed, fitted.reliability.count, strict=True
+            fitted.first.predicted, fitted.first.observed, fitted.first.count, strict=True
         )
         if count
     )
@@ -109,10 +109,10 @@ def model_card(
         f"Sources:\n\n{sources}\n\n"
         f"R@1 by similarity on the images it was chosen on: text -> image {100 * best.text_to_image:.1f}, image -> "
         f"text {100 * best.image_to_text:.1f}, in percent.\n\n"
-        f"Expected calibration error of `match`: {100 * fitted.reliability.error:.2f} percent of probability, over "
-        "all candidate pairs of those images, each judged by a calibration fitted on the other half of them. In "
-        "percent:\n\n"
-        f"| match | share that did match | pairs |\n|---|---|---|\n{bins}\n"
+        "Expected calibration error of `match` on those images, each judged by a calibration fitted on the other half "
+        f"of them: {100 * fitted.pairs.error:.2f} points of percentage over all candidates of all captions, "
+        f"{100 * fitted.first.error:.1f} over the first hits alone. Of these, in percent:\n\n"
+        f"| match | share that did match | first hits |\n|---|---|---|\n{bins}\n"
     )
 
 

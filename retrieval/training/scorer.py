@@ -121,12 +121,15 @@ class ReadOut(nn.Module):
         """The logit of each text with the image beside it, float [n], and where its words look, float [n, m, 49].
 
         words: float [n, m, 384]. mask: bool [n, m]. regions: float [n, 49, dim], unit norm."""
-        asked, weights, mask = self.words(words, mask)
+        return self.read(*self.words(words, mask), regions)
+
+    def read(self, asked: Tensor, weights: Tensor, mask: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from what `words` gave. Leading axes are broadcast: one text may meet several images."""
         attended, looks = attention(asked, regions, regions, scale=self.log_word_scale.exp())
         return self.compare(asked, weights, mask, regions, attended), looks
 
     def compare(self, asked: Tensor, weights: Tensor, mask: Tensor, regions: Tensor, attended: Tensor) -> Tensor:
-        """The logits, float [n], from what the words attended to, float [n, m, dim]; the rest as in `words`."""
+        """The logits from what the words attended to, float [..., m, dim]; the rest as in `read`."""
         of_words = (asked * attended).sum(-1) / (attended.square().sum(-1) + SMALLEST).sqrt()
         by_words = (weights * of_words).sum(-1)
         back = mask.unsqueeze(-2)

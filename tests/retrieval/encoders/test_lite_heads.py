@@ -29,7 +29,8 @@ def photos(tmp_path_factory, trained):
 
 def test_what_ships_is_small_and_is_what_the_configuration_says():
     config = json.loads((HEADS / "config.json").read_text())
-    assert set(config["sha256"]) == {"image_head.onnx", "text_head.onnx"}
+    onnx = {"image_head.onnx", "text_head.onnx", "scorer.onnx", "explainer.onnx"}
+    assert set(config["sha256"]) == {*onnx, "model.safetensors"}
     for name, checksum in config["sha256"].items():
         assert hashlib.sha256((HEADS / name).read_bytes()).hexdigest() == checksum
     assert sum(path.stat().st_size for path in HEADS.iterdir()) <= 20e6
@@ -37,9 +38,12 @@ def test_what_ships_is_small_and_is_what_the_configuration_says():
 
 def test_an_image_is_encoded_alike_alone_and_among_others(trained, photos):
     together = trained.encode_images(list(photos.values()))
+    assert together.tokens.dtype == np.int8 and together.tokens[0].nbytes <= 16_000
     np.testing.assert_allclose(np.linalg.norm(together.embeddings, axis=1), 1, atol=1e-5)
     for index, alone in enumerate(photos.values()):
-        np.testing.assert_array_equal(trained.encode_images([alone]).embeddings[0], together.embeddings[index])
+        one = trained.encode_images([alone])
+        np.testing.assert_array_equal(one.embeddings[0], together.embeddings[index])
+        np.testing.assert_array_equal(one.tokens[0], together.tokens[index])
 
 
 def test_a_text_is_encoded_alike_alone_and_among_others(trained):
