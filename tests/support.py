@@ -40,6 +40,7 @@ class FakeEncoder:
     """A dual encoder of no sense but exact repeatability: a fixed random projection of the picture."""
 
     batch_size = 4
+    folder = None
     image_size = 8
     max_words = 6
 

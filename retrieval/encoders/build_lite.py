@@ -35,6 +35,7 @@ SOURCES = {
 IMAGE_SIZE = 224
 MAX_WORDS = 256
 OPSET = 17
+MARKS = (101, 102)  # [CLS] and [SEP], the begin and the end of a text
 
 
 def build(out: Path) -> None:
@@ -96,7 +97,12 @@ def image_tower(weights: Path) -> Any:
 
 
 def text_tower(folder: Path) -> Any:
-    """all-MiniLM-L6-v2 as a torch module: int64 ids and mask [n, words] -> unit-norm embedding, last hidden state."""
+    """all-MiniLM-L6-v2 as a torch module: int64 ids and mask [n, words] -> unit-norm embedding, and for every piece of
+    a word its last hidden state beside what it means by itself.
+
+    The last hidden states of a model that was trained for sentences all say much the same, so that no word can be told
+    from another; so the second half is the piece's row of the word table, centred, with components of about one, and
+    zeros for the marks of begin and end."""
     import torch
     from transformers import BertModel
 
@@ -106,12 +112,16 @@ def text_tower(folder: Path) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.model = model
+            self.register_buffer("center", model.embeddings.word_embeddings.weight.detach().mean(0))
 
         def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            words = model(input_ids=ids, attention_mask=mask).last_hidden_state
+            alone = model.embeddings.word_embeddings(ids)
+            words = model(inputs_embeds=alone, attention_mask=mask).last_hidden_state
             weight = mask.unsqueeze(-1).to(words.dtype)
             mean = (words * weight).sum(1) / weight.sum(1)
-            return torch.nn.functional.normalize(mean, dim=-1), words
+            alone = alone.shape[-1] ** 0.5 * torch.nn.functional.normalize(alone - self.center, dim=-1)
+            alone = alone * (ids != MARKS[0]).unsqueeze(-1) * (ids != MARKS[1]).unsqueeze(-1)
+            return torch.nn.functional.normalize(mean, dim=-1), torch.cat([words, alone], dim=-1)
 
     return TextTower().eval()
 

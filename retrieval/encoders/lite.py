@@ -126,9 +126,9 @@ class LiteEncoder:
         inputs = {"tower": found.embeddings, "words": found.tokens, "mask": found.mask}
         return TextFeatures(self._text_head.run(["embedding"], inputs)[0], found.tokens, found.mask, found.truncated)
 
-    def tower_texts(self, texts: Sequence[str], hidden: NDArray[np.int64] | None = None) -> TextFeatures:
-        """Texts as the tower alone encodes them; hidden: see `TextTower.encode`."""
-        return self._text.encode(texts, hidden)
+    def tower_texts(self, texts: Sequence[str]) -> TextFeatures:
+        """Texts as the tower alone encodes them; see `TextTower.encode`."""
+        return self._text.encode(texts)
 
     def pieces(self, text: str) -> list[int]:
         """The ids of a text's word pieces."""

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrieval.encoders.base import TextFeatures
 from retrieval.encoders.runtime import open_session
@@ -36,14 +35,14 @@ class TextTower:
         tokenizer.no_padding()
         return tokenizer
 
-    def encode(self, texts: Sequence[str], hidden: Sequence[int] | NDArray[np.int64] | None = None) -> TextFeatures:
-        """Embeddings and the last hidden state of every word piece, [CLS] and [SEP] included. hidden: which word piece
-        of each text to put [MASK] in the place of, for training; place 0, that of [CLS], for none."""
+    def encode(self, texts: Sequence[str]) -> TextFeatures:
+        """Embeddings, and for every word piece, [CLS] and [SEP] included, a token of twice their length: the last
+        hidden state, which tells of the whole text, and what the piece means by itself, which is zero for those two."""
         encoded = self._tokenizer.encode_batch([_as_unicode(text) for text in texts])
         lengths = np.array([len(text.ids) for text in encoded], dtype=np.int64)
         longest = int(lengths.max(initial=1))
         embeddings = np.zeros((len(texts), self.dim), dtype=np.float32)
-        tokens = np.zeros((len(texts), longest, self.dim), dtype=np.float32)
+        tokens = np.zeros((len(texts), longest, 2 * self.dim), dtype=np.float32)
         by_length = np.argsort(lengths, kind="stable")
         for start in range(0, len(texts), BATCH):
             batch = by_length[start : start + BATCH]
@@ -51,8 +50,6 @@ class TextTower:
             ids = np.zeros((len(batch), width), dtype=np.int64)
             for row, index in enumerate(batch):
                 ids[row, : lengths[index]] = encoded[index].ids
-                if hidden is not None and hidden[index]:
-                    ids[row, hidden[index]] = self._tokenizer.token_to_id("[MASK]")
             mask = np.arange(width) < lengths[batch, None]
             found = self._session.run(["embedding", "words"], {"ids": ids, "mask": mask.astype(np.int64)})
             embeddings[batch] = found[0]

@@ -57,7 +57,7 @@ class _TextHead(nn.Module):
 
 
 class _Scorer(nn.Module):
-    """One text, words [m, 384], with images, regions int8 [n, 49, dim]: logits [n]."""
+    """One text, words [m, 768], with images, regions int8 [n, 49, dim]: logits [n]."""
 
     def __init__(self, read_out: ReadOut) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Explainer(nn.Module):
     def forward(self, words: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         words, regions = words.unsqueeze(0), normalize(regions.float(), dim=-1)
         mask = torch.ones_like(words[..., 0], dtype=torch.bool)
-        asked, weights, _ = self.read_out.words(words, mask)
+        asked, weights, mask = self.read_out.words(words, mask)
         attended, looks = attention(asked, regions, regions, scale=self.read_out.log_word_scale.exp())
         fusion = self.read_out.compare(asked, weights, mask, regions, attended)
         # Of cos = asked . attended / |attended|, where attended is the sum of looks * region.
@@ -115,13 +115,13 @@ def write_model(
     _export(_ImageHead(rounded, rounded_embedder), images, ["embedding", "tokens"], by_image, folder / IMAGE_HEAD)
     texts = {
         "tower": torch.zeros(2, 384),
-        "words": torch.zeros(2, 5, 384),
+        "words": torch.zeros(2, 5, 768),
         "mask": torch.ones(2, 5, dtype=torch.bool),
     }
     by_text = {"tower": {0: "n"}, "words": {0: "n", 1: "words"}, "mask": {0: "n", 1: "words"}, "embedding": {0: "n"}}
     _export(_TextHead(rounded, rounded_embedder), texts, ["embedding"], by_text, folder / TEXT_HEAD)
     dim = model.settings.scorer.dim
-    pairs = {"words": torch.randn(5, 384), "regions": torch.ones(2, CELLS, dim, dtype=torch.int8)}
+    pairs = {"words": torch.randn(5, 768), "regions": torch.ones(2, CELLS, dim, dtype=torch.int8)}
     by_pair: dict[str, dict[int, str]] = {"words": {0: "words"}, "regions": {0: "n"}, "fusion": {0: "n"}}
     _export(_Scorer(rounded.read_out), pairs, ["fusion"], by_pair, folder / SCORER)
     by_pair |= {name: {0: "n", 1: "words"} for name in ("attention", "gradient")}

@@ -26,8 +26,8 @@ from retrieval.encoders.runtime import usable_cores
 from retrieval.images import Photo, UnreadableImage, decode
 from retrieval.training.cells import CELLS, CHANNELS, Cells
 
-VERSION = 2
-TEXT_ARRAYS = ("texts", "words", "starts", "hidden_words", "hidden_at", "hidden_word")
+VERSION = 3
+TEXT_ARRAYS = ("texts", "words", "starts", "hidden_at", "hidden_word")
 COMMONEST = 20
 FEWEST_TEXTS = 10
 IMAGES_AT_ONCE = 32
@@ -40,12 +40,11 @@ JITTER = 0.2
 @dataclass(frozen=True)
 class Features:
     """cells: float16 [views, images, 49, 934]. logits: float16 [views, images, 1000]. texts: float16 [captions, 384].
-    words: float16 [all words, 384], those of caption i at starts[i]:starts[i + 1]. image_of_text: int64 [captions],
+    words: float16 [all words, 768], those of caption i at starts[i]:starts[i + 1]. image_of_text: int64 [captions],
     ascending.
 
-    Of each caption there is a second version in which one word is hidden: hidden_words has the shape of `words`;
-    hidden_at: int64 [captions], which word of the caption it is; hidden_word: int64 [captions], its number in the
-    vocabulary of the set, from 0, or -1 where a caption has no word to hide."""
+    hidden_at: int64 [captions], the place of a word of the caption that is to be guessed when it is hidden;
+    hidden_word: int64 [captions], its number in the vocabulary of the set, from 0, or -1 where there is none."""
 
     cells: NDArray[np.float16]
     logits: NDArray[np.float16]
@@ -53,7 +52,6 @@ class Features:
     words: NDArray[np.float16]
     starts: NDArray[np.int64]
     image_of_text: NDArray[np.int64]
-    hidden_words: NDArray[np.float16]
     hidden_at: NDArray[np.int64]
     hidden_word: NDArray[np.int64]
 
@@ -66,15 +64,12 @@ class Features:
     def images(self) -> int:
         return int(self.cells.shape[1])
 
-    def words_of(
-        self, texts: Sequence[int] | NDArray[np.int64], hidden: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """float32 [n, longest, 384] and bool mask [n, longest]. hidden: of the versions with a hidden word."""
-        words = self.hidden_words if hidden else self.words
+    def words_of(self, texts: Sequence[int] | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """float32 [n, longest, 768] and bool mask [n, longest]."""
         lengths = self.starts[np.asarray(texts) + 1] - self.starts[np.asarray(texts)]
-        padded = np.zeros((len(lengths), int(lengths.max()), words.shape[1]), np.float32)
+        padded = np.zeros((len(lengths), int(lengths.max()), self.words.shape[1]), np.float32)
         for row, text in enumerate(texts):
-            padded[row, : lengths[row]] = words[self.starts[text] : self.starts[text + 1]]
+            padded[row, : lengths[row]] = self.words[self.starts[text] : self.starts[text + 1]]
         mask = np.arange(padded.shape[1]) < lengths[:, None]
         return torch.from_numpy(padded), torch.from_numpy(mask)
 
@@ -202,20 +197,17 @@ def _compute_texts(
     pieces = [encoder.pieces(text) for text in texts]
     lengths = [len(each) for each in pieces]
     hidden_at, hidden_word = choose_hidden(pieces, encoder.markers)
-    embeddings, words, hidden_words = [], [], []
+    embeddings, words = [], []
     for low in range(0, len(texts), TEXTS_AT_ONCE):
         some = slice(low, low + TEXTS_AT_ONCE)
         found = encoder.tower_texts(texts[some])
         embeddings.append(found.embeddings.astype(np.float16))
         words.append(found.tokens[found.mask].astype(np.float16))
-        found = encoder.tower_texts(texts[some], hidden_at[some])
-        hidden_words.append(found.tokens[found.mask].astype(np.float16))
         progress(min(low + TEXTS_AT_ONCE, len(texts)), len(texts))
     save: dict[str, NDArray[Any]] = {
         "texts": np.concatenate(embeddings),
         "words": np.concatenate(words),
         "starts": np.cumsum([0, *lengths], dtype=np.int64),
-        "hidden_words": np.concatenate(hidden_words),
         "hidden_at": hidden_at,
         "hidden_word": hidden_word,
     }

@@ -121,8 +121,9 @@ class TextHead(nn.Module):
         self.attended = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.words, DIM))
 
     def forward(self, embeddings: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-        """embeddings: float [n, 384], unit norm. words: float [n, m, 384]. mask: bool [n, m]. Returns float [n, 384],
-        unit norm."""
+        """embeddings: float [n, 384], unit norm. words: float [n, m, 768], of which the first half is read. mask: bool
+        [n, m]. Returns float [n, 384], unit norm."""
+        words = words[..., :DIM]
         if self.training:
             kept = torch.rand(mask.shape) > self.word_dropout
             kept[:, 0] = True

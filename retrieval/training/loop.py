@@ -274,13 +274,12 @@ class _Run:
             logits = self.model.read_out.all_pairs(*self.features.words_of(texts), regions)
             found["itm"] = contrast(logits, own, softness)
         if self.settings.mlm:
-            words, mask = self.features.words_of(texts, hidden=True)
-            asked, _, _ = self.model.read_out.words(words, mask)
-            asked = asked[torch.arange(len(texts)), torch.from_numpy(self.features.hidden_at[texts])]
-            scale = self.model.read_out.log_word_scale.exp()
-            attended, _ = attention(asked.unsqueeze(1), regions, regions, scale=scale)
-            hidden = torch.from_numpy(self.features.hidden_word[texts])
-            found["mlm"] = self.model.guess.loss(asked, attended.squeeze(1), hidden)
+            words, mask = self.features.words_of(texts)
+            mask[torch.arange(len(texts)), torch.from_numpy(self.features.hidden_at[texts])] = False
+            asked, weights, mask = self.model.read_out.words(words, mask)
+            attended, _ = attention(asked, regions, regions, scale=self.model.read_out.log_word_scale.exp())
+            asked, attended = ((weights.unsqueeze(-1) * each).sum(1) for each in (asked, attended))
+            found["mlm"] = self.model.guess.loss(asked, attended, torch.from_numpy(self.features.hidden_word[texts]))
         return found
 
     def _softness(self, frozen: torch.Tensor, image_of_text: torch.Tensor, count: int) -> torch.Tensor | None:

@@ -40,8 +40,8 @@ class Model(nn.Module):
 
 
 class HiddenWords(nn.Module):
-    """Masked language modelling (MLM) through the cross-attention: a hidden word is guessed from what its place in the
-    text asks for and what that found in the image."""
+    """Masked language modelling (MLM) through the cross-attention: a hidden word is guessed from what the other words
+    of the text ask for, and what they found in the image."""
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ class HiddenWords(nn.Module):
         self.words = nn.Linear(dim, max(vocabulary, 1))
 
     def loss(self, asked: Tensor, attended: Tensor, words: Tensor) -> Tensor:
-        """Cross-entropy of the hidden words. asked, attended: float [n, dim], of their places. words: int64 [n], -1
-        where there is none."""
+        """Cross-entropy of the hidden words. asked, attended: float [n, dim], means over each text's other words.
+        words: int64 [n], -1 where there is none."""
         if not bool((words >= 0).any()):
             return torch.zeros(())
         found = self.words(self.mix(asked.shape[-1] ** 0.5 * torch.cat([asked, attended], dim=-1)))

@@ -82,14 +82,18 @@ class ReadOut(nn.Module):
 
     def words(self, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the words ask for, float [n, m, dim], each of unit norm; how much each counts, float [n, m], summing to
-        one over a text; and the mask, with words dropped in training. words: float [n, m, 384]. mask: bool [n, m]."""
+        one over a text; and which there are, without the marks, and in training without those dropped.
+
+        words: float [n, m, 768], of which only the second half is read, what each means by itself: the first tells of
+        the whole text, as the similarity does already. mask: bool [n, m]."""
+        words = words[..., DIM:]
+        mask = mask & (words != 0).any(-1)
         if self.training:
-            kept = torch.rand(mask.shape) > self.word_dropout
-            kept[:, 0] = True
-            mask = mask & kept
-        entered = self.enter(2 * words)  # components of about one
+            kept = mask & (torch.rand(mask.shape) > self.word_dropout)
+            mask = torch.where(kept.any(1, keepdim=True), kept, mask)
+        entered = self.enter(words)
         entered = self.norm(entered + self.feed_forward(entered))
-        weights = self.word_weight(entered).squeeze(-1).masked_fill(~mask, MASKED).softmax(-1)
+        weights = self.word_weight(entered).squeeze(-1).masked_fill(~mask, MASKED).softmax(-1) * mask
         return normalize(self.out(entered), dim=-1), weights, mask
 
     def region_weights(self, regions: Tensor) -> Tensor:
@@ -100,7 +104,7 @@ class ReadOut(nn.Module):
         """The logit of every text with every image, float [texts, images]: what `forward` gives for each pair, without
         ever holding the attended vectors, of which the product with their word and their length are enough.
 
-        words: float [texts, m, 384]. mask: bool [texts, m]. regions: float [images, 49, dim], unit norm."""
+        words: float [texts, m, 768]. mask: bool [texts, m]. regions: float [images, 49, dim], unit norm."""
         asked, weights, mask = self.words(words, mask)
         texts, images = len(mask), len(regions)
         kept = mask.flatten().nonzero().squeeze(1)  # words that are there, of all texts in a row
@@ -113,14 +117,15 @@ class ReadOut(nn.Module):
         of_words = (looks * likeness).sum(-1) / (lengths + SMALLEST).sqrt()
         by_words = (text_of_word * weights.flatten()[kept]) @ of_words
         looks_back = (likeness * self.log_region_scale.exp()).exp().flatten(1)
-        of_regions = (text_of_word @ (looks_back * likeness.flatten(1))) / (text_of_word @ looks_back)
+        sums = text_of_word @ looks_back
+        of_regions = (text_of_word @ (looks_back * likeness.flatten(1))) / sums.clamp(min=SMALLEST)
         by_regions = (of_regions.unflatten(1, (images, -1)) * self.region_weights(regions)).sum(-1)
         return self.log_scale.exp() * (self.share * by_words + (1 - self.share) * by_regions)
 
     def forward(self, words: Tensor, mask: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
         """The logit of each text with the image beside it, float [n], and where its words look, float [n, m, 49].
 
-        words: float [n, m, 384]. mask: bool [n, m]. regions: float [n, 49, dim], unit norm."""
+        words: float [n, m, 768]. mask: bool [n, m]. regions: float [n, 49, dim], unit norm."""
         return self.read(*self.words(words, mask), regions)
 
     def read(self, asked: Tensor, weights: Tensor, mask: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:

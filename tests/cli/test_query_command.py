@@ -52,7 +52,8 @@ def test_json_is_one_object_a_line_with_the_stated_fields(search, indexed):
     fields = ["rank", "path", "score", "similarity", "match", "width", "height"]
     assert [list(record) for record in records] == [fields] * 3
     assert records[0]["path"].endswith("chelsea.png")
-    assert (records[0]["width"], records[0]["height"], records[0]["match"]) == (451, 300, None)
+    assert (records[0]["width"], records[0]["height"]) == (451, 300)
+    assert all(0 < record["match"] < 1 for record in records)
 
 
 def test_paths_only(search, indexed):
@@ -63,6 +64,36 @@ def test_paths_only(search, indexed):
 def test_paths_ended_by_nul(search, indexed):
     run = search("a cat", "-0", "-k", 2, index=indexed)
     assert run.stdout.count("\0") == 2 and "\n" not in run.stdout
+
+
+def test_without_the_scorer_images_come_by_similarity(search, indexed):
+    lines = search("a cat", "--json", "--no-rerank", index=indexed).stdout.splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["match"] for record in records] == [None] * 10
+    similarities = [record["similarity"] for record in records]
+    assert similarities == sorted(similarities, reverse=True) == [record["score"] for record in records]
+
+
+def test_what_matches_too_little_is_left_out_and_that_nothing_does_is_said(search, indexed):
+    everything = [json.loads(line) for line in search("a cat", "--json", index=indexed).stdout.splitlines()]
+    least = everything[1]["match"]
+    kept = search("a cat", "--json", "--min-match", least - 1e-4, index=indexed).stdout.splitlines()
+    assert len(kept) == 2
+    nothing = search("a cat", "--min-match", 0.999, index=indexed)
+    assert (nothing.returncode, nothing.stdout) == (1, "")
+    assert "nothing matches well: the best match is" in nothing.stderr
+
+
+def test_options_of_the_second_stage_that_make_no_sense_are_refused(search, indexed):
+    for words in (
+        ("--no-rerank", "--min-match", 0.5),
+        ("--no-rerank", "--scorer", "blip:x"),
+        ("--scorer", "blop"),
+        ("--candidates", 0),
+        ("--min-match", 1.5),
+    ):
+        run = search("a cat", *words, index=indexed)
+        assert run.returncode == 2 and len(run.stderr.splitlines()) == 1, run.stderr
 
 
 def test_only_in_a_folder(search, indexed, samples, tmp_path):

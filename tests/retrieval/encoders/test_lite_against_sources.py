@@ -58,16 +58,21 @@ def test_the_text_tower_gives_what_transformers_gives(lite):
     folder = build_lite.source("text").parent
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     found = lite.encode_texts(TEXTS)
+    table = model.embeddings.word_embeddings.weight.detach().numpy()
     for index, text in enumerate(TEXTS):
         inputs = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
             words = model(**inputs).last_hidden_state[0]
         mean = torch.nn.functional.normalize(words.mean(0), dim=0).numpy()
         assert found.embeddings[index] @ mean > 0.999
-        ours = found.tokens[index][found.mask[index]]
-        assert ours.shape == words.shape
+        ours, alone = np.split(found.tokens[index][found.mask[index]], 2, axis=1)
+        assert ours.shape == alone.shape == words.shape
         cosines = (ours * words.numpy()).sum(1) / np.linalg.norm(ours, axis=1) / words.norm(dim=1).numpy()
         assert cosines.min() > 0.995
+        rows = table[inputs["input_ids"][0]] - table.mean(axis=0)
+        rows *= 384**0.5 / np.linalg.norm(rows, axis=1, keepdims=True)
+        np.testing.assert_allclose(alone[1:-1], rows[1:-1], atol=0.15)  # the table is int8
+        assert not alone[0].any() and not alone[-1].any(), "begin and end mean nothing"
 
 
 def test_the_classifier_knows_what_is_on_sample_photos(lite, tmp_path):

@@ -51,7 +51,7 @@ def test_embeddings_are_unit_norm_and_the_members_differ(heads):
     first, second = heads.images(cells, logits, logits)
     torch.testing.assert_close(first.norm(dim=1), torch.ones(3))
     assert (first - second).abs().max() > 0.01
-    words, mask = torch.randn(3, 5, 384), torch.ones(3, 5, dtype=torch.bool)
+    words, mask = torch.randn(3, 5, 768), torch.ones(3, 5, dtype=torch.bool)
     first, second = heads.texts(torch.randn(3, 384), words, mask)
     torch.testing.assert_close(second.norm(dim=1), torch.ones(3))
     assert (first - second).abs().max() > 0.01
@@ -69,15 +69,15 @@ def test_without_their_residuals_the_heads_give_what_the_towers_give(heads):
     torch.testing.assert_close(heads.images(torch.randn(3, 49, 934), torch.randn(3, 1000), logits)[0], conse)
     of_text = torch.nn.functional.normalize(torch.randn(2, 384), dim=-1)
     torch.testing.assert_close(
-        heads.texts(of_text, torch.randn(2, 4, 384), torch.ones(2, 4, dtype=torch.bool))[0], of_text
+        heads.texts(of_text, torch.randn(2, 4, 768), torch.ones(2, 4, dtype=torch.bool))[0], of_text
     )
 
 
 def test_padding_changes_nothing(heads):
     import torch
 
-    text, words = torch.randn(1, 384), torch.randn(1, 4, 384)
-    padded = torch.cat([words, torch.randn(1, 3, 384)], dim=1)
+    text, words = torch.randn(1, 384), torch.randn(1, 4, 768)
+    padded = torch.cat([words, torch.randn(1, 3, 768)], dim=1)
     mask = torch.arange(7)[None] < 4
     for found, expected in zip(heads.texts(text, padded, mask), heads.texts(text, words, mask[:, :4]), strict=True):
         torch.testing.assert_close(found, expected)

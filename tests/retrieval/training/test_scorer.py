@@ -18,10 +18,10 @@ def read_out():
 
 
 def texts(*lengths, seed=0):
-    """Words [n, longest, 384] and mask; what stands beyond a text's end is anything but zero."""
+    """Words [n, longest, 768] and mask; what stands beyond a text's end is anything but zero."""
     import torch
 
-    words = torch.randn(len(lengths), max(lengths), 384, generator=torch.Generator().manual_seed(seed)) / 20
+    words = torch.randn(len(lengths), max(lengths), 768, generator=torch.Generator().manual_seed(seed))
     return words, torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
 
 
@@ -101,6 +101,28 @@ def test_the_written_out_gradient_is_autograds(read_out):
     torch.testing.assert_close(logits, fusion)
     logits.sum().backward()
     torch.testing.assert_close(gradient, free.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_marks_and_what_the_tower_says_of_the_whole_text_are_not_read(read_out):
+    import torch
+
+    words, mask = texts(5, 4)
+    images = regions(3)
+    marked = torch.cat([words[:, :1], words, words[:, :1]], dim=1)
+    marked[:, 0] = marked[:, -1] = 0
+    marked[..., :384] = 7
+    with_marks = torch.cat([mask[:, :1], mask, torch.tensor([[True], [True]])], dim=1)
+    torch.testing.assert_close(
+        read_out.all_pairs(marked, with_marks, images), read_out.all_pairs(words, mask, images), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_text_without_words_scores_nought(read_out):
+    import torch
+
+    words, mask = torch.zeros(2, 3, 768), torch.ones(2, 3, dtype=torch.bool)
+    assert not read_out.all_pairs(words, mask, regions(2)).any()
+    assert not read_out(words, mask, regions(2))[0].any()
 
 
 def test_int8_regions_keep_their_direction():

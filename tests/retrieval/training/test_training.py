@@ -32,10 +32,9 @@ def made_up(images, *, views=1, captions=2, seed=0, noise=10.0):
         cells.astype(np.float16),
         rng.normal(size=(views, images, 1000)).astype(np.float16),
         texts.astype(np.float16),
-        np.repeat(texts, 3, axis=0).astype(np.float16),
+        np.repeat(np.concatenate([texts, 20 * texts], axis=1), 3, axis=0).astype(np.float16),
         np.arange(0, 3 * len(owners) + 1, 3),
         owners,
-        np.repeat(texts, 3, axis=0).astype(np.float16),
         np.ones(len(owners), np.int64),
         owners % 5,
     )
