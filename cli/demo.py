@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import note, plural, printable, write_line
+from cli.output import note, plural, printable, worth, write_line
 from indexes.errors import CrosslookError
 
 QUERIES = (
@@ -66,7 +66,7 @@ def demo(
     for query, results in answers:
         write_line(query)
         for hit in results:
-            write_line(f"  {hit.rank}  {hit.score:.3f}  {printable(Path(hit.path).name)}")
+            write_line(f"  {hit.rank}  {worth(hit.score, hit.match):>5}  {printable(Path(hit.path).name)}")
     page = out / "index.html"
     write_results_page(page, answers)
     note(f"the same with pictures: {page}")

@@ -72,7 +72,7 @@ def _recall_plot(evaluation: Evaluation) -> str:
 
 def _latency_plot(latency: dict[str, dict[str, float]]) -> str:
     names = list(next(iter(latency.values())))
-    return bar_plot({stage: list(taken.values()) for stage, taken in latency.items()}, names)
+    return bar_plot({stage: list(taken.values()) for stage, taken in latency.items()}, names, "milliseconds by stage")
 
 
 def _failures(evaluation: Evaluation) -> str:

@@ -50,6 +50,16 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def percent(share: float) -> str:
+    """A share of 0 to 1 for people: 16%."""
+    return f"{100 * share:.0f}%" if share >= 0.01 else "<1%"
+
+
+def worth(score: float, match: float | None) -> str:
+    """How good a result is: its match where there is one, else its score."""
+    return f"{score:.3f}" if match is None else percent(match)
+
+
 def size(count: float) -> str:
     """Bytes for people: 218 MB."""
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.output import printable
+from cli.output import printable, worth
 
 if TYPE_CHECKING:
     from retrieval.engine import Hit, Results
@@ -73,4 +73,4 @@ def _item(hit: Hit) -> str:
     path = Path(hit.path)
     name = printable(path.name)
     content = path.read_bytes() if path.is_file() else None
-    return f"<li>{thumbnail(content, name)}<small>{hit.rank}. {hit.score:.3f} {escape(name)}</small></li>"
+    return f"<li>{thumbnail(content, name)}<small>{hit.rank}. {worth(hit.score, hit.match)} {escape(name)}</small></li>"

@@ -34,7 +34,7 @@ def line_plot(xs: Sequence[float], curves: Mapping[str, Sequence[float]], x_labe
     return _svg(marks, f"{y_label} against {x_label}")
 
 
-def bar_plot(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> str:
+def bar_plot(groups: Mapping[str, Sequence[float]], names: Sequence[str], title: str) -> str:
     """For each group a bar of each name, from 0."""
     top = max((value for values in groups.values() for value in values), default=0) or 1
     step = (WIDTH - LEFT - RIGHT) / max(len(groups), 1)
@@ -49,7 +49,7 @@ def bar_plot(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> str
         marks.append(_text(LEFT + (column + 0.5) * step, HEIGHT - BOTTOM + 16, group, "middle"))
     for index, name in enumerate(names):
         marks += _legend(index, name)
-    return _svg(marks, "milliseconds by stage")
+    return _svg(marks, title)
 
 
 def _y_mark(y: float, label: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Candidates, Index, Json, Rerank
-from cli.output import note, plural, printable, wants_colour, write_line
+from cli.output import note, percent, plural, printable, wants_colour, worth, write_line
 from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def query(
     if results.truncated:
         note(f"the query is longer than {engine.encoder.max_words} word pieces: the rest was ignored")
     if results.best_match is not None and results.best_match < max(DOUBTFUL, min_match):
-        note(f"nothing matches well: the best match is {_percent(results.best_match)}")
+        note(f"nothing matches well: the best match is {percent(results.best_match)}")
     if not results:
         if results.best_match is None:
             note(f"nothing below {within} is in the collection" if within else "the collection is empty")
@@ -112,17 +112,14 @@ def json_line(record: dict[str, object]) -> str:
     return text
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%" if share >= 0.01 else "<1%"
-
-
 def _print_table(results: Results, engine: Engine, rerank: bool) -> None:
     bold, dim, plain = ("\033[1m", "\033[2m", "\033[0m") if wants_colour(sys.stdout) else ("", "", "")
     for hit in results:
         folder, slash, name = printable(hit.path).rpartition("/")
         size = f"{hit.width}x{hit.height}"
-        worth = f"{hit.score:6.3f}" if hit.match is None else f"{_percent(hit.match):>6}"
-        write_line(f"{hit.rank:>4}  {worth}  {size:>11}  {dim}{folder}{slash}{plain}{bold}{name}{plain}")
+        write_line(
+            f"{hit.rank:>4}  {worth(hit.score, hit.match):>6}  {size:>11}  {dim}{folder}{slash}{plain}{bold}{name}{plain}"
+        )
     milliseconds = sum(results.milliseconds.values())
     lacking = f": {engine.encoder.name} has no scorer" if rerank else ""
     how = "re-ranked" if engine.scorer else f"by similarity{lacking}"

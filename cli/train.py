@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.output import note
-from cli.plots import line_plot
+from cli.plots import bar_plot, line_plot
 from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
+    from retrieval.calibration import Reliability
     from retrieval.training.loop import Epoch
-
-PLOT = "run.svg"
 
 
 def train(
@@ -57,8 +56,9 @@ def train(
     sets = [read_captions(path, images_dir=folder) for path, folder in zip(captions, folders, strict=True)]
     model = ModelSettings(heads=HeadSettings(members=members))
     settings = TrainSettings(epochs=epochs, itc=itc, itm=itm, mlm=mlm, group=group, seed=seed, model=model)
-    history = train_lite(sets, out, settings, views=views, cache=cache, tell=note, observe=_tell)
-    (out / PLOT).write_text(_plot(history), encoding="utf-8")
+    history, fitted = train_lite(sets, out, settings, views=views, cache=cache, tell=note, observe=_tell)
+    (out / "run.svg").write_text(_run_plot(history), encoding="utf-8")
+    (out / "reliability.svg").write_text(_reliability_plot(fitted.first), encoding="utf-8")
     best = max(history, key=lambda epoch: epoch.quality)
     note(f"best: epoch {best.number + 1}; use it with --model {out}, measure it with `search evaluate --model {out}`")
 
@@ -71,8 +71,15 @@ def _tell(epoch: Epoch) -> None:
     )
 
 
-def _plot(history: Sequence[Epoch]) -> str:
+def _run_plot(history: Sequence[Epoch]) -> str:
     """The run as SVG: R@1 of dev by epoch."""
     names = {"text_to_image": "text -> image", "image_to_text": "image -> text", "reranked": "re-ranked"}
     curves = {title: [getattr(epoch, name) for epoch in history] for name, title in names.items()}
     return line_plot([epoch.number + 1 for epoch in history], curves, "epoch", "R@1 of dev")
+
+
+def _reliability_plot(first: Reliability) -> str:
+    """Beside each other what first hits' matches promise and how many did match, by bins of the former, in percent."""
+    bins = zip(first.predicted, first.observed, strict=True)
+    groups = {f"{100 * promised:.0f}": [100 * promised, 100 * kept] for promised, kept in bins if promised == promised}
+    return bar_plot(groups, ["match", "did match"], "reliability of match, percent")

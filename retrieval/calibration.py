@@ -40,7 +40,7 @@ def fit(similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike) -> Cali
     labels = np.asarray(is_match, dtype=np.float64)
     if labels.min() == labels.max():
         raise ValueError("calibration needs pairs that match and pairs that do not")
-    columns = np.stack([np.asarray(similarities, np.float64), np.asarray(fusion, np.float64)], axis=1)
+    columns = _columns(similarities, fusion)
     center, spread = columns.mean(axis=0), np.maximum(columns.std(axis=0), 1e-12)
     design = np.concatenate([(columns - center) / spread, np.ones((len(columns), 1))], axis=1)
     weights = np.zeros(3)
@@ -52,8 +52,41 @@ def fit(similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike) -> Cali
         weights = weights + step
         if np.abs(step).max() < 1e-10:
             break
-    a, b = weights[:2] / spread
+    a, b = weights[:2] / np.where(spread > 1e-12, spread, np.inf)  # what never varies has no weight
     return Calibration(float(a), float(b), float(weights[2] - center @ (weights[:2] / spread)))
+
+
+def fit_lists(similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike) -> Calibration:
+    """a and b in the proportion that ranks best, scaled and with the c that calibrate: first the weights under which
+    the matches of each list are likeliest to come first (a softmax over its candidates, Newton's method), then `fit` of
+    their sum. Pairs by themselves would weigh by what tells easy pairs apart, of which there are most.
+
+    All [queries, candidates]; queries without a match among their candidates only count for the second step."""
+    scores, labels = _columns(similarities, fusion), np.asarray(is_match, dtype=np.float64)
+    spread = np.maximum(scores.std(axis=(0, 1)), 1e-12)
+    answered = labels.any(axis=1)
+    lists, right = scores[answered] / spread, labels[answered] / labels[answered].sum(axis=1, keepdims=True)
+    weights = np.zeros(2)
+    for _ in range(ITERATIONS):
+        logits = lists @ weights
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        expected = np.einsum("qn,qnd->qd", shares, lists)
+        gradient = np.einsum("qn,qnd->d", right, lists) - expected.sum(axis=0) - RIDGE * weights
+        around = lists - expected[:, None]
+        curvature = np.einsum("qn,qnd,qne->de", shares, around, around) + RIDGE * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        step *= min(1.0, 5 / max(np.abs(step).max(), 1e-12))
+        weights = weights + step
+        if np.abs(step).max() < 1e-10:
+            break
+    a, b = weights / spread
+    found = fit(a * scores[..., 0].ravel() + b * scores[..., 1].ravel(), np.zeros(labels.size), labels.ravel())
+    return Calibration(found.a * a, found.a * b, found.c)
+
+
+def _columns(similarities: ArrayLike, fusion: ArrayLike) -> NDArray[np.float64]:
+    return np.stack([np.asarray(similarities, np.float64), np.asarray(fusion, np.float64)], axis=-1)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from indexes.exact import nearest
-from retrieval.calibration import Calibration, Reliability, fit, matches, reliability
+from retrieval.calibration import Calibration, Reliability, fit_lists, matches, reliability
 from retrieval.training.features import Features
 from retrieval.training.loop import embed, fusion_of, regions_of
 from retrieval.training.scorer import quantize
@@ -39,17 +39,13 @@ def calibrate(model: Model, embedder: Embedder, features: Features) -> Fitted:
     images, texts = embedder.images(members[0]).numpy(), embedder.texts(members[1]).numpy()
     similarities, candidates = nearest(texts, [images], [None], min(CANDIDATES, len(images)))
     regions = torch.nn.functional.normalize(quantize(regions_of(model, features)).float(), dim=-1)
-    fusion = fusion_of(model, features, np.arange(len(texts)), candidates, regions).ravel()
-    is_match = (candidates == features.image_of_text[:, None]).ravel()
-    half = np.repeat(features.image_of_text % 2 == 0, candidates.shape[1])
-    similarities = similarities.ravel()
+    fusion = fusion_of(model, features, np.arange(len(texts)), candidates, regions)
+    is_match = candidates == features.image_of_text[:, None]
     held_out = np.zeros(similarities.shape)
-    for fitted, judged in ((half, ~half), (~half, half)):
-        found = fit(similarities[fitted], fusion[fitted], is_match[fitted])
-        held_out[judged] = matches(found.logits(similarities[judged], fusion[judged]))
-    by_caption = held_out.reshape(candidates.shape)
-    hit = by_caption.argmax(axis=1)[:, None]
-    hit_match = np.take_along_axis(by_caption, hit, axis=1)
-    hit_is_match = np.take_along_axis(is_match.reshape(candidates.shape), hit, axis=1)
-    calibration = fit(similarities, fusion, is_match)
-    return Fitted(calibration, reliability(held_out, is_match), reliability(hit_match, hit_is_match))
+    for half in (features.image_of_text % 2 == 0, features.image_of_text % 2 == 1):
+        found = fit_lists(similarities[half], fusion[half], is_match[half])
+        held_out[~half] = matches(found.logits(similarities[~half], fusion[~half]))
+    first = held_out.argmax(axis=1)[:, None]
+    of_first = np.take_along_axis(held_out, first, axis=1), np.take_along_axis(is_match, first, axis=1)
+    calibration = fit_lists(similarities, fusion, is_match)
+    return Fitted(calibration, reliability(held_out, is_match), reliability(of_first[0], of_first[1]))

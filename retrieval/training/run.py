@@ -33,8 +33,9 @@ def train_lite(
     cache: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
     observe: Callable[[Epoch], None] = lambda epoch: None,
-) -> list[Epoch]:
-    """Train heads and scorer for `lite`, calibrate them on dev and write them to `out`; returns the history of the run.
+) -> tuple[list[Epoch], Fitted]:
+    """Train heads and scorer for `lite`, calibrate them on dev and write them to `out`; returns the history of the run
+    and the calibration.
 
     Raises `CrosslookError` when there is too little to train on, or `out` holds another run."""
     training, dev = split_sets(sets)
@@ -58,7 +59,7 @@ def train_lite(
     write_model(model, embedder, fitted.calibration, out, towers.tower_fingerprint, card)
     (out / RUN / LOG).replace(out / LOG)
     shutil.rmtree(out / RUN)
-    return history
+    return history, fitted
 
 
 def split_sets(sets: Sequence[CaptionSet]) -> tuple[list[CaptionSet], list[CaptionSet]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval.calibration import Calibration, fit, matches, reliability
+from retrieval.calibration import Calibration, fit, fit_lists, matches, reliability
 
 
 def made_up(count=60_000, a=6.0, b=2.5, c=-4.0, seed=0):
@@ -32,6 +32,47 @@ def test_the_fit_maximises_the_likelihood():
     best = likelihood(found.a, found.b, found.c)
     for step in np.concatenate([np.eye(3), -np.eye(3)]) * 0.01:
         assert likelihood(*(np.array([found.a, found.b, found.c]) + step)) < best
+
+
+def lists(queries=4_000, candidates=20, a=6.0, b=2.5, seed=0):
+    """Lists with one match each, drawn with exactly the odds exp(a s + b f)."""
+    rng = np.random.default_rng(seed)
+    similarities, fusion = rng.normal(0.3, 0.2, (queries, candidates)), rng.normal(0, 1.5, (queries, candidates))
+    noise = rng.gumbel(size=similarities.shape)
+    best = (a * similarities + b * fusion + noise).argmax(axis=1)
+    return similarities, fusion, np.arange(candidates) == best[:, None]
+
+
+def test_lists_tell_the_proportion_of_the_weights():
+    found = fit_lists(*lists())
+    assert found.b / found.a == pytest.approx(2.5 / 6, rel=0.05) and found.a > 0
+
+
+def test_a_fusion_of_pure_noise_gets_no_weight_in_lists():
+    similarities, _, is_match = lists(b=0.0)
+    noise = np.random.default_rng(1).normal(size=similarities.shape)
+    found = fit_lists(similarities, noise, is_match)
+    assert abs(found.b) * noise.std() < 0.05 * found.a * similarities.std()
+
+
+def test_matches_fitted_on_lists_are_believable():
+    similarities, fusion, is_match = lists()
+    found = matches(fit_lists(similarities, fusion, is_match).logits(similarities, fusion))
+    assert reliability(found, is_match).error < 0.02
+
+
+def test_lists_without_a_match_count_for_the_probability_alone():
+    similarities, fusion, is_match = lists()
+    emptied = is_match.copy()
+    emptied[::2] = False
+    whole, half = fit_lists(similarities, fusion, is_match), fit_lists(similarities, fusion, emptied)
+    assert half.b / half.a == pytest.approx(whole.b / whole.a, rel=0.1)
+    assert matches(half.logits(similarities, fusion)).mean() == pytest.approx(emptied.mean(), rel=1e-3)
+
+
+def test_a_score_that_never_varies_has_no_weight():
+    found = fit([0.1, 0.4, 0.2, 0.9], [3, 3, 3, 3], [False, True, False, True])
+    assert found.b == 0 and found.a > 0
 
 
 def test_the_fit_does_not_depend_on_the_scale_of_the_scores():
