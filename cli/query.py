@@ -116,10 +116,8 @@ def _print_table(results: Results, engine: Engine, rerank: bool) -> None:
     bold, dim, plain = ("\033[1m", "\033[2m", "\033[0m") if wants_colour(sys.stdout) else ("", "", "")
     for hit in results:
         folder, slash, name = printable(hit.path).rpartition("/")
-        size = f"{hit.width}x{hit.height}"
-        write_line(
-            f"{hit.rank:>4}  {worth(hit.score, hit.match):>6}  {size:>11}  {dim}{folder}{slash}{plain}{bold}{name}{plain}"
-        )
+        good, size = worth(hit.score, hit.match), f"{hit.width}x{hit.height}"
+        write_line(f"{hit.rank:>4}  {good:>6}  {size:>11}  {dim}{folder}{slash}{plain}{bold}{name}{plain}")
     milliseconds = sum(results.milliseconds.values())
     lacking = f": {engine.encoder.name} has no scorer" if rerank else ""
     how = "re-ranked" if engine.scorer else f"by similarity{lacking}"
