@@ -12,6 +12,7 @@ similarity with their 95% intervals, bootstrapped over images."""
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
@@ -43,7 +44,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as workspace:
         seen = evaluate(found, encoder, Path(workspace), scorer=own_scorer(encoder))
         figures = record(seen)["text_to_image"]
-        images = Collection.open(Path(workspace) / "collection").embeddings(range(len(seen.images))).astype(np.float32)
+        collection = Collection.open(Path(workspace) / "collection")
+        table = collection.table(["path"])
+        places = dict(zip(table["path"].to_pylist(), table["position"].to_pylist(), strict=True))
+        positions = [places[os.fsencode(image.image)] for image in seen.images]
+        images = collection.embeddings(positions).astype(np.float32)
     texts = np.concatenate([encoder.encode_texts([text]).embeddings for text in seen.texts])
     owner = seen.text_to_image.image_of_query
     similarities, candidates = nearest(texts, [images], [None], CANDIDATES)
@@ -76,12 +81,13 @@ def neighbours(
     reciprocal = np.empty(candidates.shape, np.float32)
     likeness = np.empty(candidates.shape, np.float32)
     order = np.argsort(-by_image, axis=1)
+    most = int(np.bincount(owner).max())
     for query, row in enumerate(candidates):
         others = owner != owner[query]
         for slot, image in enumerate(row):
             better = (by_image[image] > by_image[image, query]) & others
             reciprocal[query, slot] = -np.log1p(better.sum())
-            near = order[image][: NEIGHBOURS + 5]
+            near = order[image][: NEIGHBOURS + most]
             near = near[others[near]][:NEIGHBOURS]
             likeness[query, slot] = (texts[near] @ texts[query]).mean()
     return reciprocal, likeness

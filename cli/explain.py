@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.options import Index, Json, collection_path
 from cli.output import note, printable, write_line
-from indexes.errors import CrosslookError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "middle", "right")
@@ -28,20 +31,14 @@ def explain(
 
     Heat is cross-attention times its gradient for the match: where a word looked, as far as it spoke for a match."""
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
-    from retrieval.encoders.lite import LiteEncoder
     from retrieval.explain import explain as run
-    from retrieval.fusion import own_scorer
     from retrieval.maintenance import model_of
 
     if out is not None and not out.absolute().parent.is_dir():
         raise typer.BadParameter(f"{out.parent} is no folder", param_hint="--out")
     if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise typer.BadParameter(f"{out}: name a .png or .jpg file", param_hint="--out")
-    encoder = load_encoder(model or model_of(collection_path(index)) or DEFAULT_MODEL)
-    scorer = own_scorer(encoder)
-    if scorer is None or not isinstance(encoder, LiteEncoder):
-        raise CrosslookError(f"{encoder.name} has no scorer whose attention could be shown")
-    found = run(encoder, scorer, text, image)
+    found = run(load_encoder(model or model_of(collection_path(index)) or DEFAULT_MODEL), text, image)
     if as_json:
         heat = {"words": found.words, "heat": found.heat.round(6).tolist()}
         write_line(json.dumps({"match": found.match, "similarity": found.similarity, **heat}))
@@ -49,11 +46,18 @@ def explain(
         write_line(f"match {100 * found.match:.1f}%  similarity {found.similarity:.3f}  {printable(str(image))}")
         total = max(float(found.heat.sum()), 1e-12)
         for word, heat in zip(found.words, found.heat, strict=True):
-            row, column = divmod(int(heat.argmax()), heat.shape[1])
-            thirds = ROWS[3 * row // heat.shape[0]], COLUMNS[3 * column // heat.shape[1]]
-            write_line(f"  {printable(word):<16} {100 * heat.sum() / total:5.1f}%  most at the {' '.join(thirds)}")
+            write_line(f"  {printable(word):<16} {100 * heat.sum() / total:5.1f}%  {_hottest(heat)}")
     if out is not None:
         from cli.heat import draw
 
         draw(found).save(out)
         note(f"drawn in {out}")
+
+
+def _hottest(heat: NDArray[np.float32]) -> str:
+    """In words where a map of heat [rows, columns] is hottest."""
+    if not heat.any():
+        return "nowhere"
+    place = divmod(int(heat.argmax()), heat.shape[1])
+    row, column = (3 * (2 * index + 1) // (2 * size) for index, size in zip(place, heat.shape, strict=True))
+    return f"most at the {ROWS[row]} {COLUMNS[column]}"

@@ -38,7 +38,9 @@ def draw(explanation: Explanation) -> Image:
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
     for number, (title, picture) in enumerate(panels):
         left, top = GAP + number % across * wide, GAP + number // across * high
-        pen.text((left, top + 2), _shortened(title), fill="black", font=font)
+        while font.getlength(title) > wide - GAP:
+            title = title.rstrip("…")[:-1] + "…"
+        pen.text((left, top + 2), title, fill="black", font=font)
         sheet.paste(picture, (left, top + TITLE))
     return sheet
 
@@ -54,7 +56,3 @@ def overlay(picture: Image, heat: NDArray[np.floating]) -> Image:
     colour = np.stack([np.interp(smooth, places, COLOURS[:, channel]) for channel in range(3)], axis=-1)
     share = 0.75 * np.sqrt(smooth)[..., None]
     return Image.fromarray(((1 - share) * grey + share * colour).round().astype(np.uint8))
-
-
-def _shortened(word: str) -> str:
-    return word if len(word) <= 24 else word[:23] + "…"

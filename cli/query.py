@@ -70,6 +70,8 @@ def query(
     results = engine.search(" ".join(words or ()), top, below=within, min_match=min_match)
     if results.truncated:
         note(f"the query is longer than {engine.encoder.max_words} word pieces: the rest was ignored")
+    if results.unreadable:
+        note(f"left out: {plural(results.unreadable, 'candidate')} whose files cannot be read any more")
     if results.best_match is not None and results.best_match < max(DOUBTFUL, min_match):
         note(f"nothing matches well: the best match is {percent(results.best_match)}")
     if not results:

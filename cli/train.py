@@ -14,6 +14,7 @@ from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
     from retrieval.calibration import Reliability
+    from retrieval.training.calibrate import Fitted
     from retrieval.training.loop import Epoch
 
 
@@ -40,7 +41,7 @@ def train(
     try:
         from retrieval.training.run import train_lite
     except ImportError as error:
-        raise CrosslookError("training needs torch: pip install 'crosslook[build]'") from error
+        raise CrosslookError("training needs torch: pip install 'crosslook[cpu,build]'") from error
     from retrieval.captions import read_captions
     from retrieval.training.heads import HeadSettings
     from retrieval.training.loop import TrainSettings
@@ -50,15 +51,15 @@ def train(
         raise typer.BadParameter(f"{len(images)} folders for {len(captions)} captions", param_hint="--images")
     if min(epochs, views, members, group) < 1:
         raise typer.BadParameter("1 or more", param_hint="--epochs, --views, --members, --group")
-    if min(itc, itm, mlm) < 0 or itc == 0:
-        raise typer.BadParameter("not below 0, and --itc above it", param_hint="--itc, --itm, --mlm")
+    if itc <= 0 or itm <= 0 or mlm < 0:
+        raise typer.BadParameter("--itc and --itm must be above 0, --mlm 0 or above", param_hint="the weights")
     folders: list[Path | None] = list(images) if images else [None] * len(captions)
     sets = [read_captions(path, images_dir=folder) for path, folder in zip(captions, folders, strict=True)]
     model = ModelSettings(heads=HeadSettings(members=members))
     settings = TrainSettings(epochs=epochs, itc=itc, itm=itm, mlm=mlm, group=group, seed=seed, model=model)
-    history, fitted = train_lite(sets, out, settings, views=views, cache=cache, tell=note, observe=_tell)
-    (out / "run.svg").write_text(_run_plot(history), encoding="utf-8")
-    (out / "reliability.svg").write_text(_reliability_plot(fitted.first), encoding="utf-8")
+    history = train_lite(
+        sets, out, settings, views=views, cache=cache, tell=note, observe=_tell, illustrate=_illustrate
+    )
     best = max(history, key=lambda epoch: epoch.quality)
     note(f"best: epoch {best.number + 1}; use it with --model {out}, measure it with `search evaluate --model {out}`")
 
@@ -71,6 +72,10 @@ def _tell(epoch: Epoch) -> None:
     )
 
 
+def _illustrate(history: Sequence[Epoch], fitted: Fitted) -> dict[str, str]:
+    return {"run.svg": _run_plot(history), "reliability.svg": _reliability_plot(fitted.first)}
+
+
 def _run_plot(history: Sequence[Epoch]) -> str:
     """The run as SVG: R@1 of dev by epoch."""
     names = {"text_to_image": "text -> image", "image_to_text": "image -> text", "reranked": "re-ranked"}
@@ -80,6 +85,7 @@ def _run_plot(history: Sequence[Epoch]) -> str:
 
 def _reliability_plot(first: Reliability) -> str:
     """Beside each other what first hits' matches promise and how many did match, by bins of the former, in percent."""
-    bins = zip(first.predicted, first.observed, strict=True)
-    groups = {f"{100 * promised:.0f}": [100 * promised, 100 * kept] for promised, kept in bins if promised == promised}
+    width = 100 / len(first.count)
+    bins = enumerate(zip(first.predicted, first.observed, first.count, strict=True))
+    groups = {f"to {width * (i + 1):.0f}": [100 * said, 100 * seen] for i, (said, seen, count) in bins if count}
     return bar_plot(groups, ["match", "did match"], "reliability of match, percent")

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 ITERATIONS = 50
 BINS = 15
 RIDGE = 1e-6
+SMALLEST_SLOPE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,16 @@ def matches(logits: ArrayLike) -> NDArray[np.float64]:
 
 def fit(similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike) -> Calibration:
     """The a, b and c of greatest likelihood: logistic regression by Newton's method (Platt 1999, "Probabilistic Outputs
-    for Support Vector Machines", in two variables).
+    for Support Vector Machines", in two variables). As there, the targets are a little less than certain, (n + 1) /
+    (n + 2) of n matches, so that a few pairs that can be told apart perfectly do not give certainties.
 
     similarities, fusion, is_match: [pairs], of the candidates of a validation set. Raises `ValueError` when all pairs
     match or none does: then no probability can be told."""
     labels = np.asarray(is_match, dtype=np.float64)
     if labels.min() == labels.max():
         raise ValueError("calibration needs pairs that match and pairs that do not")
+    counts = labels.sum(), len(labels) - labels.sum()
+    labels = np.where(labels > 0, (counts[0] + 1) / (counts[0] + 2), 1 / (counts[1] + 2))
     columns = _columns(similarities, fusion)
     center, spread = columns.mean(axis=0), np.maximum(columns.std(axis=0), 1e-12)
     design = np.concatenate([(columns - center) / spread, np.ones((len(columns), 1))], axis=1)
@@ -82,7 +86,8 @@ def fit_lists(similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike) -
             break
     a, b = weights / spread
     found = fit(a * scores[..., 0].ravel() + b * scores[..., 1].ravel(), np.zeros(labels.size), labels.ravel())
-    return Calibration(found.a * a, found.a * b, found.c)
+    slope = max(found.a, SMALLEST_SLOPE)  # never turn round what the lists told
+    return Calibration(float(slope * a), float(slope * b), found.c)
 
 
 def _columns(similarities: ArrayLike, fusion: ArrayLike) -> NDArray[np.float64]:

@@ -19,14 +19,13 @@ from indexes.errors import CrosslookError
 from indexes.segment import Row
 from retrieval.calibration import matches
 from retrieval.encoders import Encoder, TextFeatures, canonical_name, load_encoder
-from retrieval.encoders.lite import LiteEncoder
 from retrieval.explain import Explanation, explain
-from retrieval.fusion import FusionScorer, PhotoScorer, Scorer, load_scorer
+from retrieval.fusion import PhotoScorer, Scorer, load_scorer
 from retrieval.images import Photo, UnreadableImage, decode
 from retrieval.location import default_collection, spellings
 
 CANDIDATES = 100
-GONE = -1e9  # the score of an image that a scorer would have to see, and cannot
+PHOTOS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,14 @@ class Hit:
 class Results(Sequence[Hit]):
     """The hits of one query, best first. truncated: the query was longer than the encoder reads. milliseconds: what
     each stage took: encode, search, fetch, score, rows. best_match: of the first hit, also where it was left out for
-    matching too little; None where there is none, or no calibrated scorer."""
+    matching too little; None where there is none, or no calibrated scorer. unreadable: candidates that a scorer had to
+    see again and could not, which are left out."""
 
     hits: tuple[Hit, ...]
     truncated: bool
     milliseconds: dict[str, float]
     best_match: float | None = None
+    unreadable: int = 0
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -81,7 +82,7 @@ class Engine:
         candidates: int = CANDIDATES,
     ) -> None:
         if candidates < 1:
-            raise CrosslookError(f"cannot re-rank {candidates} candidates: 1 or more, or none at all with --no-rerank")
+            raise CrosslookError(f"cannot re-rank {candidates} candidates: 1 or more")
         collection.check(encoder.name, encoder.fingerprint)
         self.collection = collection
         self.encoder = encoder
@@ -123,6 +124,8 @@ class Engine:
         """The same for several texts, which are encoded together; each is said to have taken its share of that time."""
         if not all(text.strip() for text in texts):
             raise CrosslookError('the query is empty: say what to look for, as in `search "a dog on a beach"`')
+        if not 0 <= min_match <= 1:
+            raise CrosslookError(f"a match is a probability, 0 to 1, not {min_match}")
         if k < 1:
             raise CrosslookError(f"cannot return {k} results: ask for 1 or more")
         folders = () if below is None else spellings(below)
@@ -136,10 +139,8 @@ class Engine:
     def explain(self, text: str, image: str | Path) -> Explanation:
         """Where the words of a text look in an image file, which need not be in the collection.
 
-        Raises `CrosslookError` for an empty text, a model without a scorer, and a file that cannot be read."""
-        if not isinstance(self.scorer, FusionScorer) or not isinstance(self.encoder, LiteEncoder):
-            raise CrosslookError(f"{self.encoder.name} has no scorer whose attention could be shown")
-        return explain(self.encoder, self.scorer, text, Path(image))
+        Raises `CrosslookError` for a text without words, a model without a scorer, and a file that cannot be read."""
+        return explain(self.encoder, text, Path(image))
 
     def _rank(
         self, text: str, features: TextFeatures, k: int, folders: Sequence[bytes], milliseconds: float
@@ -152,9 +153,16 @@ class Engine:
             found, places = self.collection.nearest(features.embeddings, wanted, folders)
             positions = places[0][places[0] >= 0]
             similarities = found[0][: len(positions)]
-        scores = similarities
-        if self.scorer is not None and len(positions):
-            scores = self._score(text, features, positions, similarities, clock)
+        scores, unreadable = similarities, 0
+        if isinstance(self.scorer, PhotoScorer):
+            there, scores = _score_photos(self.scorer, text, self.collection.rows(positions), clock)
+            unreadable = len(positions) - len(there)
+            positions, similarities = positions[there], similarities[there]
+        elif self.scorer is not None and len(positions):
+            with clock.time("fetch"):
+                tokens = self.collection.tokens(positions)
+            with clock.time("score"):
+                scores = self.scorer.score(features, tokens, similarities)
         found_matches: NDArray[np.float64] | None = None
         if self.scorer is not None and self.scorer.calibrated:
             found_matches = matches(scores)
@@ -175,29 +183,24 @@ class Engine:
                 )
                 for rank, (index, row) in enumerate(zip(order, rows, strict=True), start=1)
             )
-        return Results(hits, bool(features.truncated[0]), clock.milliseconds)
+        return Results(hits, bool(features.truncated[0]), clock.milliseconds, unreadable=unreadable)
 
-    def _score(
-        self,
-        text: str,
-        features: TextFeatures,
-        positions: NDArray[np.int64],
-        similarities: NDArray[np.float32],
-        clock: _Clock,
-    ) -> NDArray[np.float32]:
-        if isinstance(self.scorer, PhotoScorer):
-            with clock.time("fetch"):
-                photos = [_photo(row, self.scorer.image_size) for row in self.collection.rows(positions)]
-            with clock.time("score"):
-                there = [index for index, photo in enumerate(photos) if photo is not None]
-                scores = np.full(len(photos), GONE, np.float32)
-                scores[there] = self.scorer.score_photos(text, [photo for photo in photos if photo is not None])
-            return scores
-        assert self.scorer is not None
-        with clock.time("fetch"):
-            tokens = self.collection.tokens(positions)
-        with clock.time("score"):
-            return self.scorer.score(features, tokens, similarities)
+
+def _score_photos(
+    scorer: PhotoScorer, text: str, rows: Sequence[Row], clock: _Clock
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Which rows' files can be read again, and their scores; a few photos are held at once."""
+    there: list[int] = []
+    scores: list[NDArray[np.float32]] = []
+    with clock.time("score"):
+        for low in range(0, len(rows), PHOTOS_AT_ONCE):
+            photos = [
+                (low + index, _photo(row, scorer.image_size))
+                for index, row in enumerate(rows[low : low + PHOTOS_AT_ONCE])
+            ]
+            there += [index for index, photo in photos if photo is not None]
+            scores.append(scorer.score_photos(text, [photo for _, photo in photos if photo is not None]))
+    return np.array(there, dtype=np.int64), np.concatenate([np.zeros(0, np.float32), *scores])
 
 
 def _matching(results: Results, least: float) -> Results:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
 from retrieval.calibration import matches
+from retrieval.encoders.base import Encoder
 from retrieval.encoders.lite import LiteEncoder
-from retrieval.fusion.scorer import FusionScorer
+from retrieval.fusion import own_scorer
 from retrieval.images import Photo, UnreadableImage, decode
 
 
@@ -31,12 +32,18 @@ class Explanation:
     photo: Photo
 
 
-def explain(encoder: LiteEncoder, scorer: FusionScorer, text: str, path: Path) -> Explanation:
-    """Raises `CrosslookError` for an empty text, and a file that cannot be read."""
-    if not text.strip():
-        raise CrosslookError("the text is empty: say what to look for in the image")
+def explain(encoder: Encoder, text: str, path: Path) -> Explanation:
+    """By the scorer that was trained with the encoder.
+
+    Raises `CrosslookError` for a model without one, a text without words, and a file that cannot be read."""
+    scorer = own_scorer(encoder)
+    if scorer is None or not isinstance(encoder, LiteEncoder):
+        raise CrosslookError(f"{encoder.name} has no scorer whose attention could be shown")
+    words, pieces = words_of(text, encoder.spans(text))
+    if not words:
+        raise CrosslookError("the text has no words: say what to look for in the image")
     try:
-        photo = decode(path.read_bytes())
+        photo = decode(path.read_bytes(), encoder.image_size)  # as indexing does
     except OSError as error:
         raise CrosslookError(f"cannot read {path}: {error.strerror}") from error
     except UnreadableImage as error:
@@ -46,7 +53,6 @@ def explain(encoder: LiteEncoder, scorer: FusionScorer, text: str, path: Path) -
     similarity = image.embeddings[0] @ features.embeddings[0]
     attention = scorer.attention(features, image.tokens[0])
     logit = scorer.calibration.logits(similarity, attention.fusion)
-    words, pieces = words_of(text, encoder.spans(text))
     heat = np.stack([attention.heat[rows].sum(axis=0) for rows in pieces])
     side = math.isqrt(heat.shape[1])
     return Explanation(words, heat.reshape(len(words), side, side), float(matches(logit)), float(similarity), photo)

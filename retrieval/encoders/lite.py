@@ -139,6 +139,11 @@ class LiteEncoder:
         """The ids of word pieces that are no words."""
         return self._text.markers
 
+    @property
+    def text_dim(self) -> int:
+        """The length of a text's embedding by the tower alone."""
+        return self._text.dim
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where the word piece behind each token of a text begins and ends in it; of [CLS] and [SEP] both are 0."""
         return self._text.spans(text)

@@ -62,12 +62,19 @@ def load_blip(name: str, device: str = "auto") -> BlipScorer:
 
     Raises `CrosslookError` where transformers is missing or there is no such model."""
     try:
+        import torch  # noqa: F401  (transformers imports without it, and fails later)
+        from safetensors import SafetensorError
         from transformers import BlipForImageTextRetrieval, BlipProcessor
     except ImportError as error:
-        raise CrosslookError("the scorer blip needs torch and transformers: pip install 'crosslook[build]'") from error
+        raise CrosslookError(
+            "the scorer blip needs torch and transformers: pip install 'crosslook[cpu,build]'"
+        ) from error
     try:
-        model = BlipForImageTextRetrieval.from_pretrained(name, use_safetensors=True)
-        return BlipScorer(model, BlipProcessor.from_pretrained(name), device)
-    except (OSError, ValueError) as error:
+        model, about = BlipForImageTextRetrieval.from_pretrained(name, use_safetensors=True, output_loading_info=True)
+        processor = BlipProcessor.from_pretrained(name)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CrosslookError(f"cannot load the scorer blip:{name}: {reason}") from error
+    if about["missing_keys"]:
+        raise CrosslookError(f"cannot load the scorer blip:{name}: it has no weights for image-text matching")
+    return BlipScorer(model, processor, device)

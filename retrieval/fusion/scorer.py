@@ -21,6 +21,7 @@ from retrieval.encoders.runtime import open_session
 
 SCORER = "scorer.onnx"
 EXPLAINER = "explainer.onnx"
+IMAGES_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class FusionScorer:
 
     def fusion(self, text: TextFeatures, tokens: NDArray[Any]) -> NDArray[np.float32]:
         """Logits of the read-out alone, float32 [n], which know nothing of the similarity."""
-        found: NDArray[np.float32] = self._session.run(["fusion"], self._inputs(text, tokens))[0]
-        return found
+        parts = [tokens[low : low + IMAGES_AT_ONCE] for low in range(0, len(tokens), IMAGES_AT_ONCE)]
+        return np.concatenate([self._session.run(["fusion"], self._inputs(text, part))[0] for part in parts])
 
     def score(self, text: TextFeatures, tokens: NDArray[Any], similarities: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.calibration.logits(similarities, self.fusion(text, tokens))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from indexes.errors import CrosslookError
 from indexes.exact import nearest
 from retrieval.calibration import Calibration, Reliability, fit_lists, matches, reliability
 from retrieval.training.features import Features
@@ -34,7 +35,9 @@ class Fitted:
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def calibrate(model: Model, embedder: Embedder, features: Features) -> Fitted:
-    """On every caption of a validation set with its candidates, as the engine would have them."""
+    """On every caption of a validation set with its candidates, as the engine would have them.
+
+    Raises `CrosslookError` where no image is among the candidates of its captions."""
     members = [[torch.from_numpy(each) for each in side] for side in embed(model, features)]
     images, texts = embedder.images(members[0]).numpy(), embedder.texts(members[1]).numpy()
     similarities, candidates = nearest(texts, [images], [None], min(CANDIDATES, len(images)))
@@ -42,7 +45,10 @@ def calibrate(model: Model, embedder: Embedder, features: Features) -> Fitted:
     fusion = fusion_of(model, features, np.arange(len(texts)), candidates, regions)
     is_match = candidates == features.image_of_text[:, None]
     held_out = np.zeros(similarities.shape)
-    for half in (features.image_of_text % 2 == 0, features.image_of_text % 2 == 1):
+    halves = features.image_of_text % 2 == 0, features.image_of_text % 2 == 1
+    if not all(is_match[half].any() for half in halves):
+        raise CrosslookError("hardly any dev image is near its own captions: there is nothing to calibrate by")
+    for half in halves:
         found = fit_lists(similarities[half], fusion[half], is_match[half])
         held_out[~half] = matches(found.logits(similarities[~half], fusion[~half]))
     first = held_out.argmax(axis=1)[:, None]

@@ -26,6 +26,7 @@ from retrieval.training.scorer import SMALLEST, ReadOut, ScorerSettings, quantiz
 IMAGE_HEAD, TEXT_HEAD = "image_head.onnx", "text_head.onnx"
 RUNNING = (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER)
 WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
 GUESS = "guess."  # of hidden words: only a help in training, for the words of one set of captions
 
 
@@ -135,13 +136,13 @@ def write_model(
         "calibration": asdict(calibration),
         "sha256": {name: sha256(folder / name) for name in (*RUNNING, WEIGHTS)},
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(card)
 
 
 def read_model(folder: Path) -> tuple[Model, Embedder]:
     """A model directory as torch modules, to train on or to check the exported graphs against."""
-    return _modules(folder, json.loads((folder / "config.json").read_text())["model"])
+    return _modules(folder, json.loads((folder / CONFIG).read_text())["model"])
 
 
 def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder]:

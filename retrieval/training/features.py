@@ -44,7 +44,8 @@ class Features:
     ascending.
 
     hidden_at: int64 [captions], the place of a word of the caption that is to be guessed when it is hidden;
-    hidden_word: int64 [captions], its number in the vocabulary of the set, from 0, or -1 where there is none."""
+    hidden_word: int64 [captions], its number in the vocabulary of the set, from 0, or -1 where there is none.
+    key: tells the images, captions, views and towers from others."""
 
     cells: NDArray[np.float16]
     logits: NDArray[np.float16]
@@ -54,6 +55,7 @@ class Features:
     image_of_text: NDArray[np.int64]
     hidden_at: NDArray[np.int64]
     hidden_word: NDArray[np.int64]
+    key: str = ""
 
     @property
     def vocabulary(self) -> int:
@@ -84,9 +86,8 @@ def cached_features(
     """The features of the images and captions of some sets, from the folder `cache` if they are there, whole.
 
     views: how many of each image: as it is, mirrored, then random crops with their colours shifted a little, the same
-    ones every time. progress: told how many views
-    of images or captions are done, and how many there are. Raises `CrosslookError` when an image
-    cannot be read: leave it out of the set."""
+    ones every time. progress: told how many views of images, or captions, are done, and how many there are. Raises
+    `CrosslookError` when an image cannot be read: leave it out of the set."""
     images = [(each, image) for each in sets for image in each.images]
     texts = [caption for _, image in images for caption in image.captions]
     folder = cache / _key([str(views), encoder.tower_fingerprint, *(_where(*image) for image in images)])
@@ -107,6 +108,7 @@ def cached_features(
         **{name: load(folder, name) for name in ("cells", "logits")},
         **{name: load(text_folder, name) for name in TEXT_ARRAYS},
         image_of_text=np.repeat(np.arange(len(images)), [len(image.captions) for _, image in images]),
+        key=f"{folder.name}-{text_folder.name}",
     )
 
 
@@ -197,21 +199,22 @@ def _compute_texts(
     pieces = [encoder.pieces(text) for text in texts]
     lengths = [len(each) for each in pieces]
     hidden_at, hidden_word = choose_hidden(pieces, encoder.markers)
-    embeddings, words = [], []
-    for low in range(0, len(texts), TEXTS_AT_ONCE):
-        some = slice(low, low + TEXTS_AT_ONCE)
-        found = encoder.tower_texts(texts[some])
-        embeddings.append(found.embeddings.astype(np.float16))
-        words.append(found.tokens[found.mask].astype(np.float16))
-        progress(min(low + TEXTS_AT_ONCE, len(texts)), len(texts))
-    save: dict[str, NDArray[Any]] = {
-        "texts": np.concatenate(embeddings),
-        "words": np.concatenate(words),
-        "starts": np.cumsum([0, *lengths], dtype=np.int64),
-        "hidden_at": hidden_at,
-        "hidden_word": hidden_word,
+    starts = np.cumsum([0, *lengths], dtype=np.int64)
+    shapes = {"texts": (len(texts), encoder.text_dim), "words": (int(starts[-1]), 2 * encoder.text_dim)}
+    maps = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, shape)
+        for name, shape in shapes.items()
     }
-    for name, array in save.items():
+    for low in range(0, len(texts), TEXTS_AT_ONCE):
+        high = min(low + TEXTS_AT_ONCE, len(texts))
+        found = encoder.tower_texts(texts[low:high])
+        maps["texts"][low:high] = found.embeddings
+        maps["words"][starts[low] : starts[high]] = found.tokens[found.mask]
+        progress(high, len(texts))
+    for each in maps.values():
+        each.flush()
+    small: dict[str, NDArray[Any]] = {"starts": starts, "hidden_at": hidden_at, "hidden_word": hidden_word}
+    for name, array in small.items():
         np.save(folder / f"{name}.npy", array)
 
 

@@ -97,7 +97,7 @@ def train(
     def fresh() -> Model:
         return Model(torch.from_numpy(class_embeddings), statistics, features.vocabulary, settings.model)
 
-    run = _Run(fresh(), features, settings, out)
+    run = _Run(fresh(), features, settings, out, dev.key)
     averaged = fresh()
     history = run.resume()
     for number in range(len(history), settings.epochs):
@@ -182,11 +182,12 @@ def fusion_of(
 class _Run:
     """Weights, optimiser and moving average, with their state on disk."""
 
-    def __init__(self, model: Model, features: Features, settings: TrainSettings, out: Path) -> None:
+    def __init__(self, model: Model, features: Features, settings: TrainSettings, out: Path, dev_key: str) -> None:
         self.model = model
         self.features = features
         self.settings = settings
         self.out = out
+        self.dev_key = dev_key
         self.best: dict[str, torch.Tensor] = {}
         self.average = {name: value.clone() for name, value in model.state_dict().items()}
         self.neighbours: NDArray[np.int64] | None = None
@@ -214,9 +215,9 @@ class _Run:
             self._set_learning_rate(step)
             found = {}
             if self.settings.itc:
-                found["itc"] = self._itc(_take(heads, self.settings.batch), rng)
+                found["itc"] = self._itc(_take(heads, min(self.settings.batch, self.features.images)), rng)
             if self.settings.itm or self.settings.mlm:
-                found |= self._itm_and_mlm(_take(scorer, self.settings.scorer_batch), rng)
+                found |= self._itm_and_mlm(_take(scorer, min(self.settings.scorer_batch, self.features.images)), rng)
             weighted = [getattr(self.settings, name) * loss for name, loss in found.items()]
             self.optimizer.zero_grad()
             torch.stack(weighted).sum().backward()
@@ -360,6 +361,7 @@ class _Run:
             "images": self.features.images,
             "texts": len(self.features.texts),
             "views": len(self.features.cells),
+            "data": [self.features.key, self.dev_key],
         }
         history_text = json.dumps([asdict(epoch) for epoch in history])
         return {"settings": json.dumps(about, sort_keys=True), "history": history_text}

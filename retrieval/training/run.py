@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from indexes.errors import CrosslookError
@@ -13,7 +14,7 @@ from retrieval.captions import CaptionedImage, CaptionSet
 from retrieval.encoders.lite import LiteEncoder
 from retrieval.training.calibrate import Fitted, calibrate
 from retrieval.training.embedder import fit_embedder
-from retrieval.training.export import write_model
+from retrieval.training.export import CONFIG, write_model
 from retrieval.training.features import Features, cached_features
 from retrieval.training.loop import LOG, Epoch, TrainSettings, embed, train
 
@@ -33,9 +34,13 @@ def train_lite(
     cache: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
     observe: Callable[[Epoch], None] = lambda epoch: None,
-) -> tuple[list[Epoch], Fitted]:
-    """Train heads and scorer for `lite`, calibrate them on dev and write them to `out`; returns the history of the run
-    and the calibration.
+    illustrate: Callable[[Sequence[Epoch], Fitted], dict[str, str]] = lambda history, fitted: {},
+) -> list[Epoch]:
+    """Train heads and scorer for `lite`, calibrate them on dev and write them to `out`; returns the history of the run.
+
+    A model that is there already is in force until the new one is whole, and none while its files are replaced; run
+    again after a kill, it goes on from the last epoch. illustrate: makes texts of further files from the history and
+    the calibration, by name.
 
     Raises `CrosslookError` when there is too little to train on, or `out` holds another run."""
     training, dev = split_sets(sets)
@@ -56,10 +61,22 @@ def train_lite(
     embedder = fit_embedder(images, texts, settings.seed)
     fitted = calibrate(model, embedder, held_out)
     card = model_card(sets, seen, held_out, settings, history, fitted)
-    write_model(model, embedder, fitted.calibration, out, towers.tower_fingerprint, card)
-    (out / RUN / LOG).replace(out / LOG)
+    draft = out / RUN / "model"
+    shutil.rmtree(draft, ignore_errors=True)
+    write_model(model, embedder, fitted.calibration, draft, towers.tower_fingerprint, card)
+    extra = illustrate(history, fitted) | {LOG: "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history)}
+    for name, text in extra.items():
+        (draft / name).write_text(text, encoding="utf-8")
+    _put_in_place(draft, out)
     shutil.rmtree(out / RUN)
-    return history, fitted
+    return history
+
+
+def _put_in_place(draft: Path, out: Path) -> None:
+    """Move a model's files, its configuration last, without which a folder is no model."""
+    (out / CONFIG).unlink(missing_ok=True)
+    for path in sorted(draft.iterdir(), key=lambda path: path.name == CONFIG):
+        path.replace(out / path.name)
 
 
 def split_sets(sets: Sequence[CaptionSet]) -> tuple[list[CaptionSet], list[CaptionSet]]:

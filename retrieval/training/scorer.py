@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LARGEST = 127  # of int8
 SHARPEST = 20.0  # the largest scale of an attention
 SMALLEST = 1e-4
+NEARLY_NOTHING = 1e-12  # less than one word's exp(-SHARPEST)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class ReadOut(nn.Module):
         by_words = (text_of_word * weights.flatten()[kept]) @ of_words
         looks_back = (likeness * self.log_region_scale.exp()).exp().flatten(1)
         sums = text_of_word @ looks_back
-        of_regions = (text_of_word @ (looks_back * likeness.flatten(1))) / sums.clamp(min=SMALLEST)
+        of_regions = (text_of_word @ (looks_back * likeness.flatten(1))) / sums.clamp(min=NEARLY_NOTHING)
         by_regions = (of_regions.unflatten(1, (images, -1)) * self.region_weights(regions)).sum(-1)
         return self.log_scale.exp() * (self.share * by_words + (1 - self.share) * by_regions)
 

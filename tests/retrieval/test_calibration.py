@@ -84,6 +84,17 @@ def test_the_fit_does_not_depend_on_the_scale_of_the_scores():
 def test_pairs_that_can_be_told_apart_perfectly_still_give_finite_parameters():
     found = fit([0.1, 0.2, 0.8, 0.9], [0, 0, 0, 0], [False, False, True, True])
     assert np.isfinite([found.a, found.b, found.c]).all() and found.a > 0
+    shares = matches(found.logits([0.1, 0.2, 0.8, 0.9], [0, 0, 0, 0]))
+    assert shares.min() > 0.1 and shares.max() < 0.9, "four pairs make nothing certain"
+
+
+def test_lists_never_turn_their_own_order_round():
+    """Where the queries of high scores are those without a match."""
+    similarities, fusion, is_match = lists()
+    is_match[::2] = False
+    similarities[::2] += 5
+    found = fit_lists(similarities, fusion, is_match)
+    assert found.a > 0 and found.b > 0
 
 
 @pytest.mark.parametrize("label", [True, False])

@@ -150,7 +150,7 @@ class Brightest:
         return np.array([photo.pixels.mean() for photo in photos], np.float32)
 
 
-def test_a_scorer_may_see_the_images_again_and_those_gone_come_last(path, encoder, tmp_path):
+def test_a_scorer_may_see_the_images_again_and_those_gone_are_counted(path, encoder, tmp_path):
     from PIL import Image
 
     gone, broken = tmp_path / "photos" / "a" / "000.png", tmp_path / "photos" / "b" / "007.png"
@@ -159,9 +159,22 @@ def test_a_scorer_may_see_the_images_again_and_those_gone_come_last(path, encode
     scorer = Brightest()
     results = Engine(Collection.open(path), encoder, scorer).search("a dog", k=12)
     assert scorer.seen == ("a dog", 10)
-    brightness = [np.asarray(Image.open(hit.path)).mean() for hit in results[:10]]
-    assert brightness == sorted(brightness, reverse=True)
-    assert {Path(hit.path) for hit in results[10:]} == {gone, broken}
+    brightness = [np.asarray(Image.open(hit.path)).mean() for hit in results]
+    assert len(results) == 10 and brightness == sorted(brightness, reverse=True)
+    assert results.unreadable == 2 and not {Path(hit.path) for hit in results} & {gone, broken}
+
+
+def test_when_all_are_gone_nothing_is_found(path, encoder, tmp_path):
+    for photo in (tmp_path / "photos").rglob("*.png"):
+        photo.unlink()
+    results = Engine(Collection.open(path), encoder, Brightest()).search("a dog")
+    assert len(results) == 0 and results.unreadable == 12
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.1, float("nan")])
+def test_a_least_match_that_is_no_probability_is_refused(engine, least):
+    with pytest.raises(CrosslookError, match="0 to 1"):
+        engine.search("a dog", min_match=least)
 
 
 def test_a_model_without_a_scorer_cannot_explain(engine, tmp_path):

@@ -72,6 +72,29 @@ def test_no_photos_give_no_scores(folder):
     assert load_scorer(None, f"blip:{folder}", "cpu").score_photos("a dog", []).shape == (0,)
 
 
+def test_a_model_without_the_matching_head_is_refused(folder, tmp_path):
+    """Its head would be random."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path / "captioner")
+    weights = tmp_path / "captioner" / "model.safetensors"
+    kept = {name: value for name, value in load_file(weights).items() if not name.startswith("itm_head")}
+    save_file(kept, weights, {"format": "pt"})
+    with pytest.raises(CrosslookError, match="no weights for image-text matching"):
+        load_scorer(None, f"blip:{tmp_path / 'captioner'}")
+
+
+def test_damaged_weights_are_one_line(folder, tmp_path):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CrosslookError, match="cannot load the scorer blip:"):
+        load_scorer(None, f"blip:{tmp_path / 'damaged'}")
+
+
 def test_a_missing_model_is_one_line(tmp_path):
     with pytest.raises(CrosslookError, match="cannot load the scorer blip:") as caught:
         load_scorer(None, f"blip:{tmp_path / 'nothing'}", "cpu")

@@ -26,5 +26,5 @@ def test_an_unknown_name_is_refused():
 
 def test_blip_without_transformers_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(CrosslookError, match=r"crosslook\[build\]"):
+    with pytest.raises(CrosslookError, match=r"crosslook\[cpu,build\]"):
         load_scorer(FakeEncoder(), "blip:some/model")

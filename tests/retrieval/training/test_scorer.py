@@ -47,6 +47,21 @@ def test_all_pairs_are_what_each_pair_gives_by_itself(read_out):
             torch.testing.assert_close(looks.sum(-1), torch.ones(1, int(mask[text].sum())))
 
 
+def test_all_pairs_are_right_at_the_sharpest_scales_too(read_out):
+    """One word that is opposed to all regions, where the exponentials are smallest."""
+    import torch
+
+    words, mask = texts(1, 2)
+    asked, _, _ = read_out.words(words, mask)
+    images = torch.cat([-asked[:1, :1].expand(1, 49, 16), regions(1)]).detach()
+    with torch.no_grad():
+        read_out.log_word_scale.fill_(20.0).log_()
+        read_out.log_region_scale.fill_(20.0).log_()
+    found = read_out.all_pairs(words, mask, images)
+    alone, _ = read_out(words[:1, :1], mask[:1, :1], images[:1])
+    torch.testing.assert_close(found[0, 0], alone[0], atol=1e-3, rtol=1e-3)
+
+
 def test_the_fast_path_learns_what_the_slow_one_would(read_out):
     """The gradients of all weights agree."""
     import torch

@@ -292,6 +292,44 @@ def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_
         np.testing.assert_allclose(attention.gradient, gradient[3], atol=1e-3)
 
 
+@pytest.mark.parametrize("moment", ["write_model", "_put_in_place"])
+def test_a_kill_while_the_model_is_written_loses_nothing(sample_set, tmp_path, monkeypatch, moment):
+    """The same command finishes without training again, and a model that was there stays until the new one is whole."""
+    from retrieval.encoders import load_encoder
+    from retrieval.training import run
+
+    class Killed(Exception):
+        pass
+
+    def killed(*arguments):
+        if moment == "_put_in_place":  # half of the files are in place
+            (tmp_path / "out" / "config.json").unlink()
+            (arguments[0] / "text_head.onnx").replace(tmp_path / "out" / "text_head.onnx")
+        raise Killed
+
+    def train(seed, observed):
+        from retrieval.training.loop import TrainSettings
+
+        settings = TrainSettings(epochs=1, seed=seed)
+        run.train_lite(
+            [sample_set], tmp_path / "out", settings, views=1, cache=tmp_path / "cache", observe=observed.append
+        )
+
+    train(0, [])
+    before = load_encoder(str(tmp_path / "out")).fingerprint
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(run, moment, killed)
+        train(1, [])
+    if moment == "write_model":
+        assert load_encoder(str(tmp_path / "out")).fingerprint == before
+    trained: list[object] = []
+    train(1, trained)
+    assert trained == [], "no epoch is run again"
+    assert load_encoder(str(tmp_path / "out")).fingerprint != before
+    assert (tmp_path / "out" / "log.jsonl").read_text().count("\n") == 1
+    assert not (tmp_path / "out" / "run").exists()
+
+
 def test_every_caption_that_can_has_a_hidden_word(sample_set, tmp_path):
     from retrieval.training.features import choose_hidden
 
@@ -318,7 +356,11 @@ def test_the_command_trains_indexes_and_searches(sample_set, tmp_path):
     options = ("--images", photos, "--epochs", 1, "--views", 1, "--cache", tmp_path / "cache", "--out", out)
     run = search("train", sample_set.source, *options)
     assert run.returncode == 0, run.stderr
-    assert "epoch 1: loss" in run.stderr and f"--model {out}" in run.stderr
+    assert "epoch 1: itc" in run.stderr and f"--model {out}" in run.stderr
+    assert all((out / name).read_text().startswith("<svg") for name in ("run.svg", "reliability.svg"))
     assert search("index", photos, "--model", out).returncode == 0
     assert len(search("a cup of coffee").stdout.splitlines()) == 10
     assert search("train", sample_set.source, "--images", photos, "--images", photos, "--out", out).returncode == 2
+    for wrong in (("--itc", 0), ("--mlm", -1), ("--members", 0)):
+        run = search("train", sample_set.source, *options, *wrong)
+        assert run.returncode == 2 and len(run.stderr.splitlines()) == 1, run.stderr
