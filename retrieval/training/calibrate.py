@@ -38,7 +38,7 @@ def calibrate(model: Model, embedder: Embedder, features: Features) -> Fitted:
     """On every caption of a validation set with its candidates, as the engine would have them.
 
     Raises `CrosslookError` where no image is among the candidates of its captions."""
-    members = [[torch.from_numpy(each) for each in side] for side in embed(model, features)]
+    members = [[torch.from_numpy(each) for each in side] for side in embed(model, features, towers=True)]
     images, texts = embedder.images(members[0]).numpy(), embedder.texts(members[1]).numpy()
     similarities, candidates = nearest(texts, [images], [None], min(CANDIDATES, len(images)))
     regions = torch.nn.functional.normalize(quantize(regions_of(model, features)).float(), dim=-1)

@@ -1,4 +1,5 @@
-"""From the embeddings of several heads to the one that is stored: reduced in length, and corrected for hubs.
+"""From the embeddings of several heads and of the towers to the one that is stored: reduced in length, and corrected for
+hubs. The towers' own embeddings have a share in it because heads forget what no training caption speaks of.
 
 In a space of many dimensions some images are near to every text, and some texts to every image (Radovanović et al.
 2010, "Hubs in Space"): they crowd the first places. From each similarity is taken how near the image is to texts as
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-BANK = 256
+BANK = 192
 TEMPERATURE = 0.1
+TOWERS = 1 / 3  # their share in the similarity
 # Shares of the squared length: of the direction, and of the constant that meets the other side's correction.
 DIRECTION, CONSTANT = 0.6, 0.3
 LARGEST = 0.28  # the largest correction, which the rest of the length has room for
@@ -31,9 +33,10 @@ class Embedder(nn.Module):
     """Unit-norm embeddings of length 388 whose inner product is DIRECTION * (similarity - hubness of the image -
     hubness of the text), the latter as deviations from their means."""
 
-    def __init__(self, members: int, bank: int = BANK) -> None:
+    def __init__(self, parts: int, bank: int = BANK) -> None:
+        """parts: heads and towers."""
         super().__init__()
-        self.register_buffer("basis", torch.zeros(members * DIM, DIM))
+        self.register_buffer("basis", torch.zeros(parts * DIM, DIM))
         for side in ("image", "text"):
             self.register_buffer(f"{side}_bank", torch.zeros(bank, DIM))
             self.register_buffer(f"{side}_shares", torch.full((bank,), 1 / bank))
@@ -43,23 +46,29 @@ class Embedder(nn.Module):
     def dim(self) -> int:
         return DIM + 4
 
-    def reduced(self, members: list[Tensor]) -> Tensor:
-        """The members' embeddings, each [n, 384], as one, [n, 384], unit norm."""
-        return normalize(torch.cat(members, dim=-1) @ self.basis, dim=-1)
+    def reduced(self, parts: list[Tensor]) -> Tensor:
+        """The embeddings by all heads and, last, by the towers, each [n, 384], as one, [n, 384], unit norm."""
+        return normalize(_side_by_side(parts) @ self.basis, dim=-1)
 
-    def images(self, members: list[Tensor]) -> Tensor:
+    def images(self, parts: list[Tensor]) -> Tensor:
         """[n, 388], unit norm."""
-        found = self.reduced(members)
+        found = self.reduced(parts)
         excess = hubness(found, self.text_bank, self.text_shares) - self.image_hubness
         constant, correction = _corrections(excess)
         return torch.cat([DIRECTION**0.5 * found, correction, constant, _rest(correction), 0 * constant], dim=-1)
 
-    def texts(self, members: list[Tensor]) -> Tensor:
+    def texts(self, parts: list[Tensor]) -> Tensor:
         """[n, 388], unit norm."""
-        found = self.reduced(members)
+        found = self.reduced(parts)
         excess = hubness(found, self.image_bank, self.image_shares) - self.text_hubness
         constant, correction = _corrections(excess)
         return torch.cat([DIRECTION**0.5 * found, constant, correction, 0 * constant, _rest(correction)], dim=-1)
+
+
+def _side_by_side(parts: list[Tensor]) -> Tensor:
+    """[n, parts * 384], unit norm: the inner product is the weighted mean of those of the parts."""
+    of_heads = ((1 - TOWERS) / max(len(parts) - 1, 1)) ** 0.5
+    return torch.cat([*(of_heads * each for each in parts[:-1]), TOWERS**0.5 * parts[-1]], dim=-1)
 
 
 def hubness(embeddings: Tensor, bank: Tensor, shares: Tensor) -> Tensor:
@@ -79,10 +88,10 @@ def _rest(correction: Tensor) -> Tensor:
 
 
 def fit_embedder(images: list[NDArray[np.float32]], texts: list[NDArray[np.float32]], seed: int = 0) -> Embedder:
-    """The embedder for the members' embeddings of the training images and captions, each [n, 384]: the principal
-    directions of both, and banks of their cluster means."""
+    """The embedder for the embeddings of the training images and captions by all heads and, last, by the towers, each
+    [n, 384]: the principal directions of both, and banks of their cluster means."""
     embedder = Embedder(len(images), min(BANK, *(len(each) for each in (images[0], texts[0]))))
-    both = [np.concatenate(each, axis=1).astype(np.float64) for each in (images, texts)]
+    both = [_side_by_side(_tensors(each)).numpy().astype(np.float64) for each in (images, texts)]
     moment = sum(each.T @ each / len(each) for each in both)
     _, directions = np.linalg.eigh(moment)
     embedder.basis.copy_(torch.from_numpy(directions[:, -DIM:].copy()))
@@ -96,8 +105,8 @@ def fit_embedder(images: list[NDArray[np.float32]], texts: list[NDArray[np.float
     return embedder
 
 
-def _tensors(members: list[NDArray[np.float32]]) -> list[Tensor]:
-    return [torch.from_numpy(each) for each in members]
+def _tensors(parts: list[NDArray[np.float32]]) -> list[Tensor]:
+    return [torch.from_numpy(each) for each in parts]
 
 
 def _clusters(vectors: NDArray[np.float32], count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -43,7 +43,8 @@ class _ImageHead(nn.Module):
         self, pixels: Tensor, logits: Tensor, stride8: Tensor, stride16: Tensor, stride32: Tensor
     ) -> tuple[Tensor, Tensor]:
         cells, classes = self.model.inputs(self.cells(pixels, stride8, stride16, stride32), logits)
-        embedding = self.embedder.images(self.model.heads.images(cells, classes, logits))
+        parts = [*self.model.heads.images(cells, classes, logits), self.model.heads.conse(logits)]
+        embedding = self.embedder.images(parts)
         return embedding, quantize(self.model.regions(cells, classes))
 
 
@@ -54,7 +55,7 @@ class _TextHead(nn.Module):
         self.embedder = embedder
 
     def forward(self, tower: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-        return self.embedder.texts(self.heads.texts(tower, words, mask))
+        return self.embedder.texts([*self.heads.texts(tower, words, mask), tower])
 
 
 class _Scorer(nn.Module):
@@ -157,7 +158,7 @@ def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder]:
     model = Model(of_model["heads.class_embeddings"], statistics, 0, chosen)
     fresh = {name: value for name, value in model.state_dict().items() if name.startswith(GUESS)}
     model.load_state_dict(of_model | fresh)
-    embedder = Embedder(chosen.heads.members, len(of_embedder["image_bank"]))
+    embedder = Embedder(chosen.heads.members + 1, len(of_embedder["image_bank"]))
     embedder.load_state_dict(of_embedder)
     return model.eval(), embedder.eval()
 

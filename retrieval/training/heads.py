@@ -146,8 +146,12 @@ class Heads(nn.Module):
 
     def images(self, cells: Tensor, classes: Tensor, logits: Tensor) -> list[Tensor]:
         """The embedding by each member, float [n, 384]. logits: float [n, 1000], of the classifier."""
-        conse = normalize(logits.softmax(-1) @ self.class_embeddings, dim=-1)
+        conse = self.conse(logits)
         return [head(cells, classes, conse) for head in self.image]
+
+    def conse(self, logits: Tensor) -> Tensor:
+        """The towers' own embedding of images, float [n, 384]. logits: float [n, 1000]."""
+        return normalize(logits.softmax(-1) @ self.class_embeddings, dim=-1)
 
     def texts(self, embeddings: Tensor, words: Tensor, mask: Tensor) -> list[Tensor]:
         """The embedding by each member, float [n, 384]. The rest as in `TextHead.forward`."""

@@ -130,18 +130,24 @@ def judge(model: Model, features: Features) -> tuple[float, float, float]:
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
-def embed(model: Model, features: Features) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-    """By each member of the heads, the embeddings of all images as they are, and of all texts, float32 [n, 384]."""
+def embed(
+    model: Model, features: Features, towers: bool = False
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """By each member of the heads, the embeddings of all images as they are, and of all texts, float32 [n, 384].
+    towers: and last those by the towers alone."""
     model.eval()
     images, texts = [], []
     for low in range(0, features.images, AT_ONCE):
         rows = slice(low, low + AT_ONCE)
         logits = _float(features.logits[WHOLE, rows])
         cells, classes = model.inputs(_float(features.cells[WHOLE, rows]), logits)
-        images.append(torch.stack(model.heads.images(cells, classes, logits)))
+        parts = model.heads.images(cells, classes, logits)
+        images.append(torch.stack([*parts, model.heads.conse(logits)] if towers else parts))
     for low in range(0, len(features.texts), AT_ONCE):
         some = np.arange(low, min(low + AT_ONCE, len(features.texts)))
-        texts.append(torch.stack(model.heads.texts(_float(features.texts[some]), *features.words_of(some))))
+        frozen = _float(features.texts[some])
+        parts = model.heads.texts(frozen, *features.words_of(some))
+        texts.append(torch.stack([*parts, frozen] if towers else parts))
     return list(torch.cat(images, dim=1).numpy()), list(torch.cat(texts, dim=1).numpy())
 
 

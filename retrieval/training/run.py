@@ -57,7 +57,7 @@ def train_lite(
     _tell_sizes(seen, held_out, tell)
     model, history = train(seen, held_out, towers.class_embeddings, out / RUN, settings, observe)
     tell("fitting the embedder on the training images, and the calibration on dev")
-    images, texts = embed(model, seen)
+    images, texts = embed(model, seen, towers=True)
     embedder = fit_embedder(images, texts, settings.seed)
     fitted = calibrate(model, embedder, held_out)
     card = model_card(sets, seen, held_out, settings, history, fitted)

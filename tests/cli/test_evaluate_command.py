@@ -48,7 +48,8 @@ def test_json_and_page_are_written(search, captions, samples, indexed, tmp_path)
     record = json.loads(files[0].read_text())
     assert record["images"] == 5 and record["model"] == "lite"
     page = files[1].read_text()
-    assert page.count("<svg") == 2 and "recall@5" in page and "http" not in page
+    assert page.count("<svg") == 2 and "recall@5" in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
     wrong = sum(ranks[0] > 1 for ranks in record["queries"]["text_to_image"]["base"])
     assert wrong > 0 and page.count("<small>came first") == wrong
     same = search("compare", files[0], files[0])

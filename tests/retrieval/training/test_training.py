@@ -263,10 +263,11 @@ def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_
         inputs = model.inputs(
             Cells()(torch.from_numpy(np.stack(prepared)), *map(torch.from_numpy, maps)), torch.from_numpy(logits)
         )
-        images = embedder.images(model.heads.images(*inputs, torch.from_numpy(logits))).numpy()
+        by_heads = model.heads.images(*inputs, torch.from_numpy(logits))
+        images = embedder.images([*by_heads, model.heads.conse(torch.from_numpy(logits))]).numpy()
         regions = quantize(model.regions(*inputs))
         of_texts = model.heads.texts(*map(torch.from_numpy, (texts.embeddings, texts.tokens, texts.mask)))
-        expected = embedder.texts(of_texts).numpy()
+        expected = embedder.texts([*of_texts, torch.from_numpy(texts.embeddings)]).numpy()
     together = encoder.encode_images(prepared)
     np.testing.assert_allclose(together.embeddings, images, atol=1e-3)
     assert together.tokens.dtype == np.int8 and together.tokens.shape == (18, 49, 256)
