@@ -1,5 +1,5 @@
-"""From the embeddings of several heads and of the towers to the one that is stored: reduced in length, and corrected for
-hubs. The towers' own embeddings have a share in it because heads forget what no training caption speaks of.
+"""From the embeddings of several heads and of the towers to the one that is stored: reduced in length, and corrected
+for hubs. The towers' own embeddings have a share in it because heads forget what no training caption speaks of.
 
 In a space of many dimensions some images are near to every text, and some texts to every image (Radovanović et al.
 2010, "Hubs in Space"): they crowd the first places. From each similarity is taken how near the image is to texts as
