@@ -5,9 +5,10 @@
 The baseline is in the manner of MTFN (Wang et al. 2019, "Matching Images and Text with Multi-modal Tensor Fusion and
 Re-ranking"): a candidate rises when the query is among the texts that the image itself would retrieve (k-reciprocal
 neighbours), and when those texts are like the query (text-text similarity). Those texts are the other captions of the
-set, without the right image's own. Its two weights are the best of a grid on the very set, which flatters it; the
-scorer's were fitted on whatever its model card says. Prints R@1/5/10 text -> image in percent, and paired gains over
-similarity with their 95% intervals, bootstrapped over images."""
+set, without those of the right image and of the candidate, for every candidate alike: else the right image would be
+the only one that its own captions do not compete with. Its two weights are the best of a grid on the very set, which
+flatters it; the scorer's were fitted on whatever its model card says. Prints R@1/5/10 text -> image in percent, and
+paired gains over similarity with their 95% intervals, bootstrapped over images."""
 
 from __future__ import annotations
 
@@ -83,11 +84,11 @@ def neighbours(
     order = np.argsort(-by_image, axis=1)
     most = int(np.bincount(owner).max())
     for query, row in enumerate(candidates):
-        others = owner != owner[query]
         for slot, image in enumerate(row):
+            others = (owner != owner[query]) & (owner != image)
             better = (by_image[image] > by_image[image, query]) & others
             reciprocal[query, slot] = -np.log1p(better.sum())
-            near = order[image][: NEIGHBOURS + most]
+            near = order[image][: NEIGHBOURS + 2 * most]
             near = near[others[near]][:NEIGHBOURS]
             likeness[query, slot] = (texts[near] @ texts[query]).mean()
     return reciprocal, likeness
