@@ -41,7 +41,7 @@ def query(
     rerank: Rerank = True,
     scorer: Annotated[
         str | None,
-        typer.Option(help="blip:NAME_OR_FOLDER looks at the image files again, which takes seconds, and needs torch."),
+        typer.Option(help="blip:NAME_OR_FOLDER looks at the image files again: a second each on a CPU; needs torch."),
     ] = None,
     min_match: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out results that match with a lower probability, 0 to 1.")
@@ -75,7 +75,7 @@ def query(
     if results.best_match is not None and results.best_match < max(DOUBTFUL, min_match):
         note(f"nothing matches well: the best match is {percent(results.best_match)}")
     if not results:
-        if results.best_match is None:
+        if results.best_match is None and not results.unreadable:
             note(f"nothing below {within} is in the collection" if within else "the collection is empty")
         raise typer.Exit(NOTHING_FOUND)
     if null or paths:
