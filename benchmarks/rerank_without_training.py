@@ -24,13 +24,13 @@ from indexes.collection import Collection
 from indexes.exact import nearest
 from retrieval.captions import read_captions
 from retrieval.encoders import load_encoder
+from retrieval.engine import CANDIDATES
 from retrieval.evaluation import evaluate
 from retrieval.figures import record
 from retrieval.fusion import own_scorer
 from retrieval.metrics import bootstrap_difference
 
 NEIGHBOURS = 10
-CANDIDATES = 100
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def explain(encoder: Encoder, text: str, path: Path) -> Explanation:
     scorer = own_scorer(encoder)
     if scorer is None or not isinstance(encoder, LiteEncoder):
         raise CrosslookError(f"{encoder.name} has no scorer whose attention could be shown")
-    words, pieces = words_of(text, encoder.spans(text))
+    words, pieces = words_of(text, encoder.text_tower.spans(text))
     if not words:
         raise CrosslookError("the text has no words: say what to look for in the image")
     try:

@@ -57,7 +57,7 @@ class LiteEncoder:
         self.token_dtype: str = shape["regions"]["dtype"]
         self.image_size: int = config["image_size"]
         self.max_words: int = config["max_words"]
-        self._text = TextTower(towers / "text.onnx", towers / "tokenizer.json", config["max_words"])
+        self.text_tower = TextTower(towers / "text.onnx", towers / "tokenizer.json", config["max_words"])
 
     @cached_property
     def _image(self) -> Any:
@@ -120,7 +120,7 @@ class LiteEncoder:
         return list(self._image.run(list(names), {"pixels": np.stack(prepared)}))
 
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        found = self._text.encode(texts)
+        found = self.text_tower.encode(texts)
         if self._heads is None or not len(texts):
             return found
         inputs = {"tower": found.embeddings, "words": found.tokens, "mask": found.mask}
@@ -128,22 +128,4 @@ class LiteEncoder:
 
     def tower_texts(self, texts: Sequence[str]) -> TextFeatures:
         """Texts as the tower alone encodes them; see `TextTower.encode`."""
-        return self._text.encode(texts)
-
-    def pieces(self, text: str) -> list[int]:
-        """The ids of a text's word pieces."""
-        return self._text.pieces(text)
-
-    @property
-    def markers(self) -> list[int]:
-        """The ids of word pieces that are no words."""
-        return self._text.markers
-
-    @property
-    def text_dim(self) -> int:
-        """The length of a text's embedding by the tower alone."""
-        return self._text.dim
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where the word piece behind each token of a text begins and ends in it; of [CLS] and [SEP] both are 0."""
-        return self._text.spans(text)
+        return self.text_tower.encode(texts)

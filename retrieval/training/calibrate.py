@@ -11,6 +11,7 @@ import torch
 from indexes.errors import CrosslookError
 from indexes.exact import nearest
 from retrieval.calibration import Calibration, Reliability, fit_lists, matches, reliability
+from retrieval.engine import CANDIDATES
 from retrieval.training.features import Features
 from retrieval.training.loop import embed, fusion_of, regions_of
 from retrieval.training.scorer import quantize
@@ -18,8 +19,6 @@ from retrieval.training.scorer import quantize
 if TYPE_CHECKING:
     from retrieval.training.embedder import Embedder
     from retrieval.training.model import Model
-
-CANDIDATES = 100
 
 
 @dataclass(frozen=True)

@@ -196,11 +196,11 @@ def view(photo: Photo, number: int, side: int, rng: np.random.Generator) -> NDAr
 def _compute_texts(
     texts: Sequence[str], encoder: LiteEncoder, folder: Path, progress: Callable[[int, int], None]
 ) -> None:
-    pieces = [encoder.pieces(text) for text in texts]
+    pieces = [encoder.text_tower.pieces(text) for text in texts]
     lengths = [len(each) for each in pieces]
-    hidden_at, hidden_word = choose_hidden(pieces, encoder.markers)
+    hidden_at, hidden_word = choose_hidden(pieces, encoder.text_tower.markers)
     starts = np.cumsum([0, *lengths], dtype=np.int64)
-    shapes = {"texts": (len(texts), encoder.text_dim), "words": (int(starts[-1]), 2 * encoder.text_dim)}
+    shapes = {"texts": (len(texts), encoder.text_tower.dim), "words": (int(starts[-1]), 2 * encoder.text_tower.dim)}
     maps = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, shape)
         for name, shape in shapes.items()

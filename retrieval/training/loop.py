@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -332,8 +332,7 @@ class _Run:
         draft = self.out / (CHECKPOINT + ".new")
         save_file({name: value.contiguous() for name, value in tensors.items()}, draft, self._metadata(history))
         draft.replace(self.out / CHECKPOINT)
-        with (self.out / LOG).open("w") as log:
-            log.writelines(json.dumps(asdict(epoch)) + "\n" for epoch in history)
+        (self.out / LOG).write_text(log_of(history))
 
     def resume(self) -> list[Epoch]:
         """The history of the run in the folder, its state taken over; empty where there is none."""
@@ -371,6 +370,11 @@ class _Run:
         }
         history_text = json.dumps([asdict(epoch) for epoch in history])
         return {"settings": json.dumps(about, sort_keys=True), "history": history_text}
+
+
+def log_of(history: Sequence[Epoch]) -> str:
+    """One line of JSON for each epoch."""
+    return "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history)
 
 
 def _endless(order: Callable[[], NDArray[np.int64]]) -> Iterator[int]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from indexes.errors import CrosslookError
@@ -16,7 +15,7 @@ from retrieval.training.calibrate import Fitted, calibrate
 from retrieval.training.embedder import fit_embedder
 from retrieval.training.export import CONFIG, write_model
 from retrieval.training.features import Features, cached_features
-from retrieval.training.loop import LOG, Epoch, TrainSettings, embed, train
+from retrieval.training.loop import LOG, Epoch, TrainSettings, embed, log_of, train
 
 RUN = "run"  # the state to go on from, until the run is finished
 DEV = ("dev", "val", "validation")
@@ -48,8 +47,6 @@ def train_lite(
     for number, use in ((count, "train on"), (held_out_count, "choose by")):
         if number < 2:
             raise CrosslookError(f"{number} image{'s' * (number != 1)} to {use}, which is too few: give more of them")
-    batches = {name: min(getattr(settings, name), count) for name in ("batch", "scorer_batch")}
-    settings = replace(settings, **batches)
     towers = LiteEncoder(device="cpu")
     folder = cache if cache is not None else default_cache()
     seen = cached_features(training, towers, folder, views, _teller("training", tell))
@@ -64,7 +61,7 @@ def train_lite(
     draft = out / RUN / "model"
     shutil.rmtree(draft, ignore_errors=True)
     write_model(model, embedder, fitted.calibration, draft, towers.tower_fingerprint, card)
-    extra = illustrate(history, fitted) | {LOG: "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history)}
+    extra = illustrate(history, fitted) | {LOG: log_of(history)}
     for name, text in extra.items():
         (draft / name).write_text(text, encoding="utf-8")
     _put_in_place(draft, out)

@@ -78,7 +78,7 @@ def test_the_heat_of_a_colour_falls_on_its_object(tmp_path, record_property):
         with torch.no_grad():
             _, looks, gradient = explainer(torch.from_numpy(text.tokens[0]), stored[image : image + 1])
         heat = (looks * gradient.clamp(min=0))[0].reshape(-1, 7, 7)
-        for row, (start, end) in enumerate(towers.spans(caption)):
+        for row, (start, end) in enumerate(towers.text_tower.spans(caption)):
             if caption[start:end] in sides:
                 left = heat[row, :, :3].sum() > heat[row, :, 4:].sum()
                 right.append(bool(left) == (sides[caption[start:end]] == 0))
