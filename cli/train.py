@@ -24,12 +24,12 @@ def train(
         list[Path] | None, typer.Option(help="The images' folder, once for each CAPTIONS, in their order.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = ...,  # type: ignore[assignment]
-    epochs: Annotated[int, typer.Option(help="At most so many passes over the images.")] = 24,
+    epochs: Annotated[int, typer.Option(help="At most so many passes over the images.")] = 30,
     views: Annotated[int, typer.Option(help="How many views of each image: as it is, mirrored, random crops.")] = 6,
-    members: Annotated[int, typer.Option(help="Pairs of heads, whose embeddings are combined.")] = 3,
+    members: Annotated[int, typer.Option(help="Pairs of heads, whose embeddings are combined.")] = 2,
     itc: Annotated[float, typer.Option(help="Weight of the contrast of embeddings.")] = 1.0,
     itm: Annotated[float, typer.Option(help="Weight of the scorer's listwise matching.")] = 1.0,
-    mlm: Annotated[float, typer.Option(help="Weight of guessing hidden words.")] = 0.2,
+    lm: Annotated[float, typer.Option(help="Weight of the scorer's reading, word by word.")] = 1.0,
     group: Annotated[int, typer.Option(help="Easily confused images that come together; 1: no hard negatives.")] = 3,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="Folder for the towers' outputs [default: your cache].")] = None,
@@ -51,12 +51,13 @@ def train(
         raise typer.BadParameter(f"{len(images)} folders for {len(captions)} captions", param_hint="--images")
     if min(epochs, views, members, group) < 1:
         raise typer.BadParameter("1 or more", param_hint="--epochs, --views, --members, --group")
-    if itc <= 0 or itm <= 0 or mlm < 0:
-        raise typer.BadParameter("--itc and --itm must be above 0, --mlm 0 or above", param_hint="the weights")
+    if itc <= 0 or min(itm, lm) < 0 or max(itm, lm) == 0:
+        hint = "--itc must be above 0, --itm and --lm 0 or above, and not both 0"
+        raise typer.BadParameter(hint, param_hint="the weights")
     folders: list[Path | None] = list(images) if images else [None] * len(captions)
     sets = [read_captions(path, images_dir=folder) for path, folder in zip(captions, folders, strict=True)]
     model = ModelSettings(heads=HeadSettings(members=members))
-    settings = TrainSettings(epochs=epochs, itc=itc, itm=itm, mlm=mlm, group=group, seed=seed, model=model)
+    settings = TrainSettings(epochs=epochs, itc=itc, itm=itm, lm=lm, group=group, seed=seed, model=model)
     history = train_lite(
         sets, out, settings, views=views, cache=cache, tell=note, observe=_tell, illustrate=_illustrate
     )

@@ -61,16 +61,27 @@ def fit(similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike) -> Cali
 
 
 def fit_lists(similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike) -> Calibration:
-    """a and b in the proportion that ranks best, scaled and with the c that calibrate: first the weights under which
-    the matches of each list are likeliest to come first (a softmax over its candidates, Newton's method), then `fit` of
-    their sum. Pairs by themselves would weigh by what tells easy pairs apart, of which there are most.
+    """a and b in the proportion that ranks best (`list_weights`), scaled and with the c that calibrate (`fit` of their
+    sum). Pairs by themselves would weigh by what tells easy pairs apart, of which there are most.
 
     All [queries, candidates]; queries without a match among their candidates only count for the second step."""
     scores, labels = _columns(similarities, fusion), np.asarray(is_match, dtype=np.float64)
-    spread = np.maximum(scores.std(axis=(0, 1)), 1e-12)
+    a, b = list_weights(scores, labels)
+    found = fit(a * scores[..., 0].ravel() + b * scores[..., 1].ravel(), np.zeros(labels.size), labels.ravel())
+    slope = max(found.a, SMALLEST_SLOPE)  # never turn round what the lists told
+    return Calibration(float(slope * a), float(slope * b), found.c)
+
+
+def list_weights(scores: ArrayLike, is_match: ArrayLike) -> NDArray[np.float64]:
+    """The weights of several scores under whose sum the matches of each list are likeliest to come first (a softmax
+    over its candidates, Newton's method), float64 [kinds].
+
+    scores: [queries, candidates, kinds]. is_match: [queries, candidates]; queries without a match do not count."""
+    columns, labels = np.asarray(scores, dtype=np.float64), np.asarray(is_match, dtype=np.float64)
+    spread = np.maximum(columns.std(axis=(0, 1)), 1e-12)
     answered = labels.any(axis=1)
-    lists, right = scores[answered] / spread, labels[answered] / labels[answered].sum(axis=1, keepdims=True)
-    weights = np.zeros(2)
+    lists, right = columns[answered] / spread, labels[answered] / labels[answered].sum(axis=1, keepdims=True)
+    weights = np.zeros(len(spread))
     for _ in range(ITERATIONS):
         logits = lists @ weights
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -78,16 +89,14 @@ def fit_lists(similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike) -
         expected = np.einsum("qn,qnd->qd", shares, lists)
         gradient = np.einsum("qn,qnd->d", right, lists) - expected.sum(axis=0) - RIDGE * weights
         around = lists - expected[:, None]
-        curvature = np.einsum("qn,qnd,qne->de", shares, around, around) + RIDGE * np.eye(2)
+        curvature = np.einsum("qn,qnd,qne->de", shares, around, around) + RIDGE * np.eye(len(spread))
         step = np.linalg.solve(curvature, gradient)
         step *= min(1.0, 5 / max(np.abs(step).max(), 1e-12))
         weights = weights + step
         if np.abs(step).max() < 1e-10:
             break
-    a, b = weights / spread
-    found = fit(a * scores[..., 0].ravel() + b * scores[..., 1].ravel(), np.zeros(labels.size), labels.ravel())
-    slope = max(found.a, SMALLEST_SLOPE)  # never turn round what the lists told
-    return Calibration(float(slope * a), float(slope * b), found.c)
+    found: NDArray[np.float64] = weights / spread
+    return found
 
 
 def _columns(similarities: ArrayLike, fusion: ArrayLike) -> NDArray[np.float64]:

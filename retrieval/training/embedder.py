@@ -1,5 +1,9 @@
 """From the embeddings of several heads and of the towers to the one that is stored: reduced in length, and corrected
-for hubs. The towers' own embeddings have a share in it because heads forget what no training caption speaks of.
+for hubs.
+
+The towers' own embeddings have a share in it because heads forget what no training caption speaks of. The text decides
+how large a share: the more it is like the name of something that the towers were taught to tell ("an Egyptian cat"),
+the more the towers are asked; whole sentences about people and what they do are left to the heads.
 
 In a space of many dimensions some images are near to every text, and some texts to every image (Radovanović et al.
 2010, "Hubs in Space"): they crowd the first places. From each similarity is taken how near the image is to texts as
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
 
 BANK = 192
 TEMPERATURE = 0.1
-TOWERS = 1 / 3  # their share in the similarity
+LEAST = 0.2  # share of the towers in the similarity for a text that is far from all they know by name
+MIDDLE, STEEPNESS = 0.65, 25.0  # from where, and how fast, the share grows to all of it
 # Shares of the squared length: of the direction, and of the constant that meets the other side's correction.
 DIRECTION, CONSTANT = 0.6, 0.3
 LARGEST = 0.28  # the largest correction, which the rest of the length has room for
@@ -46,9 +51,10 @@ class Embedder(nn.Module):
     def dim(self) -> int:
         return DIM + 4
 
-    def reduced(self, parts: list[Tensor]) -> Tensor:
-        """The embeddings by all heads and, last, by the towers, each [n, 384], as one, [n, 384], unit norm."""
-        return normalize(_side_by_side(parts) @ self.basis, dim=-1)
+    def reduced(self, parts: list[Tensor], known: Tensor | None = None) -> Tensor:
+        """The embeddings by all heads and, last, by the towers, each [n, 384], as one, [n, 384], unit norm. known: of
+        texts, [n], see `Heads.known`; None for images."""
+        return normalize(_side_by_side(parts, known) @ self.basis, dim=-1)
 
     def images(self, parts: list[Tensor]) -> Tensor:
         """[n, 388], unit norm."""
@@ -57,18 +63,26 @@ class Embedder(nn.Module):
         constant, correction = _corrections(excess)
         return torch.cat([DIRECTION**0.5 * found, correction, constant, _rest(correction), 0 * constant], dim=-1)
 
-    def texts(self, parts: list[Tensor]) -> Tensor:
-        """[n, 388], unit norm."""
-        found = self.reduced(parts)
+    def texts(self, parts: list[Tensor], known: Tensor) -> Tensor:
+        """[n, 388], unit norm. known: [n], see `Heads.known`."""
+        found = self.reduced(parts, known)
         excess = hubness(found, self.image_bank, self.image_shares) - self.text_hubness
         constant, correction = _corrections(excess)
         return torch.cat([DIRECTION**0.5 * found, constant, correction, 0 * constant, _rest(correction)], dim=-1)
 
 
-def _side_by_side(parts: list[Tensor]) -> Tensor:
-    """[n, parts * 384], unit norm: the inner product is the weighted mean of those of the parts."""
-    of_heads = ((1 - TOWERS) / max(len(parts) - 1, 1)) ** 0.5
-    return torch.cat([*(of_heads * each for each in parts[:-1]), TOWERS**0.5 * parts[-1]], dim=-1)
+def share_of_towers(known: Tensor) -> Tensor:
+    """LEAST for a text that is like no name, one for a name. known: see `Heads.known`."""
+    return LEAST + (1 - LEAST) * torch.sigmoid(STEEPNESS * (known - MIDDLE))
+
+
+def _side_by_side(parts: list[Tensor], known: Tensor | None) -> Tensor:
+    """[n, parts * 384], unit norm. The inner product of a text's with an image's is, but for the lengths, the mean of
+    the similarities by heads and by towers, weighted by the text's share."""
+    share = torch.full_like(parts[-1][:, 0], 0.5) if known is None else share_of_towers(known)
+    share = share.unsqueeze(-1)
+    of_heads = (1 - share) / max(len(parts) - 1, 1) ** 0.5
+    return normalize(torch.cat([*(of_heads * each for each in parts[:-1]), share * parts[-1]], dim=-1), dim=-1)
 
 
 def hubness(embeddings: Tensor, bank: Tensor, shares: Tensor) -> Tensor:
@@ -87,15 +101,22 @@ def _rest(correction: Tensor) -> Tensor:
     return (1 - DIRECTION - CONSTANT - correction.square()).clamp(min=0).sqrt()
 
 
-def fit_embedder(images: list[NDArray[np.float32]], texts: list[NDArray[np.float32]], seed: int = 0) -> Embedder:
+def fit_embedder(
+    images: list[NDArray[np.float32]],
+    texts: list[NDArray[np.float32]],
+    known: NDArray[np.float32],
+    seed: int = 0,
+) -> Embedder:
     """The embedder for the embeddings of the training images and captions by all heads and, last, by the towers, each
-    [n, 384]: the principal directions of both, and banks of their cluster means."""
+    [n, 384]: the principal directions of both, and banks of their cluster means. known: [captions], see
+    `Heads.known`."""
     embedder = Embedder(len(images), min(BANK, *(len(each) for each in (images[0], texts[0]))))
-    both = [_side_by_side(_tensors(each)).numpy().astype(np.float64) for each in (images, texts)]
-    moment = sum(each.T @ each / len(each) for each in both)
+    familiar = torch.from_numpy(known)
+    both = [_side_by_side(_tensors(images), None), _side_by_side(_tensors(texts), familiar)]
+    moment = sum(each.T @ each / len(each) for each in (side.numpy().astype(np.float64) for side in both))
     _, directions = np.linalg.eigh(moment)
     embedder.basis.copy_(torch.from_numpy(directions[:, -DIM:].copy()))
-    found = {"image": embedder.reduced(_tensors(images)), "text": embedder.reduced(_tensors(texts))}
+    found = {"image": embedder.reduced(_tensors(images)), "text": embedder.reduced(_tensors(texts), familiar)}
     for side, vectors in found.items():
         means, shares = _clusters(vectors.numpy(), len(embedder.image_bank), seed)
         getattr(embedder, f"{side}_bank").copy_(torch.from_numpy(means))

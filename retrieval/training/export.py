@@ -16,18 +16,18 @@ from retrieval.calibration import Calibration
 from retrieval.encoders.build_lite import export, save, sha256, store_as_half
 from retrieval.fusion.attention import attention
 from retrieval.fusion.scorer import EXPLAINER, SCORER
-from retrieval.training.cells import CELLS, Cells
+from retrieval.training.cells import CELLS, MAP_SHAPES, Cells
+from retrieval.training.decoder import DecoderSettings
 from retrieval.training.embedder import Embedder
 from retrieval.training.external import share_weights
 from retrieval.training.heads import STATISTICS, HeadSettings
 from retrieval.training.model import Model, ModelSettings
-from retrieval.training.scorer import SMALLEST, ReadOut, ScorerSettings, quantize
+from retrieval.training.scorer import SMALLEST, ScorerSettings, quantize
 
 IMAGE_HEAD, TEXT_HEAD = "image_head.onnx", "text_head.onnx"
 RUNNING = (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER)
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-GUESS = "guess."  # of hidden words: only a help in training, for the words of one set of captions
 
 
 class _ImageHead(nn.Module):
@@ -55,41 +55,39 @@ class _TextHead(nn.Module):
         self.embedder = embedder
 
     def forward(self, tower: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-        return self.embedder.texts([*self.heads.texts(tower, words, mask), tower])
+        return self.embedder.texts([*self.heads.texts(tower, words, mask), tower], self.heads.known(tower))
 
 
 class _Scorer(nn.Module):
     """One text, words [m, 768], with images, regions int8 [n, 49, dim]: logits [n]."""
 
-    def __init__(self, read_out: ReadOut) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
-        self.read_out = read_out
+        self.model = model
 
     def forward(self, words: Tensor, regions: Tensor) -> Tensor:
-        words = words.unsqueeze(0)
-        mask = torch.ones_like(words[..., 0], dtype=torch.bool)
-        return self.read_out(words, mask, normalize(regions.float(), dim=-1))[0]
+        return self.model.fusion(words, normalize(regions.float(), dim=-1))
 
 
 class Explainer(nn.Module):
     """The same with where the words look, [n, m, 49], and the gradient of the logit by that, [n, m, 49]; written out,
     since nothing differentiates at run time."""
 
-    def __init__(self, read_out: ReadOut) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
-        self.read_out = read_out
+        self.model = model
 
     def forward(self, words: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        words, regions = words.unsqueeze(0), normalize(regions.float(), dim=-1)
-        mask = torch.ones_like(words[..., 0], dtype=torch.bool)
-        asked, weights, mask = self.read_out.words(words, mask)
-        attended, looks = attention(asked, regions, regions, scale=self.read_out.log_word_scale.exp())
-        fusion = self.read_out.compare(asked, weights, mask, regions, attended)
+        regions, read_out = normalize(regions.float(), dim=-1), self.model.read_out
+        fusion = self.model.fusion(words, regions)
+        words = words.unsqueeze(0)
+        asked, weights, _ = read_out.words(words, torch.ones_like(words[..., 0], dtype=torch.bool))
+        attended, looks = attention(asked, regions, regions, scale=read_out.log_word_scale.exp())
         # Of cos = asked . attended / |attended|, where attended is the sum of looks * region.
         length = (attended.square().sum(-1, keepdim=True) + SMALLEST).sqrt()
         along = (asked * attended).sum(-1, keepdim=True) / length.square()
         slope = (asked - along * attended) / length @ regions.transpose(1, 2)
-        gradient = self.read_out.log_scale.exp() * self.read_out.share * weights.unsqueeze(-1) * slope
+        gradient = self.model.weights[0] * read_out.log_scale.exp() * read_out.share * weights.unsqueeze(-1) * slope
         return fusion, looks, gradient
 
 
@@ -100,8 +98,7 @@ def write_model(
     fingerprint of the towers that the heads belong to. card: the model card's text."""
     folder.mkdir(parents=True, exist_ok=True)
     model, embedder = model.eval(), embedder.eval()
-    kept = {name: value for name, value in model.state_dict().items() if not name.startswith(GUESS)}
-    state = {f"model.{name}": value for name, value in kept.items()}
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
     state |= {f"embedder.{name}": value for name, value in embedder.state_dict().items()}
     save_file({name: value.half().contiguous() for name, value in state.items()}, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors keeps it to its writer
@@ -109,9 +106,7 @@ def write_model(
     images = {
         "pixels": torch.zeros(2, 224, 224, 3, dtype=torch.uint8),
         "logits": torch.zeros(2, 1000),
-        "stride8": torch.zeros(2, 40, 28, 28),
-        "stride16": torch.zeros(2, 112, 14, 14),
-        "stride32": torch.zeros(2, 320, 7, 7),
+        **{name: torch.zeros(2, *shape) for name, shape in MAP_SHAPES.items()},
     }
     by_image: dict[str, dict[int, str]] = {name: {0: "n"} for name in (*images, "embedding", "tokens")}
     _export(_ImageHead(rounded, rounded_embedder), images, ["embedding", "tokens"], by_image, folder / IMAGE_HEAD)
@@ -125,9 +120,9 @@ def write_model(
     dim = model.settings.scorer.dim
     pairs = {"words": torch.randn(5, 768), "regions": torch.ones(2, CELLS, dim, dtype=torch.int8)}
     by_pair: dict[str, dict[int, str]] = {"words": {0: "words"}, "regions": {0: "n"}, "fusion": {0: "n"}}
-    _export(_Scorer(rounded.read_out), pairs, ["fusion"], by_pair, folder / SCORER)
+    _export(_Scorer(rounded), pairs, ["fusion"], by_pair, folder / SCORER)
     by_pair |= {name: {0: "n", 1: "words"} for name in ("attention", "gradient")}
-    _export(Explainer(rounded.read_out), pairs, ["fusion", "attention", "gradient"], by_pair, folder / EXPLAINER)
+    _export(Explainer(rounded), pairs, ["fusion", "attention", "gradient"], by_pair, folder / EXPLAINER)
     config = {
         "kind": "heads and scorer of lite",
         "towers": towers,
@@ -153,11 +148,11 @@ def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder]:
         return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
     of_model, of_embedder = under("model."), under("embedder.")
-    chosen = ModelSettings(HeadSettings(**settings["heads"]), ScorerSettings(**settings["scorer"]))
+    of_decoder = DecoderSettings(**settings["decoder"])
+    chosen = ModelSettings(HeadSettings(**settings["heads"]), ScorerSettings(**settings["scorer"]), of_decoder)
     statistics = {name: of_model[f"inputs.{name}"] for name in STATISTICS}
-    model = Model(of_model["heads.class_embeddings"], statistics, 0, chosen)
-    fresh = {name: value for name, value in model.state_dict().items() if name.startswith(GUESS)}
-    model.load_state_dict(of_model | fresh)
+    model = Model(of_model["heads.class_embeddings"], statistics, of_model["decoder.vocabulary"], chosen)
+    model.load_state_dict(of_model)
     embedder = Embedder(chosen.heads.members + 1, len(of_embedder["image_bank"]))
     embedder.load_state_dict(of_embedder)
     return model.eval(), embedder.eval()

@@ -26,10 +26,9 @@ from retrieval.encoders.runtime import usable_cores
 from retrieval.images import Photo, UnreadableImage, decode
 from retrieval.training.cells import CELLS, CHANNELS, Cells
 
-VERSION = 3
-TEXT_ARRAYS = ("texts", "words", "starts", "hidden_at", "hidden_word")
-COMMONEST = 20
-FEWEST_TEXTS = 10
+VERSION = 4
+TEXT_ARRAYS = ("texts", "words", "starts", "numbers")
+FEWEST_TEXTS = 8
 IMAGES_AT_ONCE = 32
 TEXTS_AT_ONCE = 512
 WHOLE, MIRRORED = 0, 1
@@ -39,12 +38,11 @@ JITTER = 0.2
 
 @dataclass(frozen=True)
 class Features:
-    """cells: float16 [views, images, 49, 934]. logits: float16 [views, images, 1000]. texts: float16 [captions, 384].
+    """cells: float16 [views, images, 49, 1350]. logits: float16 [views, images, 1000]. texts: float16 [captions, 384].
     words: float16 [all words, 768], those of caption i at starts[i]:starts[i + 1]. image_of_text: int64 [captions],
     ascending.
 
-    hidden_at: int64 [captions], the place of a word of the caption that is to be guessed when it is hidden;
-    hidden_word: int64 [captions], its number in the vocabulary of the set, from 0, or -1 where there is none.
+    numbers: int64 [all words], each word's in the vocabulary of the set, from 0, or -1 for one that is rare or a mark.
     key: tells the images, captions, views and towers from others."""
 
     cells: NDArray[np.float16]
@@ -53,14 +51,15 @@ class Features:
     words: NDArray[np.float16]
     starts: NDArray[np.int64]
     image_of_text: NDArray[np.int64]
-    hidden_at: NDArray[np.int64]
-    hidden_word: NDArray[np.int64]
+    numbers: NDArray[np.int64]
     key: str = ""
 
     @property
-    def vocabulary(self) -> int:
-        """How many different words are hidden."""
-        return int(self.hidden_word.max(initial=-1)) + 1
+    def vocabulary(self) -> torch.Tensor:
+        """What each word of the vocabulary means by itself, float32 [words, 384]."""
+        numbers, places = np.unique(self.numbers, return_index=True)
+        rows = self.words[places[numbers >= 0], self.texts.shape[1] :]
+        return torch.from_numpy(np.asarray(rows, dtype=np.float32))
 
     @property
     def images(self) -> int:
@@ -74,6 +73,14 @@ class Features:
             padded[row, : lengths[row]] = self.words[self.starts[text] : self.starts[text + 1]]
         mask = np.arange(padded.shape[1]) < lengths[:, None]
         return torch.from_numpy(padded), torch.from_numpy(mask)
+
+    def numbers_of(self, texts: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
+        """int64 [n, longest], of the words as `words_of` gives them; -1 also where there is none."""
+        some = [self.numbers[self.starts[text] : self.starts[text + 1]] for text in texts]
+        padded = np.full((len(some), max(map(len, some))), -1, np.int64)
+        for row, numbers in enumerate(some):
+            padded[row, : len(numbers)] = numbers
+        return torch.from_numpy(padded)
 
 
 def cached_features(
@@ -198,7 +205,6 @@ def _compute_texts(
 ) -> None:
     pieces = [encoder.text_tower.pieces(text) for text in texts]
     lengths = [len(each) for each in pieces]
-    hidden_at, hidden_word = choose_hidden(pieces, encoder.text_tower.markers)
     starts = np.cumsum([0, *lengths], dtype=np.int64)
     shapes = {"texts": (len(texts), encoder.text_tower.dim), "words": (int(starts[-1]), 2 * encoder.text_tower.dim)}
     maps = {
@@ -213,28 +219,14 @@ def _compute_texts(
         progress(high, len(texts))
     for each in maps.values():
         each.flush()
-    small: dict[str, NDArray[Any]] = {"starts": starts, "hidden_at": hidden_at, "hidden_word": hidden_word}
-    for name, array in small.items():
-        np.save(folder / f"{name}.npy", array)
+    np.save(folder / "starts.npy", starts)
+    np.save(folder / "numbers.npy", number_words(pieces, encoder.text_tower.markers))
 
 
-def choose_hidden(
-    pieces: Sequence[Sequence[int]], markers: Sequence[int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which word piece of each text to hide, int64 [texts], and its number in the vocabulary, int64 [texts], or -1
-    where there is none to hide; then the place is 0, that of a marker.
-
-    The vocabulary is all pieces that enough texts have, but for the commonest few, articles and the like, which say
-    nothing of a picture. pieces: ids of each text's pieces. markers: ids that are no words."""
+def number_words(pieces: Sequence[Sequence[int]], markers: Sequence[int]) -> NDArray[np.int64]:
+    """The number of each word piece of all texts in the vocabulary, which is all pieces that enough texts have, or -1;
+    int64 [all words]. pieces: ids of each text's pieces. markers: ids that are no words."""
     count = Counter(piece for text in pieces for piece in set(text) if piece not in markers)
-    common = [piece for piece, _ in count.most_common(COMMONEST)]
-    known = sorted(piece for piece, texts in count.items() if texts >= FEWEST_TEXTS and piece not in common)
+    known = sorted(piece for piece, texts in count.items() if texts >= FEWEST_TEXTS)
     number = {piece: index for index, piece in enumerate(known)}
-    rng = np.random.default_rng(0)
-    places, words = np.zeros(len(pieces), np.int64), np.full(len(pieces), -1, np.int64)
-    for index, text in enumerate(pieces):
-        hideable = [place for place, piece in enumerate(text) if piece in number]
-        if hideable:
-            places[index] = rng.choice(hideable)
-            words[index] = number[text[places[index]]]
-    return places, words
+    return np.array([number.get(piece, -1) for text in pieces for piece in text], dtype=np.int64)

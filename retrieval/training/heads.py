@@ -30,8 +30,8 @@ class HeadSettings:
     dropout: before every linear layer of a perceptron. cell_dropout: of whole channels of the cells, over all cells of
     an image at once. word_dropout: of words."""
 
-    members: int = 3
-    hidden: int = 416
+    members: int = 2
+    hidden: int = 320
     regions: int = 256
     words: int = 256
     pools: int = 8
@@ -81,7 +81,7 @@ class Inputs(nn.Module):
             self.register_buffer(name, statistics[name])
 
     def forward(self, cells: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """cells: float [n, 49, 934]. logits: float [n, 1000]. Returns both, of the same shapes."""
+        """cells: float [n, 49, 1350]. logits: float [n, 1000]. Returns both, of the same shapes."""
         return (cells - self.cell_mean) / self.cell_deviation, (logits - self.logit_mean) / self.logit_deviation
 
 
@@ -101,7 +101,7 @@ class ImageHead(nn.Module):
         self.attended = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.regions, DIM))
 
     def forward(self, cells: Tensor, classes: Tensor, conse: Tensor) -> Tensor:
-        """cells: float [n, 49, 934], classes: float [n, 1000], both as `Inputs` gives them. conse: float [n, 384], unit
+        """cells: float [n, 49, 1350], classes: float [n, 1000], both as `Inputs` gives them. conse: float [n, 384], unit
         norm. Returns float [n, 384], unit norm."""
         residual = self.pooled(torch.cat([classes, 2 * cells.mean(1), 0.5 * cells.amax(1)], dim=-1))
         channels = self.cell_dropout(cells.transpose(1, 2)).transpose(1, 2)
@@ -153,13 +153,18 @@ class Heads(nn.Module):
         """The towers' own embedding of images, float [n, 384]. logits: float [n, 1000]."""
         return normalize(logits.softmax(-1) @ self.class_embeddings, dim=-1)
 
+    def known(self, texts: Tensor) -> Tensor:
+        """How like a text is to the class that it is most like: 1 for the name of something that the classifier can
+        tell. texts: float [n, 384], by the tower, unit norm. Returns float [n]."""
+        return (texts @ self.class_embeddings.T).amax(-1)
+
     def texts(self, embeddings: Tensor, words: Tensor, mask: Tensor) -> list[Tensor]:
         """The embedding by each member, float [n, 384]. The rest as in `TextHead.forward`."""
         return [head(embeddings, words, mask) for head in self.text]
 
 
 def input_statistics(cells: Tensor, logits: Tensor) -> dict[str, Tensor]:
-    """Mean and deviation of every input of the image head. cells: [n, 49, 934]. logits: [n, 1000]."""
+    """Mean and deviation of every input of the image head. cells: [n, 49, 1350]. logits: [n, 1000]."""
     flat = cells.float().flatten(0, 1)
     return {
         "cell_mean": flat.mean(0),

@@ -1,4 +1,4 @@
-"""The training loop: heads, scorer and guesser of hidden words on frozen towers' features."""
+"""The training loop: heads and scorer on frozen towers' features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from indexes.errors import CrosslookError
 from indexes.exact import nearest
-from retrieval.fusion.attention import attention
 from retrieval.metrics import caption_relevance, streamed_ranks, success_at
 from retrieval.training.features import WHOLE, Features
 from retrieval.training.heads import input_statistics
@@ -28,27 +27,28 @@ CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 LARGEST_SCALE = 60.0
 AT_ONCE = 500
-TEXTS_AT_ONCE = 8
 DEV_CANDIDATES = 20
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """itc, itm, mlm: weights of the losses; a loss of weight 0 is not computed. batch: images a step that the heads
-    see, each with `captions` of its captions. scorer_batch: images a step that the scorer sees, each with one caption.
+    """itc, itm, lm: weights of the losses; a loss of weight 0 is not computed. batch: images a step that the heads see,
+    each with `captions` of its captions. scorer_batch: images a step that the scorer sees, each with one caption to
+    compare and `read` of them to read.
     group: of these so many come together that are easily confused, so that the scorer learns from hard negatives; 1
     for none. mine_every: epochs after which they are found anew, by the moving average. decay: of the weights (AdamW).
     average: of the exponential moving average that is evaluated and kept. softness: share of the target given to what
     frozen captions find alike, at `softness_temperature`. patience: epochs without a better dev recall before
     stopping."""
 
-    epochs: int = 24
+    epochs: int = 30
     itc: float = 1.0
     itm: float = 1.0
-    mlm: float = 0.2
+    lm: float = 1.0
     batch: int = 384
     captions: int = 2
     scorer_batch: int = 128
+    read: int = 3
     group: int = 3
     mine_every: int = 2
     learning_rate: float = 1e-3
@@ -65,8 +65,8 @@ class TrainSettings:
 @dataclass(frozen=True)
 class Epoch:
     """losses: by name, each the mean over the steps, before weighting. text_to_image, image_to_text: R@1 of dev by
-    similarity, 0 to 1; reranked: of one caption an image, after the scorer saw its 20 nearest images and was added to
-    the similarity at equal spread. All of the moving average."""
+    similarity, 0 to 1; reranked: of one caption an image, after the scorer saw its 20 nearest images and its two parts
+    were added to the similarity at equal spread. All of the moving average."""
 
     number: int
     losses: dict[str, float]
@@ -122,8 +122,8 @@ def judge(model: Model, features: Features) -> tuple[float, float, float]:
     found = streamed_ranks(texts, images, to_image), streamed_ranks(images, texts, to_text)
     asked = np.unique(features.image_of_text, return_index=True)[1]
     similarities, candidates = nearest(texts[asked], [images], [None], min(DEV_CANDIDATES, len(images)))
-    fusion = fusion_of(model, features, asked, candidates)
-    scores = similarities / max(similarities.std(), 1e-9) + fusion / max(fusion.std(), 1e-9)
+    parts = [similarities, *np.moveaxis(fusion_of(model, features, asked, candidates), -1, 0)]
+    scores = np.sum([_centred(part) / max(_centred(part).std(), 1e-9) for part in parts], axis=0)
     first = np.take_along_axis(candidates, scores.argmax(axis=1)[:, None], axis=1)[:, 0]
     reranked = float((first == features.image_of_text[asked]).mean())
     return float(success_at(found[0], 1).mean()), float(success_at(found[1], 1).mean()), reranked
@@ -171,18 +171,22 @@ def fusion_of(
     candidates: NDArray[np.int64],
     regions: torch.Tensor | None = None,
 ) -> NDArray[np.float32]:
-    """The scorer's logits of some texts with their candidates, float32 [texts, n]. candidates: int64 [texts, n], rows
-    of images. regions: of all images, where they are known."""
+    """Both parts of the scorer's logits of some texts with their candidates, float32 [texts, n, 2], see `Model`.
+    candidates: int64 [texts, n], rows of images. regions: of all images, where they are known."""
     model.eval()
     if regions is None:
         regions = regions_of(model, features)
     found = []
-    for low in range(0, len(texts), TEXTS_AT_ONCE):
-        some = slice(low, low + TEXTS_AT_ONCE)
-        asked, weights, mask = model.read_out.words(*features.words_of(texts[some]))
-        of_texts = asked.unsqueeze(1), weights.unsqueeze(1), mask.unsqueeze(1)
-        found.append(model.read_out.read(*of_texts, regions[candidates[some]])[0])
-    return torch.cat(found).numpy()
+    for text, row in zip(texts, candidates, strict=True):
+        words, _ = features.words_of([text])
+        seen = regions[row]
+        found.append(torch.stack([model.compared(words[0], seen), model.decoder(words[0], seen)], dim=-1))
+    return torch.stack(found).numpy()
+
+
+def _centred(lists: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each list without its mean, by which it ranks nothing."""
+    return lists - lists.mean(axis=1, keepdims=True)
 
 
 class _Run:
@@ -222,8 +226,8 @@ class _Run:
             found = {}
             if self.settings.itc:
                 found["itc"] = self._itc(_take(heads, min(self.settings.batch, self.features.images)), rng)
-            if self.settings.itm or self.settings.mlm:
-                found |= self._itm_and_mlm(_take(scorer, min(self.settings.scorer_batch, self.features.images)), rng)
+            if self.settings.itm or self.settings.lm:
+                found |= self._itm_and_lm(_take(scorer, min(self.settings.scorer_batch, self.features.images)), rng)
             weighted = [getattr(self.settings, name) * loss for name, loss in found.items()]
             self.optimizer.zero_grad()
             torch.stack(weighted).sum().backward()
@@ -269,24 +273,22 @@ class _Run:
         ]
         return torch.stack(each).mean()
 
-    def _itm_and_mlm(self, images: NDArray[np.int64], rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Matching, listwise among the images of the batch and their captions, and hidden words."""
+    def _itm_and_lm(self, images: NDArray[np.int64], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Matching, listwise among the images of the batch and their captions, and reading."""
         found = {}
-        texts = np.concatenate([self._some_texts(image, 1, rng) for image in images])
         cells, classes, _ = self._inputs(images, rng)
         regions = self.model.regions(cells, classes)
+        texts = np.stack([self._some_texts(image, self.settings.read, rng) for image in images])
+        words, mask = self.features.words_of(texts.ravel())
+        words, mask = words.unflatten(0, texts.shape), mask.unflatten(0, texts.shape)
         if self.settings.itm:
             own = torch.arange(len(images))
-            softness = self._softness(_float(self.features.texts[texts]), own, len(own))
-            logits = self.model.read_out.all_pairs(*self.features.words_of(texts), regions)
+            softness = self._softness(_float(self.features.texts[texts[:, 0]]), own, len(own))
+            logits = self.model.read_out.all_pairs(words[:, 0], mask[:, 0], regions)
             found["itm"] = contrast(logits, own, softness)
-        if self.settings.mlm:
-            words, mask = self.features.words_of(texts)
-            mask[torch.arange(len(texts)), torch.from_numpy(self.features.hidden_at[texts])] = False
-            asked, weights, mask = self.model.read_out.words(words, mask)
-            attended, _ = attention(asked, regions, regions, scale=self.model.read_out.log_word_scale.exp())
-            asked, attended = ((weights.unsqueeze(-1) * each).sum(1) for each in (asked, attended))
-            found["mlm"] = self.model.guess.loss(asked, attended, torch.from_numpy(self.features.hidden_word[texts]))
+        if self.settings.lm:
+            numbers = self.features.numbers_of(texts.ravel()).unflatten(0, texts.shape)
+            found["lm"] = self.model.decoder.loss(words, numbers, regions)
         return found
 
     def _softness(self, frozen: torch.Tensor, image_of_text: torch.Tensor, count: int) -> torch.Tensor | None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
+from retrieval.training.decoder import Decoder, DecoderSettings
 from retrieval.training.heads import Heads, HeadSettings, Inputs
 from retrieval.training.scorer import ReadOut, Regions, ScorerSettings
 
@@ -20,38 +20,34 @@ if TYPE_CHECKING:
 class ModelSettings:
     heads: HeadSettings = field(default_factory=HeadSettings)
     scorer: ScorerSettings = field(default_factory=ScorerSettings)
+    decoder: DecoderSettings = field(default_factory=DecoderSettings)
 
 
 class Model(nn.Module):
-    """The dual encoder's heads, the scorer, and the guesser of hidden words, which helps the scorer learn."""
+    """The dual encoder's heads and the scorer, which has two parts: one compares words with the regions that they look
+    at, the other reads the text with the image before it. Both see the same regions."""
 
     def __init__(
-        self, class_embeddings: Tensor, statistics: dict[str, Tensor], vocabulary: int, settings: ModelSettings
+        self, class_embeddings: Tensor, statistics: dict[str, Tensor], vocabulary: Tensor, settings: ModelSettings
     ) -> None:
-        """class_embeddings: float [1000, 384]. statistics: see `input_statistics`. vocabulary: how many words may be
-        hidden."""
+        """class_embeddings: float [1000, 384]. statistics: see `input_statistics`. vocabulary: float [words, 384], see
+        `Decoder`."""
         super().__init__()
         self.settings = settings
         self.inputs = Inputs(statistics)
         self.heads = Heads(class_embeddings, settings.heads)
         self.regions = Regions(settings.scorer)
         self.read_out = ReadOut(settings.scorer)
-        self.guess = HiddenWords(settings.scorer.dim, vocabulary)
+        self.decoder = Decoder(settings.decoder, settings.scorer.dim, vocabulary)
+        self.register_buffer("weights", torch.ones(2))  # of the comparison and of the reading, fitted at the end
 
+    def fusion(self, words: Tensor, regions: Tensor) -> Tensor:
+        """The scorer's logit of one text with each of several images, float [n].
 
-class HiddenWords(nn.Module):
-    """Masked language modelling (MLM) through the cross-attention: a hidden word is guessed from what the other words
-    of the text ask for, and what they found in the image."""
+        words: float [m, 768]. regions: float [n, 49, dim], unit norm."""
+        return self.weights[0] * self.compared(words, regions) + self.weights[1] * self.decoder(words, regions)
 
-    def __init__(self, dim: int, vocabulary: int) -> None:
-        super().__init__()
-        self.mix = nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.LayerNorm(dim))
-        self.words = nn.Linear(dim, max(vocabulary, 1))
-
-    def loss(self, asked: Tensor, attended: Tensor, words: Tensor) -> Tensor:
-        """Cross-entropy of the hidden words. asked, attended: float [n, dim], means over each text's other words.
-        words: int64 [n], -1 where there is none."""
-        if not bool((words >= 0).any()):
-            return torch.zeros(())
-        found = self.words(self.mix(asked.shape[-1] ** 0.5 * torch.cat([asked, attended], dim=-1)))
-        return cross_entropy(found, words, ignore_index=-1)
+    def compared(self, words: Tensor, regions: Tensor) -> Tensor:
+        """The part of it that the read-out gives."""
+        mask = torch.ones_like(words[..., 0], dtype=torch.bool)
+        return self.read_out(words.unsqueeze(0), mask.unsqueeze(0), regions)[0]

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from indexes.errors import CrosslookError
 from retrieval.captions import CaptionedImage, CaptionSet
 from retrieval.encoders.lite import LiteEncoder
@@ -55,7 +57,8 @@ def train_lite(
     model, history = train(seen, held_out, towers.class_embeddings, out / RUN, settings, observe)
     tell("fitting the embedder on the training images, and the calibration on dev")
     images, texts = embed(model, seen, towers=True)
-    embedder = fit_embedder(images, texts, settings.seed)
+    known = model.heads.known(torch.from_numpy(texts[-1])).numpy()
+    embedder = fit_embedder(images, texts, known, settings.seed)
     fitted = calibrate(model, embedder, held_out)
     card = model_card(sets, seen, held_out, settings, history, fitted)
     draft = out / RUN / "model"

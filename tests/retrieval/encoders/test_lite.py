@@ -44,7 +44,7 @@ def test_embeddings_are_unit_norm_and_tokens_have_the_stated_shape(lite, photos)
     found = lite.encode_images([lite.prepare(photo) for photo in photos.values()])
     assert found.embeddings.dtype == np.float32 and found.embeddings.shape == (len(photos), lite.dim)
     np.testing.assert_allclose(np.linalg.norm(found.embeddings, axis=1), 1, atol=1e-5)
-    assert found.tokens.dtype == lite.token_dtype and found.tokens.shape[1:] == lite.token_shape == (49, 320)
+    assert found.tokens.dtype == lite.token_dtype and found.tokens.shape[1:] == lite.token_shape == (49, 672)
     text = lite.encode_texts(["a dog", "a cup of coffee on a table"])
     np.testing.assert_allclose(np.linalg.norm(text.embeddings, axis=1), 1, atol=1e-5)
 
@@ -100,7 +100,7 @@ def test_the_embedding_is_the_mean_of_class_embeddings_weighted_by_probability(l
 def test_maps_of_four_depths_are_within_reach(lite, photos):
     names = ["logits", "stride8", "stride16", "stride32"]
     found = lite.maps([lite.prepare(photos["coffee"])], names)
-    assert [item.shape for item in found] == [(1, 1000), (1, 40, 28, 28), (1, 112, 14, 14), (1, 320, 7, 7)]
+    assert [item.shape for item in found] == [(1, 1000), (1, 48, 28, 28), (1, 120, 14, 14), (1, 672, 7, 7)]
 
 
 def test_the_whole_picture_is_seen(lite):

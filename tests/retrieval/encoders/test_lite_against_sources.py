@@ -16,39 +16,48 @@ TEXTS = ["a dog", "Two children are playing football in the rain.", "a cup of co
 
 
 @pytest.fixture(scope="module")
-def prepared(lite):
+def prepared(lite, tmp_path_factory):
     rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, (224, 224, 3), dtype=np.uint8), np.full((224, 224, 3), 200, np.uint8)]
+    made = [rng.integers(0, 256, (224, 224, 3), dtype=np.uint8), np.full((224, 224, 3), 200, np.uint8)]
+    return made + [lite.prepare(decode(path.read_bytes(), 224)) for path in gather_samples(tmp_path_factory.mktemp("a"))]
 
 
 @pytest.fixture(scope="module")
-def timm_model():
-    """timm's model with the published weights, whose tensors come in the same order and shapes."""
+def timm_models():
+    """timm's models with the published weights, whose tensors come in the same order and shapes."""
     import timm
     import torch
 
-    published = torch.load(build_lite.source("image"), map_location="cpu", weights_only=True)
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    shapes = [tuple(value.shape) for name, value in published.items() if "num_batches" not in name]
-    own = [(name, value) for name, value in model.state_dict().items() if "num_batches" not in name]
-    assert shapes == [tuple(value.shape) for _, value in own]
-    values = [value for name, value in published.items() if "num_batches" not in name]
-    model.load_state_dict({name: value for (name, _), value in zip(own, values, strict=True)}, strict=False)
-    return model.eval()
+    models = []
+    for name in ("lite0", "lite2"):
+        published = torch.load(build_lite.source(name), map_location="cpu", weights_only=True)
+        model = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
+        shapes = [tuple(value.shape) for key, value in published.items() if "num_batches" not in key]
+        own = [(key, value) for key, value in model.state_dict().items() if "num_batches" not in key]
+        assert shapes == [tuple(value.shape) for _, value in own]
+        values = [value for key, value in published.items() if "num_batches" not in key]
+        model.load_state_dict({key: value for (key, _), value in zip(own, values, strict=True)}, strict=False)
+        models.append(model.eval())
+    return models
 
 
-def test_the_image_tower_gives_what_timm_gives(lite, prepared, timm_model):
+def test_the_image_tower_gives_what_timm_gives(lite, prepared, timm_models):
     import torch
 
     pixels = torch.from_numpy(np.stack(prepared)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    small, large = timm_models
     with torch.no_grad():
-        expected = timm_model(pixels).numpy()
-        maps = timm_model.forward_intermediates(pixels, indices=[2, 3, 4], intermediates_only=True)
-    logits, stride8, stride16, stride32 = lite.maps(prepared, ["logits", "stride8", "stride16", "stride32"])
-    # Weights are stored as float16: a relative error of 2^-11 in each.
-    np.testing.assert_allclose(logits, expected, atol=0.03 * np.abs(expected).max())
-    for ours, theirs in zip((stride8, stride16, stride32), maps, strict=True):
-        np.testing.assert_allclose(ours, theirs.numpy(), atol=0.03 * float(theirs.abs().max()))
+        expected = (small(pixels) + large(pixels)) / 2
+        maps = large.forward_intermediates(pixels, indices=[2, 3, 4], intermediates_only=True)
+        last = small.forward_intermediates(pixels, indices=[4], intermediates_only=True)[0]
+    found = lite.maps(prepared, ["logits", "stride8", "stride16", "stride32"])
+    # Large weights are stored as int8, the others as float16.
+    for ours, theirs in zip(found, [expected, *maps[:2], torch.cat([maps[2], last], dim=1)], strict=True):
+        theirs = theirs.numpy()
+        assert ours.shape == theirs.shape
+        for one, other in zip(ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1), strict=True):
+            assert one @ other > 0.998 * np.linalg.norm(one) * np.linalg.norm(other)
+            assert np.linalg.norm(one) == pytest.approx(np.linalg.norm(other), rel=0.02)
 
 
 def test_the_text_tower_gives_what_transformers_gives(lite):
@@ -92,15 +101,15 @@ def test_building_again_gives_the_same_bytes_as_what_ships(tmp_path):
 
 
 def test_weights_that_are_not_the_published_ones_are_refused(tmp_path, monkeypatch):
-    relative, _ = build_lite.SOURCES["image"]
+    relative, _ = build_lite.SOURCES["lite0"]
     (tmp_path / relative).parent.mkdir(parents=True)
     (tmp_path / relative).write_bytes(b"other weights")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(CrosslookError, match="sha256"):
-        build_lite.source("image")
+        build_lite.source("lite0")
 
 
 def test_missing_weights_name_the_extra(monkeypatch):
-    monkeypatch.setitem(build_lite.SOURCES, "image", ("no_such_package/weights.pth", ""))
+    monkeypatch.setitem(build_lite.SOURCES, "lite0", ("no_such_package/weights.pth", ""))
     with pytest.raises(CrosslookError, match=r"crosslook\[build\]"):
-        build_lite.source("image")
+        build_lite.source("lite0")

@@ -62,7 +62,7 @@ def test_the_heat_of_a_colour_falls_on_its_object(tmp_path, record_property):
         epochs=50,
         patience=50,
         itc=0.0,
-        mlm=0.0,
+        lm=0.0,
         batch=25,
         scorer_batch=25,
         group=1,
@@ -71,7 +71,7 @@ def test_the_heat_of_a_colour_falls_on_its_object(tmp_path, record_property):
         model=ModelSettings(HeadSettings(members=1, hidden=8, regions=8, words=8), ScorerSettings(dim=64)),
     )
     model, _ = train(features, held_out, towers.class_embeddings, tmp_path / "run", settings)
-    stored, explainer = quantize(regions_of(model, held_out)), Explainer(model.read_out)
+    stored, explainer = quantize(regions_of(model, held_out)), Explainer(model)
     right = []
     for image, (_, caption, sides) in enumerate(drawn):
         text = towers.tower_texts([caption])

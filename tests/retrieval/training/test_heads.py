@@ -26,28 +26,28 @@ def test_cells_hold_what_lies_in_them():
 
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
-    shapes = ((2, 40, 28, 28), (2, 112, 14, 14), (2, 320, 7, 7))
+    shapes = ((2, 48, 28, 28), (2, 120, 14, 14), (2, 672, 7, 7))
     maps = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
     found = Cells()(torch.from_numpy(pixels), *map(torch.from_numpy, maps)).numpy()
     assert found.shape == (2, CELLS, CHANNELS)
     stride8, stride16, stride32 = maps
     for row, column in ((0, 0), (2, 5), (6, 6)):
         cell = found[1, 7 * row + column]
-        np.testing.assert_array_equal(cell[:320], stride32[1, :, row, column])
+        np.testing.assert_array_equal(cell[:672], stride32[1, :, row, column])
         np.testing.assert_array_equal(
-            cell[320:768], stride16[1, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].reshape(-1)
+            cell[672:1152], stride16[1, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].reshape(-1)
         )
-        fine = stride8[1, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].reshape(40, 2, 2, 2, 2).mean((2, 4))
-        np.testing.assert_allclose(cell[768:928], fine.reshape(-1), atol=1e-6)
+        fine = stride8[1, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].reshape(48, 2, 2, 2, 2).mean((2, 4))
+        np.testing.assert_allclose(cell[1152:1344], fine.reshape(-1), atol=1e-6)
         colour = pixels[1, 32 * row : 32 * row + 32, 32 * column : 32 * column + 32].reshape(-1, 3) / 127.5 - 1
-        np.testing.assert_allclose(cell[928:931], colour.mean(0), atol=1e-5)
-        np.testing.assert_allclose(cell[931:934], colour.std(0), atol=1e-5)
+        np.testing.assert_allclose(cell[1344:1347], colour.mean(0), atol=1e-5)
+        np.testing.assert_allclose(cell[1347:1350], colour.std(0), atol=1e-5)
 
 
 def test_embeddings_are_unit_norm_and_the_members_differ(heads):
     import torch
 
-    cells, logits = torch.randn(3, 49, 934), torch.randn(3, 1000)
+    cells, logits = torch.randn(3, 49, 1350), torch.randn(3, 1000)
     first, second = heads.images(cells, logits, logits)
     torch.testing.assert_close(first.norm(dim=1), torch.ones(3))
     assert (first - second).abs().max() > 0.01
@@ -66,7 +66,7 @@ def test_without_their_residuals_the_heads_give_what_the_towers_give(heads):
         torch.nn.init.zeros_(layer.bias)
     logits = torch.randn(3, 1000)
     conse = torch.nn.functional.normalize(logits.softmax(-1) @ heads.class_embeddings, dim=-1)
-    torch.testing.assert_close(heads.images(torch.randn(3, 49, 934), torch.randn(3, 1000), logits)[0], conse)
+    torch.testing.assert_close(heads.images(torch.randn(3, 49, 1350), torch.randn(3, 1000), logits)[0], conse)
     of_text = torch.nn.functional.normalize(torch.randn(2, 384), dim=-1)
     torch.testing.assert_close(
         heads.texts(of_text, torch.randn(2, 4, 768), torch.ones(2, 4, dtype=torch.bool))[0], of_text
@@ -88,7 +88,7 @@ def test_inputs_have_mean_zero_and_deviation_one():
 
     from retrieval.training.heads import Inputs, input_statistics
 
-    cells, logits = 3 + 5 * torch.randn(50, 49, 934), 2 * torch.randn(50, 1000) - 1
+    cells, logits = 3 + 5 * torch.randn(50, 49, 1350), 2 * torch.randn(50, 1000) - 1
     cells, logits = Inputs(input_statistics(cells, logits))(cells, logits)
     for values in (cells.flatten(0, 1), logits):
         torch.testing.assert_close(values.mean(0), torch.zeros(values.shape[1]), atol=1e-4, rtol=0)

@@ -35,8 +35,7 @@ def made_up(images, *, views=1, captions=2, seed=0, noise=10.0):
         np.repeat(np.concatenate([texts, 20 * texts], axis=1), 3, axis=0).astype(np.float16),
         np.arange(0, 3 * len(owners) + 1, 3),
         owners,
-        np.ones(len(owners), np.int64),
-        owners % 5,
+        np.repeat(owners % 5, 3),
     )
 
 
@@ -65,10 +64,10 @@ def test_it_learns_what_images_and_captions_share(tmp_path):
     from retrieval.training.loop import judge, train
 
     model, history = train(made_up(200), made_up(40, seed=1), classes(), tmp_path, settings())
-    assert history[-1].quality > max(0.7, 2 * history[0].quality)
+    assert history[-1].quality > max(0.8, 1.5 * history[0].quality)
     best = max(history, key=lambda epoch: epoch.quality)
     assert judge(model, made_up(40, seed=1)) == (best.text_to_image, best.image_to_text, best.reranked)
-    for name in ("itc", "itm", "mlm"):
+    for name in ("itc", "itm", "lm"):
         assert history[-1].losses[name] < history[0].losses[name]
 
 
@@ -77,19 +76,19 @@ def test_the_scorer_learns_by_itself(tmp_path):
     from retrieval.training.loop import fusion_of, train
 
     dev = made_up(40, seed=1)
-    chosen = settings(epochs=40, itc=0.0, mlm=0.0, group=1, scorer_batch=40, learning_rate=3e-3, patience=40)
+    chosen = settings(epochs=40, itc=0.0, lm=0.0, group=1, scorer_batch=40, learning_rate=3e-3, patience=40)
     model, _ = train(made_up(200), dev, classes(), tmp_path, chosen)
     everything = np.tile(np.arange(40), (len(dev.texts), 1))
-    found = fusion_of(model, dev, np.arange(len(dev.texts)), everything)
+    found = fusion_of(model, dev, np.arange(len(dev.texts)), everything)[..., 0]
     assert (found.argmax(axis=1) == dev.image_of_text).mean() > 0.4  # chance is 0.025
 
 
-@pytest.mark.parametrize("name", ["itm", "mlm"])
+@pytest.mark.parametrize("name", ["itm", "lm"])
 def test_a_loss_without_weight_is_not_computed(tmp_path, name):
     from retrieval.training.loop import train
 
     _, history = train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1, **{name: 0.0}))
-    assert set(history[0].losses) == {"itc", "itm", "mlm"} - {name}
+    assert set(history[0].losses) == {"itc", "itm", "lm"} - {name}
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
@@ -267,7 +266,8 @@ def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_
         images = embedder.images([*by_heads, model.heads.conse(torch.from_numpy(logits))]).numpy()
         regions = quantize(model.regions(*inputs))
         of_texts = model.heads.texts(*map(torch.from_numpy, (texts.embeddings, texts.tokens, texts.mask)))
-        expected = embedder.texts([*of_texts, torch.from_numpy(texts.embeddings)]).numpy()
+        by_tower = torch.from_numpy(texts.embeddings)
+        expected = embedder.texts([*of_texts, by_tower], model.heads.known(by_tower)).numpy()
     together = encoder.encode_images(prepared)
     np.testing.assert_allclose(together.embeddings, images, atol=1e-3)
     assert together.tokens.dtype == np.int8 and together.tokens.shape == (18, 49, 256)
@@ -283,7 +283,7 @@ def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_
     for row in range(2):
         text = found.of(row)
         with torch.no_grad():
-            fusion, looks, gradient = Explainer(model.read_out)(
+            fusion, looks, gradient = Explainer(model)(
                 torch.from_numpy(text.tokens[0]), torch.from_numpy(together.tokens)
             )
         np.testing.assert_allclose(scorer.fusion(text, together.tokens), fusion, atol=1e-3)
@@ -331,16 +331,12 @@ def test_a_kill_while_the_model_is_written_loses_nothing(sample_set, tmp_path, m
     assert not (tmp_path / "out" / "run").exists()
 
 
-def test_every_caption_that_can_has_a_hidden_word(sample_set, tmp_path):
-    from retrieval.training.features import choose_hidden
+def test_words_are_numbered_that_enough_captions_have():
+    from retrieval.training.features import FEWEST_TEXTS, number_words
 
-    pieces = [[101, 5, 6, 102]] * 12 + [[101, 5, 7, 102]] * 12 + [[101, 102]]
-    common = [[101, 900 + index, 102] for index in range(20) for _ in range(50)]
-    places, words = choose_hidden(pieces + common, [101, 102])
-    assert set(places[:24]) == {1, 2} and set(words[:24]) == {0, 1, 2}
-    for text, place, word in zip(pieces[:24], places, words, strict=False):
-        assert text[place] == (5, 6, 7)[word]
-    assert words[24] == -1 and (words[25:] == -1).all() and not places[24:].any()
+    pieces = [[101, 5, 6, 102]] * FEWEST_TEXTS + [[101, 7, 7, 102]] * (FEWEST_TEXTS - 1) + [[101, 6, 102]]
+    found = number_words(pieces, [101, 102])
+    assert found.tolist() == [-1, 0, 1, -1] * FEWEST_TEXTS + [-1] * 4 * (FEWEST_TEXTS - 1) + [-1, 1, -1]
 
 
 def test_the_command_trains_indexes_and_searches(sample_set, tmp_path):
@@ -362,6 +358,6 @@ def test_the_command_trains_indexes_and_searches(sample_set, tmp_path):
     assert search("index", photos, "--model", out).returncode == 0
     assert len(search("a cup of coffee").stdout.splitlines()) == 10
     assert search("train", sample_set.source, "--images", photos, "--images", photos, "--out", out).returncode == 2
-    for wrong in (("--itc", 0), ("--mlm", -1), ("--members", 0)):
+    for wrong in (("--itc", 0), ("--lm", -1), ("--members", 0)):
         run = search("train", sample_set.source, *options, *wrong)
         assert run.returncode == 2 and len(run.stderr.splitlines()) == 1, run.stderr
