@@ -29,7 +29,8 @@ def explain(
 ) -> None:
     """Show where each word of a query looks in an image, by the attention that ranks it.
 
-    Heat is cross-attention times its gradient for the match: where a word looked, as far as it spoke for a match."""
+    Heat is attention as far as it speaks for a match: times its gradient where words are compared with regions, and by
+    what is lost without it where the text is read with the image before it."""
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
     from retrieval.explain import explain as run
     from retrieval.maintenance import model_of

@@ -22,8 +22,9 @@ class Explanation:
     """Where the words of a text look in one image.
 
     words: as they stand in the text; the pieces of a word are summed. heat: float32 [words, rows, columns], 0 and up,
-    over a grid on the upright image: cross-attention times its positive gradient for the match logit, so that maps of
-    several words can be compared. match: calibrated probability. similarity: of the embeddings. photo: the image."""
+    over a grid on the upright image: the cross-attention that speaks for a match, in units of the scorer's logit (see
+    `Attention.heat`), so that maps of several words can be compared. match: calibrated probability. similarity: of the
+    embeddings. photo: the image."""
 
     words: tuple[str, ...]
     heat: NDArray[np.float32]

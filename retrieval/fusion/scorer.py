@@ -1,8 +1,9 @@
 """The trained fusion scorer at query time, on ONNX Runtime.
 
-A query's words attend to an image's regions, each attended vector is compared with its word, and each region with its
-words (the read-out of SCAN: Lee et al. 2018, "Stacked Cross Attention for Image-Text Matching"). It was trained, and is
-described, in `retrieval.training.scorer`."""
+Its logit has two parts. A query's words attend to an image's regions, each attended vector is compared with its word,
+and each region with its words (the read-out of SCAN: Lee et al. 2018, "Stacked Cross Attention for Image-Text
+Matching"). And a language model of captions, whose words attend to the regions too, tells how much likelier the image
+makes the query. They were trained, and are described, in `retrieval.training.scorer` and `.decoder`."""
 
 from __future__ import annotations
 
@@ -21,24 +22,27 @@ from retrieval.encoders.runtime import open_session
 
 SCORER = "scorer.onnx"
 EXPLAINER = "explainer.onnx"
-IMAGES_AT_ONCE = 500
+IMAGES_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
 class Attention:
     """Where the words of a text look in one image. fusion: the scorer's logit for the pair, before calibration.
-    weights: float32 [words, regions], each row summing to one. gradient: float32 [words, regions], how much that logit
-    would rise with each weight."""
+    weights: float32 [words, regions], those of the comparison, each row summing to one. gradient: float32 [words,
+    regions], how much that logit would rise with each weight. evidence: float32 [words, regions], how much of that
+    logit would be lost at each word if the reader could not look at the region."""
 
     fusion: float
     weights: NDArray[np.float32]
     gradient: NDArray[np.float32]
+    evidence: NDArray[np.float32]
 
     @property
     def heat(self) -> NDArray[np.float32]:
-        """float32 [words, regions], 0 and up: the weights that speak for a match (Chefer et al. 2021, "Generic
-        Attention-model Explainability", and the maps of ALBEF and BLIP: attention times its positive gradient)."""
-        return self.weights * np.maximum(self.gradient, 0)
+        """float32 [words, regions], 0 and up, in units of that logit: the attention that speaks for a match. Of the
+        comparison, its weights times their positive gradient (Chefer et al. 2021, "Generic Attention-model
+        Explainability", and the maps of ALBEF and BLIP); of the reader, what that estimates, measured."""
+        return self.weights * np.maximum(self.gradient, 0) + np.maximum(self.evidence, 0)
 
 
 class FusionScorer:
@@ -69,9 +73,9 @@ class FusionScorer:
 
     def attention(self, text: TextFeatures, tokens: NDArray[Any]) -> Attention:
         """Of one text and one image, whose tokens are [regions, token_dim]."""
-        outputs = ["fusion", "attention", "gradient"]
-        fusion, weights, gradient = self._explainer.run(outputs, self._inputs(text, tokens[None]))
-        return Attention(float(fusion[0]), weights[0], gradient[0])
+        outputs = ["fusion", "attention", "gradient", "evidence"]
+        fusion, *maps = self._explainer.run(outputs, self._inputs(text, tokens))
+        return Attention(float(fusion), *maps)
 
     @staticmethod
     def _inputs(text: TextFeatures, tokens: NDArray[Any]) -> dict[str, NDArray[Any]]:

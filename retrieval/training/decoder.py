@@ -106,6 +106,21 @@ class Decoder(nn.Module):
         found = (self.log_likelihoods(self.read(before), of_images, said) * there).sum(-1)
         return found[:-1] - found[-1:]
 
+    def evidence(self, words: Tensor, regions: Tensor) -> Tensor:
+        """How much each region of one image makes each word likelier: by how much log p of the word falls when nothing
+        may look at the region. (Attention times its gradient, as in ALBEF, estimates this to first order.) The marks
+        have none.
+
+        words: float [m, 768]. regions: float [49, dim], unit norm. Returns float [m, 49]."""
+        words, count = words[..., DIM:], len(regions)
+        before, said = words[:-1][: self.settings.longest], words[1:][: self.settings.longest]
+        states, image = self.read(before), self.region_norm(regions).unsqueeze(0)
+        others = ~torch.eye(count, dtype=torch.bool)[:, None, None]
+        without = self.log_likelihoods(states, image.expand(count, -1, -1), said, others)
+        lost = (self.log_likelihoods(states, image, said) - without) * (said != 0).any(-1)
+        unread = words[1:][self.settings.longest :, :count] * 0
+        return torch.cat([words[:1, :count] * 0, lost.T, unread])
+
     def loss(self, words: Tensor, numbers: Tensor, regions: Tensor) -> Tensor:
         """Cross-entropy of the words of several texts of each image, each given those before it.
 
@@ -136,12 +151,13 @@ class Decoder(nn.Module):
         states = self.enter(before) + self.places[: before.shape[-2]]
         return self.words(states, mask=torch.ones(before.shape[-2], before.shape[-2], dtype=torch.bool).tril())
 
-    def log_likelihoods(self, states: Tensor, of_images: Tensor, said: Tensor) -> Tensor:
+    def log_likelihoods(self, states: Tensor, of_images: Tensor, said: Tensor, mask: Tensor | None = None) -> Tensor:
         """log p of each word given those before it and each image, float [n, m].
 
-        states: [m, dim] as `read` gives them. of_images: [n, 49, dim]. said: float [m, 384], the words."""
+        states: [m, dim] as `read` gives them. of_images: [n, 49, dim]. said: float [m, 384], the words. mask: bool,
+        broadcast to [n, heads, m, 49], where each may look."""
         for block in self.looks:  # the first makes one of each state for every image
-            states = block(states, of_images)
+            states = block(states, of_images, mask)
         chosen = (self.leave(states) * self.outputs(said)).sum(-1) / self.enter.out_features**0.5
         return chosen + self.common(said).squeeze(-1) - self.among(states).logsumexp(-1)
 

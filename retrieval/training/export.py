@@ -70,25 +70,24 @@ class _Scorer(nn.Module):
 
 
 class Explainer(nn.Module):
-    """The same with where the words look, [n, m, 49], and the gradient of the logit by that, [n, m, 49]; written out,
-    since nothing differentiates at run time."""
+    """One text with one image, regions int8 [49, dim]: the logit, where the words look [m, 49], the gradient of the
+    logit by that [m, 49], written out since nothing differentiates at run time, and the reader's evidence [m, 49]."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, words: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, words: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         regions, read_out = normalize(regions.float(), dim=-1), self.model.read_out
-        fusion = self.model.fusion(words, regions)
-        words = words.unsqueeze(0)
-        asked, weights, _ = read_out.words(words, torch.ones_like(words[..., 0], dtype=torch.bool))
-        attended, looks = attention(asked, regions, regions, scale=read_out.log_word_scale.exp())
+        fusion = self.model.fusion(words, regions.unsqueeze(0))[0]
+        asked, weights, _ = read_out.words(words.unsqueeze(0), torch.ones_like(words[None, :, 0], dtype=torch.bool))
+        attended, looks = attention(asked[0], regions, regions, scale=read_out.log_word_scale.exp())
         # Of cos = asked . attended / |attended|, where attended is the sum of looks * region.
         length = (attended.square().sum(-1, keepdim=True) + SMALLEST).sqrt()
-        along = (asked * attended).sum(-1, keepdim=True) / length.square()
-        slope = (asked - along * attended) / length @ regions.transpose(1, 2)
-        gradient = self.model.weights[0] * read_out.log_scale.exp() * read_out.share * weights.unsqueeze(-1) * slope
-        return fusion, looks, gradient
+        along = (asked[0] * attended).sum(-1, keepdim=True) / length.square()
+        slope = (asked[0] - along * attended) / length @ regions.T
+        gradient = self.model.weights[0] * read_out.log_scale.exp() * read_out.share * weights[0].unsqueeze(-1) * slope
+        return fusion, looks, gradient, self.model.weights[1] * self.model.decoder.evidence(words, regions)
 
 
 def write_model(
@@ -121,8 +120,10 @@ def write_model(
     pairs = {"words": torch.randn(5, 768), "regions": torch.ones(2, CELLS, dim, dtype=torch.int8)}
     by_pair: dict[str, dict[int, str]] = {"words": {0: "words"}, "regions": {0: "n"}, "fusion": {0: "n"}}
     _export(_Scorer(rounded), pairs, ["fusion"], by_pair, folder / SCORER)
-    by_pair |= {name: {0: "n", 1: "words"} for name in ("attention", "gradient")}
-    _export(Explainer(rounded), pairs, ["fusion", "attention", "gradient"], by_pair, folder / EXPLAINER)
+    pair = pairs | {"regions": pairs["regions"][0]}
+    outputs = ["fusion", "attention", "gradient", "evidence"]
+    by_word = {name: {0: "words"} for name in ("words", *outputs[1:])}
+    _export(Explainer(rounded), pair, outputs, by_word, folder / EXPLAINER)
     config = {
         "kind": "heads and scorer of lite",
         "towers": towers,

@@ -101,8 +101,8 @@ class ImageHead(nn.Module):
         self.attended = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.regions, DIM))
 
     def forward(self, cells: Tensor, classes: Tensor, conse: Tensor) -> Tensor:
-        """cells: float [n, 49, 1350], classes: float [n, 1000], both as `Inputs` gives them. conse: float [n, 384], unit
-        norm. Returns float [n, 384], unit norm."""
+        """cells: float [n, 49, 1350], classes: float [n, 1000], both as `Inputs` gives them. conse: float [n, 384],
+        unit norm. Returns float [n, 384], unit norm."""
         residual = self.pooled(torch.cat([classes, 2 * cells.mean(1), 0.5 * cells.amax(1)], dim=-1))
         channels = self.cell_dropout(cells.transpose(1, 2)).transpose(1, 2)
         regions = gelu(self.cell(channels) + self.place + self.context(classes).unsqueeze(1))

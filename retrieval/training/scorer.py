@@ -51,8 +51,8 @@ class Regions(nn.Module):
         )
 
     def forward(self, cells: Tensor, classes: Tensor) -> Tensor:
-        """cells: float [n, 49, 1350], classes: float [n, 1000], both as `Inputs` gives them. Returns float [n, 49, dim],
-        every region of unit norm."""
+        """cells: float [n, 49, 1350], classes: float [n, 1000], both as `Inputs` gives them. Returns float [n, 49,
+        dim], every region of unit norm."""
         channels = self.cell_dropout(cells.transpose(1, 2)).transpose(1, 2)
         return normalize(self.out(gelu(self.cell(channels) + self.place + self.context(classes).unsqueeze(1))), dim=-1)
 

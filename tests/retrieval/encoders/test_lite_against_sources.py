@@ -19,7 +19,9 @@ TEXTS = ["a dog", "Two children are playing football in the rain.", "a cup of co
 def prepared(lite, tmp_path_factory):
     rng = np.random.default_rng(0)
     made = [rng.integers(0, 256, (224, 224, 3), dtype=np.uint8), np.full((224, 224, 3), 200, np.uint8)]
-    return made + [lite.prepare(decode(path.read_bytes(), 224)) for path in gather_samples(tmp_path_factory.mktemp("a"))]
+    return made + [
+        lite.prepare(decode(path.read_bytes(), 224)) for path in gather_samples(tmp_path_factory.mktemp("a"))
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,14 @@ pytestmark = pytest.mark.torch
 WORDS = 12
 
 
+@pytest.fixture(autouse=True)
+def without_gradients(request):
+    import torch
+
+    with torch.set_grad_enabled("learns" in request.node.name):
+        yield
+
+
 @pytest.fixture
 def decoder():
     import torch
@@ -114,3 +122,27 @@ def test_of_a_long_text_the_beginning_is_read(decoder):
 
 def test_a_text_without_words_scores_nought(decoder):
     assert not decoder(text(decoder, []), regions(2)).any()
+
+
+def test_evidence_is_what_a_word_loses_without_a_region(decoder):
+    """Against a reader that is given the other 48 regions only."""
+    import torch
+
+    numbers, image = [3, 0, 11], regions(1)[0]
+    words = text(decoder, numbers)
+    found = decoder.evidence(words, image)
+    assert found.shape == (5, 49) and not found[0].any() and not found[4].any()
+    whole = decoder.region_norm(image)
+    for region in (0, 17, 48):
+        others = torch.cat([whole[:region], whole[region + 1 :]])
+        for place in range(3):
+            upto = numbers[: place + 1]
+            surprise = [
+                one_by_one(decoder, upto, seen) - one_by_one(decoder, upto[:-1], seen) for seen in (whole, others)
+            ]
+            assert float(found[place + 1, region]) == pytest.approx(surprise[0] - surprise[1], abs=1e-4)
+
+
+def test_the_rest_of_a_long_text_has_no_evidence(decoder):
+    found = decoder.evidence(text(decoder, [index % WORDS for index in range(30)]), regions(1)[0])
+    assert found.shape == (32, 49) and found[1:10].any(1).all() and not found[10:].any()

@@ -103,19 +103,26 @@ def test_the_order_of_regions_does_not_matter_to_the_read_out(read_out):
 def test_the_written_out_gradient_is_autograds(read_out):
     import torch
 
+    from retrieval.training.decoder import Decoder, DecoderSettings
     from retrieval.training.export import Explainer
+    from retrieval.training.model import Model
     from retrieval.training.scorer import quantize
 
+    model = torch.nn.Module()  # the parts of a model that score
+    model.read_out, model.decoder = read_out, Decoder(DecoderSettings(heads=4), 16, torch.randn(5, 384)).eval()
+    model.weights = torch.tensor([0.7, 0.3])
+    model.fusion, model.compared = Model.fusion.__get__(model), Model.compared.__get__(model)
     words, mask = texts(5)
     stored = quantize(regions(2))
-    fusion, looks, gradient = Explainer(read_out)(words[0], stored)
     unit = torch.nn.functional.normalize(stored.float(), dim=-1)
-    asked, weights, _ = read_out.words(words, mask)
-    free = looks.detach().clone().requires_grad_()
-    logits = read_out.compare(asked, weights, mask, unit, free @ unit)
-    torch.testing.assert_close(logits, fusion)
-    logits.sum().backward()
-    torch.testing.assert_close(gradient, free.grad, atol=1e-5, rtol=1e-4)
+    for image in range(2):
+        asked, weights, _ = read_out.words(words, mask)
+        fusion, looks, gradient, _ = Explainer(model)(words[0], stored[image])
+        free = looks.detach().clone().requires_grad_()
+        logit = 0.7 * read_out.compare(asked, weights, mask, unit[[image]], free @ unit[[image]])[0]
+        torch.testing.assert_close(logit + 0.3 * model.decoder(words[0], unit[[image]])[0], fusion)
+        logit.backward()
+        torch.testing.assert_close(gradient, free.grad, atol=1e-5, rtol=1e-4)
 
 
 def test_marks_and_what_the_tower_says_of_the_whole_text_are_not_read(read_out):

@@ -282,15 +282,16 @@ def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_
     scorer = own_scorer(encoder)
     for row in range(2):
         text = found.of(row)
+        tensors = torch.from_numpy(text.tokens[0]), torch.from_numpy(together.tokens)
         with torch.no_grad():
-            fusion, looks, gradient = Explainer(model)(
-                torch.from_numpy(text.tokens[0]), torch.from_numpy(together.tokens)
-            )
-        np.testing.assert_allclose(scorer.fusion(text, together.tokens), fusion, atol=1e-3)
+            expected_fusion = [Explainer(model)(tensors[0], image)[0] for image in tensors[1]]
+            fusion, looks, gradient, evidence = Explainer(model)(tensors[0], tensors[1][3])
+        np.testing.assert_allclose(scorer.fusion(text, together.tokens), torch.stack(expected_fusion), atol=1e-3)
         attention = scorer.attention(text, together.tokens[3])
-        assert attention.fusion == pytest.approx(float(fusion[3]), abs=1e-3)
-        np.testing.assert_allclose(attention.weights, looks[3], atol=1e-4)
-        np.testing.assert_allclose(attention.gradient, gradient[3], atol=1e-3)
+        assert attention.fusion == pytest.approx(float(fusion), abs=1e-3)
+        np.testing.assert_allclose(attention.weights, looks, atol=1e-4)
+        np.testing.assert_allclose(attention.gradient, gradient, atol=1e-3)
+        np.testing.assert_allclose(attention.evidence, evidence, atol=1e-3)
 
 
 @pytest.mark.parametrize("moment", ["write_model", "_put_in_place"])
