@@ -24,6 +24,7 @@ def train(
         list[Path] | None, typer.Option(help="The images' folder, once for each CAPTIONS, in their order.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = ...,  # type: ignore[assignment]
+    model: Annotated[str, typer.Option(help="`lite`, or an open_clip model: NAME:PRETRAINED or a directory.")] = "lite",
     epochs: Annotated[int, typer.Option(help="At most so many passes over the images.")] = 30,
     views: Annotated[int, typer.Option(help="How many views of each image: as it is, mirrored, random crops.")] = 6,
     members: Annotated[int, typer.Option(help="Pairs of heads, whose embeddings are combined.")] = 2,
@@ -34,15 +35,18 @@ def train(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="Folder for the towers' outputs [default: your cache].")] = None,
 ) -> None:
-    """Train the heads and the scorer of `lite` on captioned images, and write a model directory for --model.
+    """Train the heads and the scorer of `lite`, or a scorer for an open_clip model, on captioned images, and write a
+    model directory for --model of the other commands.
 
     Images of the split dev (or val) choose the best epoch and fit the calibration; where there are none, every tenth
     image does. Images of the split test are not touched. Interrupt or kill it, and the same command goes on."""
     try:
-        from retrieval.training.run import train_lite
+        from retrieval.training.run import train_model
     except ImportError as error:
         raise CrosslookError("training needs torch: pip install 'crosslook[cpu,build]'") from error
     from retrieval.captions import read_captions
+    from retrieval.encoders.lite import LiteEncoder
+    from retrieval.encoders.openclip import load_openclip
     from retrieval.training.heads import HeadSettings
     from retrieval.training.loop import TrainSettings
     from retrieval.training.model import ModelSettings
@@ -56,10 +60,13 @@ def train(
         raise typer.BadParameter(hint, param_hint="the weights")
     folders: list[Path | None] = list(images) if images else [None] * len(captions)
     sets = [read_captions(path, images_dir=folder) for path, folder in zip(captions, folders, strict=True)]
-    model = ModelSettings(heads=HeadSettings(members=members))
-    settings = TrainSettings(epochs=epochs, itc=itc, itm=itm, lm=lm, group=group, seed=seed, model=model)
-    history = train_lite(
-        sets, out, settings, views=views, cache=cache, tell=note, observe=_tell, illustrate=_illustrate
+    shape = ModelSettings(heads=HeadSettings(members=members))
+    settings = TrainSettings(epochs=epochs, itc=itc, itm=itm, lm=lm, group=group, seed=seed, model=shape)
+    if (Path(model) / "image_head.onnx").exists() or (Path(model) / "adapter.onnx").exists():
+        raise typer.BadParameter(f"{model} is trained already: name what it was made of", param_hint="--model")
+    encoder = LiteEncoder(device="cpu") if model == "lite" else load_openclip(model)
+    history = train_model(
+        sets, encoder, out, settings, views=views, cache=cache, tell=note, observe=_tell, illustrate=_illustrate
     )
     best = max(history, key=lambda epoch: epoch.quality)
     note(f"best: epoch {best.number + 1}; use it with --model {out}, measure it with `search evaluate --model {out}`")

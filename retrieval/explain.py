@@ -38,8 +38,10 @@ def explain(encoder: Encoder, text: str, path: Path) -> Explanation:
 
     Raises `CrosslookError` for a model without one, a text without words, and a file that cannot be read."""
     scorer = own_scorer(encoder)
-    if scorer is None or not isinstance(encoder, LiteEncoder):
+    if scorer is None:
         raise CrosslookError(f"{encoder.name} has no scorer whose attention could be shown")
+    if not isinstance(encoder, LiteEncoder):  # others may see a part of the image only
+        raise CrosslookError(f"{encoder.name} is not made of lite, whose attention alone can be shown")
     words, pieces = words_of(text, encoder.text_tower.spans(text))
     if not words:
         raise CrosslookError("the text has no words: say what to look for in the image")

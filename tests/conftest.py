@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from indexes.writer import CollectionWriter
 from retrieval.encoders.lite import LiteEncoder
-from tests.support import BINDING, FakeEncoder, make_batch
+from tests.support import BINDING, TINY_CLIP, FakeEncoder, make_batch
 
 
 @pytest.fixture(autouse=True)
@@ -37,4 +38,19 @@ def collection(tmp_path: Path) -> Path:
     with CollectionWriter(folder, BINDING) as writer:
         for _ in range(3):
             writer.commit(make_batch(writer.manifest.next_id, 10, failures=2), folders=["/photos"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP as open_clip stores one, with random weights."""
+    import torch
+    from open_clip import CLIP
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    torch.manual_seed(0)
+    model = CLIP(**TINY_CLIP)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": {}}))
     return folder

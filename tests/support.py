@@ -94,3 +94,10 @@ def copy_tree_bytes(folder: Path) -> dict[str, bytes]:
         for root, _, names in os.walk(folder)
         for name in names
     }
+
+
+TINY_CLIP = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 48, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 48, "heads": 3, "layers": 2},
+}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from indexes.errors import CrosslookError
+from retrieval.encoders.adapted import ADAPTER, AdaptedEncoder
 from retrieval.encoders.base import Encoder, ImageFeatures, TextFeatures
 from retrieval.encoders.lite import HEADS, LiteEncoder
 
@@ -21,7 +23,8 @@ def canonical_name(name: str) -> str:
 
 
 def load_encoder(name: str = DEFAULT_MODEL, device: str = "auto") -> Encoder:
-    """`lite`, `lite-untrained` (its towers alone), `NAME:PRETRAINED` of open_clip, or a model directory.
+    """`lite`, `lite-untrained` (its towers alone), `NAME:PRETRAINED` of open_clip, or a model directory:
+    one of open_clip's, or what `search train` wrote.
 
     Raises `CrosslookError` where there is no such model, or it cannot be loaded here."""
     name = canonical_name(name)
@@ -29,6 +32,9 @@ def load_encoder(name: str = DEFAULT_MODEL, device: str = "auto") -> Encoder:
         return LiteEncoder(name, heads=HEADS if name == DEFAULT_MODEL else None, device=device)
     if (Path(name) / "image_head.onnx").is_file():
         return LiteEncoder(name, heads=Path(name), device=device)
+    if (Path(name) / ADAPTER).is_file():
+        config = json.loads((Path(name) / "config.json").read_text())
+        return AdaptedEncoder(Path(name), load_encoder(config["encoder"], device))
     if ":" in name or (Path(name) / "open_clip_config.json").is_file():
         from retrieval.encoders.openclip import load_openclip
 

@@ -33,14 +33,17 @@ class Fitted:
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
-def calibrate(model: Model, embedder: Embedder, features: Features) -> Fitted:
+def calibrate(model: Model, embedder: Embedder | None, features: Features) -> Fitted:
     """On every caption of a validation set with its candidates, as the engine would have them. Sets the weights of the
     scorer's two parts in the model.
 
     Raises `CrosslookError` where no image is among the candidates of its captions."""
     members = [[torch.from_numpy(each) for each in side] for side in embed(model, features, towers=True)]
-    images = embedder.images(members[0]).numpy()
-    texts = embedder.texts(members[1], model.heads.known(members[1][-1])).numpy()
+    if embedder is None:  # the towers' own embeddings
+        images, texts = members[0][-1].numpy(), members[1][-1].numpy()
+    else:
+        images = embedder.images(members[0]).numpy()
+        texts = embedder.texts(members[1], model.heads.known(members[1][-1])).numpy()
     similarities, candidates = nearest(texts, [images], [None], min(CANDIDATES, len(images)))
     regions = torch.nn.functional.normalize(quantize(regions_of(model, features)).float(), dim=-1)
     parts = fusion_of(model, features, np.arange(len(texts)), candidates, regions)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from retrieval.calibration import Calibration
+from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.build_lite import export, save, sha256, store_as_half
 from retrieval.fusion.attention import attention
 from retrieval.fusion.scorer import EXPLAINER, SCORER
-from retrieval.training.cells import CELLS, MAP_SHAPES, Cells
+from retrieval.training.cells import MAP_SHAPES, Cells
 from retrieval.training.decoder import DecoderSettings
 from retrieval.training.embedder import Embedder
 from retrieval.training.external import share_weights
@@ -25,7 +26,6 @@ from retrieval.training.model import Model, ModelSettings
 from retrieval.training.scorer import SMALLEST, ScorerSettings, quantize
 
 IMAGE_HEAD, TEXT_HEAD = "image_head.onnx", "text_head.onnx"
-RUNNING = (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER)
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
@@ -46,6 +46,17 @@ class _ImageHead(nn.Module):
         parts = [*self.model.heads.images(cells, classes, logits), self.model.heads.conse(logits)]
         embedding = self.embedder.images(parts)
         return embedding, quantize(self.model.regions(cells, classes))
+
+
+class _Adapter(nn.Module):
+    """From another encoder's tokens and embedding of an image to its regions."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, cells: Tensor, whole: Tensor) -> Tensor:
+        return quantize(self.model.regions(*self.model.inputs(cells, whole)))
 
 
 class _TextHead(nn.Module):
@@ -93,15 +104,13 @@ class Explainer(nn.Module):
 def write_model(
     model: Model, embedder: Embedder, calibration: Calibration, folder: Path, towers: str, card: str
 ) -> None:
-    """Write `config.json`, the weights (float16 safetensors), the ONNX graphs that share them, and `README.md`. towers:
-    fingerprint of the towers that the heads belong to. card: the model card's text."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Heads and scorer of `lite` as a model directory: `config.json`, the weights (float16 safetensors), the ONNX
+    graphs that share them, and `README.md`. towers: fingerprint of the towers that the heads belong to. card: the model
+    card's text."""
     model, embedder = model.eval(), embedder.eval()
-    state = {f"model.{name}": value for name, value in model.state_dict().items()}
-    state |= {f"embedder.{name}": value for name, value in embedder.state_dict().items()}
-    save_file({name: value.half().contiguous() for name, value in state.items()}, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)  # safetensors keeps it to its writer
+    _save_weights({"model": model, "embedder": embedder}, folder)
     rounded, rounded_embedder = _modules(folder, asdict(model.settings))
+    assert rounded_embedder is not None
     images = {
         "pixels": torch.zeros(2, 224, 224, 3, dtype=torch.uint8),
         "logits": torch.zeros(2, 1000),
@@ -116,33 +125,68 @@ def write_model(
     }
     by_text = {"tower": {0: "n"}, "words": {0: "n", 1: "words"}, "mask": {0: "n", 1: "words"}, "embedding": {0: "n"}}
     _export(_TextHead(rounded, rounded_embedder), texts, ["embedding"], by_text, folder / TEXT_HEAD)
-    dim = model.settings.scorer.dim
-    pairs = {"words": torch.randn(5, 768), "regions": torch.ones(2, CELLS, dim, dtype=torch.int8)}
+    _export_scorer(rounded, folder)
+    about = {"kind": "heads and scorer of lite", "towers": towers, "dim": embedder.dim}
+    _write_about(model, calibration, folder, about, (IMAGE_HEAD, TEXT_HEAD), card)
+
+
+def write_scorer(model: Model, calibration: Calibration, folder: Path, encoder: str, towers: str, card: str) -> None:
+    """A scorer for another encoder, and the adapter that makes its regions, as a model directory, which names the
+    encoder. encoder: its name. towers: its fingerprint."""
+    model = model.eval()
+    _save_weights({"model": model}, folder)
+    rounded, _ = _modules(folder, asdict(model.settings))
+    of_scorer = model.settings.scorer
+    inputs = {
+        "cells": torch.zeros(2, of_scorer.cells, of_scorer.channels),
+        "whole": torch.zeros(2, of_scorer.whole),
+    }
+    axes: dict[str, dict[int, str]] = {name: {0: "n"} for name in (*inputs, "tokens")}
+    _export(_Adapter(rounded), inputs, ["tokens"], axes, folder / ADAPTER)
+    _export_scorer(rounded, folder)
+    about = {"kind": "scorer", "encoder": encoder, "towers": towers}
+    _write_about(model, calibration, folder, about, (ADAPTER,), card)
+
+
+def _save_weights(modules: dict[str, nn.Module], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {f"{of}.{name}": value for of, module in modules.items() for name, value in module.state_dict().items()}
+    save_file({name: value.half().contiguous() for name, value in state.items()}, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors keeps it to its writer
+
+
+def _export_scorer(model: Model, folder: Path) -> None:
+    of_scorer = model.settings.scorer
+    regions = torch.ones(2, of_scorer.cells, of_scorer.dim, dtype=torch.int8)
+    pairs = {"words": torch.randn(5, 768), "regions": regions}
     by_pair: dict[str, dict[int, str]] = {"words": {0: "words"}, "regions": {0: "n"}, "fusion": {0: "n"}}
-    _export(_Scorer(rounded), pairs, ["fusion"], by_pair, folder / SCORER)
-    pair = pairs | {"regions": pairs["regions"][0]}
+    _export(_Scorer(model), pairs, ["fusion"], by_pair, folder / SCORER)
     outputs = ["fusion", "attention", "gradient", "evidence"]
     by_word = {name: {0: "words"} for name in ("words", *outputs[1:])}
-    _export(Explainer(rounded), pair, outputs, by_word, folder / EXPLAINER)
-    config = {
-        "kind": "heads and scorer of lite",
-        "towers": towers,
-        "dim": embedder.dim,
-        "regions": {"count": CELLS, "dim": dim, "dtype": "int8"},
+    _export(Explainer(model), pairs | {"regions": regions[0]}, outputs, by_word, folder / EXPLAINER)
+
+
+def _write_about(
+    model: Model, calibration: Calibration, folder: Path, about: dict[str, Any], graphs: tuple[str, ...], card: str
+) -> None:
+    of_scorer = model.settings.scorer
+    config = about | {
+        "regions": {"count": of_scorer.cells, "dim": of_scorer.dim, "dtype": "int8"},
         "model": asdict(model.settings),
         "calibration": asdict(calibration),
-        "sha256": {name: sha256(folder / name) for name in (*RUNNING, WEIGHTS)},
+        "sha256": {name: sha256(folder / name) for name in (*graphs, SCORER, EXPLAINER, WEIGHTS)},
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "README.md").write_text(card)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def read_model(folder: Path) -> tuple[Model, Embedder]:
-    """A model directory as torch modules, to train on or to check the exported graphs against."""
+def read_model(folder: Path) -> tuple[Model, Embedder | None]:
+    """A model directory as torch modules, to train on or to check the exported graphs against. A scorer for another
+    encoder has no embedder."""
     return _modules(folder, json.loads((folder / CONFIG).read_text())["model"])
 
 
-def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder]:
+def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder | None]:
     state = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
 
     def under(prefix: str) -> dict[str, Tensor]:
@@ -152,11 +196,13 @@ def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder]:
     of_decoder = DecoderSettings(**settings["decoder"])
     chosen = ModelSettings(HeadSettings(**settings["heads"]), ScorerSettings(**settings["scorer"]), of_decoder)
     statistics = {name: of_model[f"inputs.{name}"] for name in STATISTICS}
-    model = Model(of_model["heads.class_embeddings"], statistics, of_model["decoder.vocabulary"], chosen)
+    model = Model(of_model["heads.class_embeddings"], statistics, of_model["decoder.vocabulary"], chosen).eval()
     model.load_state_dict(of_model)
+    if not of_embedder:
+        return model, None
     embedder = Embedder(chosen.heads.members + 1, len(of_embedder["image_bank"]))
     embedder.load_state_dict(of_embedder)
-    return model.eval(), embedder.eval()
+    return model, embedder.eval()
 
 
 def _export(

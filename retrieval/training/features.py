@@ -21,10 +21,10 @@ from PIL import Image, ImageEnhance
 from indexes.errors import CrosslookError
 from indexes.files import replace_durably
 from retrieval.captions import CaptionedImage, CaptionSet, read_image_bytes
-from retrieval.encoders.lite import LiteEncoder
 from retrieval.encoders.runtime import usable_cores
 from retrieval.images import Photo, UnreadableImage, decode
-from retrieval.training.cells import CELLS, CHANNELS, Cells
+from retrieval.training.heads import DIM
+from retrieval.training.towers import Towers
 
 VERSION = 4
 TEXT_ARRAYS = ("texts", "words", "starts", "numbers")
@@ -38,7 +38,7 @@ JITTER = 0.2
 
 @dataclass(frozen=True)
 class Features:
-    """cells: float16 [views, images, 49, 1350]. logits: float16 [views, images, 1000]. texts: float16 [captions, 384].
+    """cells, whole: float16 [views, images, ...], see `Towers`. texts: float16 [captions, n], likewise.
     words: float16 [all words, 768], those of caption i at starts[i]:starts[i + 1]. image_of_text: int64 [captions],
     ascending.
 
@@ -46,7 +46,7 @@ class Features:
     key: tells the images, captions, views and towers from others."""
 
     cells: NDArray[np.float16]
-    logits: NDArray[np.float16]
+    whole: NDArray[np.float16]
     texts: NDArray[np.float16]
     words: NDArray[np.float16]
     starts: NDArray[np.int64]
@@ -58,7 +58,7 @@ class Features:
     def vocabulary(self) -> torch.Tensor:
         """What each word of the vocabulary means by itself, float32 [words, 384]."""
         numbers, places = np.unique(self.numbers, return_index=True)
-        rows = self.words[places[numbers >= 0], self.texts.shape[1] :]
+        rows = self.words[places[numbers >= 0], DIM:]
         return torch.from_numpy(np.asarray(rows, dtype=np.float32))
 
     @property
@@ -85,7 +85,7 @@ class Features:
 
 def cached_features(
     sets: Sequence[CaptionSet],
-    encoder: LiteEncoder,
+    towers: Towers,
     cache: Path,
     views: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -97,22 +97,22 @@ def cached_features(
     `CrosslookError` when an image cannot be read: leave it out of the set."""
     images = [(each, image) for each in sets for image in each.images]
     texts = [caption for _, image in images for caption in image.captions]
-    folder = cache / _key([str(views), encoder.tower_fingerprint, *(_where(*image) for image in images)])
+    folder = cache / _key([str(views), towers.fingerprint, *(_where(*image) for image in images)])
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _compute_images(images, encoder, folder, views, progress)
+        _compute_images(images, towers, folder, views, progress)
         replace_durably(folder / "complete", b"")
-    text_folder = cache / _key([encoder.tower_fingerprint, *texts])
+    text_folder = cache / _key([towers.fingerprint, *texts])
     if not (text_folder / "complete").exists():
         text_folder.mkdir(parents=True, exist_ok=True)
-        _compute_texts(texts, encoder, text_folder, progress)
+        _compute_texts(texts, towers, text_folder, progress)
         replace_durably(text_folder / "complete", b"")
 
     def load(folder: Path, name: str) -> NDArray[Any]:
         return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
     return Features(
-        **{name: load(folder, name) for name in ("cells", "logits")},
+        **{name: load(folder, name) for name in ("cells", "whole")},
         **{name: load(text_folder, name) for name in TEXT_ARRAYS},
         image_of_text=np.repeat(np.arange(len(images)), [len(image.captions) for _, image in images]),
         key=f"{folder.name}-{text_folder.name}",
@@ -130,37 +130,32 @@ def _where(captions: CaptionSet, image: CaptionedImage) -> str:
 
 def _compute_images(
     images: Sequence[tuple[CaptionSet, CaptionedImage]],
-    encoder: LiteEncoder,
+    towers: Towers,
     folder: Path,
     views: int,
     progress: Callable[[int, int], None],
 ) -> None:
     shape = (views, len(images))
-    cells = np.lib.format.open_memmap(folder / "cells.npy", "w+", np.float16, (*shape, CELLS, CHANNELS))
-    logits = np.lib.format.open_memmap(folder / "logits.npy", "w+", np.float16, (*shape, 1000))
-    as_cells = Cells()
-    for index, seen in _views_of_all(images, encoder.image_size, views):
+    cells = np.lib.format.open_memmap(folder / "cells.npy", "w+", np.float16, (*shape, *towers.cells))
+    whole = np.lib.format.open_memmap(folder / "whole.npy", "w+", np.float16, (*shape, towers.whole))
+    for index, seen in _views_of_all(images, towers, views):
         for low in range(0, views, IMAGES_AT_ONCE):
             some = list(seen[low : low + IMAGES_AT_ONCE])
-            found, *maps = encoder.maps(some, ["logits", "stride8", "stride16", "stride32"])
-            with torch.inference_mode():
-                made = as_cells(torch.from_numpy(np.stack(some)), *(torch.from_numpy(each) for each in maps))
-            cells[low : low + len(some), index] = made.numpy()
-            logits[low : low + len(some), index] = found
+            cells[low : low + len(some), index], whole[low : low + len(some), index] = towers.see(some)
         progress((index + 1) * views, views * len(images))
     cells.flush()
-    logits.flush()
+    whole.flush()
 
 
 def _views_of_all(
-    images: Sequence[tuple[CaptionSet, CaptionedImage]], side: int, views: int
+    images: Sequence[tuple[CaptionSet, CaptionedImage]], towers: Towers, views: int
 ) -> Iterator[tuple[int, list[NDArray[np.uint8]]]]:
     """Each image's index and views, decoded some way ahead by threads."""
     ahead = 4 * usable_cores()
     with ThreadPoolExecutor(usable_cores()) as threads:
         jobs = []
         for index, (captions, image) in enumerate(images):
-            jobs.append(threads.submit(_views, captions, image, side, views, index))
+            jobs.append(threads.submit(_views, captions, image, towers, views, index))
             if index >= ahead:
                 yield index - ahead, jobs[index - ahead].result()
                 jobs[index - ahead] = None  # type: ignore[call-overload]
@@ -168,59 +163,53 @@ def _views_of_all(
             yield index, jobs[index].result()
 
 
-def _views(captions: CaptionSet, image: CaptionedImage, side: int, views: int, seed: int) -> list[NDArray[np.uint8]]:
+def _views(
+    captions: CaptionSet, image: CaptionedImage, towers: Towers, views: int, seed: int
+) -> list[NDArray[np.uint8]]:
     try:
-        photo = decode(read_image_bytes(captions, image), side)
+        photo = decode(read_image_bytes(captions, image), towers.image_size)
     except UnreadableImage as error:
         raise CrosslookError(f"{image.image} of {captions.source} {error}: leave it out of the captions") from error
-    return [view(photo, number, side, np.random.default_rng([seed, number])) for number in range(views)]
+    return [view(photo, number, towers, np.random.default_rng([seed, number])) for number in range(views)]
 
 
-def view(photo: Photo, number: int, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """uint8 [side, side, 3]. Number 0: the whole picture; 1: mirrored; further ones: a random half or more of it, its
-    shape changed by up to a third, mirrored or not, brightness, contrast and colour shifted by up to a fifth."""
+def view(photo: Photo, number: int, towers: Towers, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Pixels [h, w, 3]. Number 0: the picture as the tower sees it; 1: mirrored; further ones: a random half or more of
+    the photo, its shape changed by up to a third, mirrored or not, brightness, contrast and colour shifted by up to a
+    fifth."""
+    if number <= MIRRORED:
+        pixels = towers.picture(photo)
+        return np.ascontiguousarray(pixels[:, ::-1]) if number == MIRRORED else pixels
     picture = Image.fromarray(photo.pixels)
-    box = None
-    if number > MIRRORED:
-        area, ratio = rng.uniform(SMALLEST_CROP, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-        width, height = min(1.0, float(np.sqrt(area * ratio))), min(1.0, float(np.sqrt(area / ratio)))
-        left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-        box = (
-            left * picture.width,
-            top * picture.height,
-            (left + width) * picture.width,
-            (top + height) * picture.height,
-        )
-    picture = picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
-    if number > MIRRORED:
-        for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-            picture = enhance(picture).enhance(float(rng.uniform(1 - JITTER, 1 + JITTER)))
+    area, ratio = rng.uniform(SMALLEST_CROP, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+    width, height = min(1.0, float(np.sqrt(area * ratio))), min(1.0, float(np.sqrt(area / ratio)))
+    left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
+    box = (left * picture.width, top * picture.height, (left + width) * picture.width, (top + height) * picture.height)
+    picture = picture.resize((towers.image_size, towers.image_size), Image.Resampling.BICUBIC, box=box)
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        picture = enhance(picture).enhance(float(rng.uniform(1 - JITTER, 1 + JITTER)))
     pixels = np.asarray(picture)
-    mirrored = number == MIRRORED or (number > MIRRORED and rng.random() < 0.5)
-    return np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
+    return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
 
 
-def _compute_texts(
-    texts: Sequence[str], encoder: LiteEncoder, folder: Path, progress: Callable[[int, int], None]
-) -> None:
-    pieces = [encoder.text_tower.pieces(text) for text in texts]
+def _compute_texts(texts: Sequence[str], towers: Towers, folder: Path, progress: Callable[[int, int], None]) -> None:
+    pieces = [towers.words.pieces(text) for text in texts]
     lengths = [len(each) for each in pieces]
     starts = np.cumsum([0, *lengths], dtype=np.int64)
-    shapes = {"texts": (len(texts), encoder.text_tower.dim), "words": (int(starts[-1]), 2 * encoder.text_tower.dim)}
+    shapes = {"texts": (len(texts), towers.texts), "words": (int(starts[-1]), 2 * towers.words.dim)}
     maps = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, shape)
         for name, shape in shapes.items()
     }
     for low in range(0, len(texts), TEXTS_AT_ONCE):
         high = min(low + TEXTS_AT_ONCE, len(texts))
-        found = encoder.tower_texts(texts[low:high])
-        maps["texts"][low:high] = found.embeddings
+        maps["texts"][low:high], found = towers.read(texts[low:high])
         maps["words"][starts[low] : starts[high]] = found.tokens[found.mask]
         progress(high, len(texts))
     for each in maps.values():
         each.flush()
     np.save(folder / "starts.npy", starts)
-    np.save(folder / "numbers.npy", number_words(pieces, encoder.text_tower.markers))
+    np.save(folder / "numbers.npy", number_words(pieces, towers.words.markers))
 
 
 def number_words(pieces: Sequence[Sequence[int]], markers: Sequence[int]) -> NDArray[np.int64]:

@@ -92,7 +92,7 @@ def train(
     The state after every epoch is kept in the folder `out`: run again after a kill, it goes on from there and ends in
     the same weights. Raises `CrosslookError` when `out` holds a run of other settings or data."""
     torch.manual_seed(settings.seed)
-    statistics = input_statistics(_float(features.cells[WHOLE, ::4]), _float(features.logits[WHOLE]))
+    statistics = input_statistics(_float(features.cells[WHOLE, ::4]), _float(features.whole[WHOLE]))
 
     def fresh() -> Model:
         return Model(torch.from_numpy(class_embeddings), statistics, features.vocabulary, settings.model)
@@ -134,12 +134,14 @@ def embed(
     model: Model, features: Features, towers: bool = False
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """By each member of the heads, the embeddings of all images as they are, and of all texts, float32 [n, 384].
-    towers: and last those by the towers alone."""
+    towers: and last those by the towers alone, which are all there are where there are no heads."""
+    if not model.settings.heads.members:
+        return [_float(features.whole[WHOLE]).numpy()], [_float(features.texts).numpy()]
     model.eval()
     images, texts = [], []
     for low in range(0, features.images, AT_ONCE):
         rows = slice(low, low + AT_ONCE)
-        logits = _float(features.logits[WHOLE, rows])
+        logits = _float(features.whole[WHOLE, rows])
         cells, classes = model.inputs(_float(features.cells[WHOLE, rows]), logits)
         parts = model.heads.images(cells, classes, logits)
         images.append(torch.stack([*parts, model.heads.conse(logits)] if towers else parts))
@@ -158,7 +160,7 @@ def regions_of(model: Model, features: Features) -> torch.Tensor:
     found = []
     for low in range(0, features.images, AT_ONCE):
         rows = slice(low, low + AT_ONCE)
-        inputs = model.inputs(_float(features.cells[WHOLE, rows]), _float(features.logits[WHOLE, rows]))
+        inputs = model.inputs(_float(features.cells[WHOLE, rows]), _float(features.whole[WHOLE, rows]))
         found.append(model.regions(*inputs))
     return torch.cat(found)
 
@@ -255,7 +257,7 @@ class _Run:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Cells and classes of a view of each image, as `Inputs` gives them, and the class logits."""
         views = rng.integers(len(self.features.cells), size=len(images))
-        logits = _float(self.features.logits[views, images])
+        logits = _float(self.features.whole[views, images])
         return *self.model.inputs(_float(self.features.cells[views, images]), logits), logits
 
     def _itc(self, images: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor:

@@ -7,17 +7,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from indexes.errors import CrosslookError
 from retrieval.captions import CaptionedImage, CaptionSet
+from retrieval.encoders import canonical_name
 from retrieval.encoders.lite import LiteEncoder
 from retrieval.training.calibrate import Fitted, calibrate
 from retrieval.training.embedder import fit_embedder
-from retrieval.training.export import CONFIG, write_model
+from retrieval.training.export import CONFIG, write_model, write_scorer
 from retrieval.training.features import Features, cached_features
+from retrieval.training.heads import DIM
 from retrieval.training.loop import LOG, Epoch, TrainSettings, embed, log_of, train
+from retrieval.training.towers import LiteTowers, OpenClipTowers, Towers
+
+if TYPE_CHECKING:
+    from retrieval.encoders.openclip import OpenClipEncoder
 
 RUN = "run"  # the state to go on from, until the run is finished
 DEV = ("dev", "val", "validation")
@@ -26,8 +34,9 @@ HELD_OUT = 10
 TELL_SECONDS = 10.0
 
 
-def train_lite(
+def train_model(
     sets: Sequence[CaptionSet],
+    encoder: LiteEncoder | OpenClipEncoder,
     out: Path,
     settings: TrainSettings,
     *,
@@ -37,7 +46,8 @@ def train_lite(
     observe: Callable[[Epoch], None] = lambda epoch: None,
     illustrate: Callable[[Sequence[Epoch], Fitted], dict[str, str]] = lambda history, fitted: {},
 ) -> list[Epoch]:
-    """Train heads and scorer for `lite`, calibrate them on dev and write them to `out`; returns the history of the run.
+    """Train heads and scorer for `lite`, or a scorer alone for an open_clip model, calibrate on dev, and write them to
+    `out`; returns the history of the run.
 
     A model that is there already is in force until the new one is whole, and none while its files are replaced; run
     again after a kill, it goes on from the last epoch. illustrate: makes texts of further files from the history and
@@ -49,21 +59,34 @@ def train_lite(
     for number, use in ((count, "train on"), (held_out_count, "choose by")):
         if number < 2:
             raise CrosslookError(f"{number} image{'s' * (number != 1)} to {use}, which is too few: give more of them")
-    towers = LiteEncoder(device="cpu")
+    towers: Towers
+    if isinstance(encoder, LiteEncoder):
+        towers, class_embeddings = LiteTowers(encoder), encoder.class_embeddings
+    else:
+        towers, class_embeddings = OpenClipTowers(encoder), np.zeros((0, DIM), np.float32)
+        scorer = replace(settings.model.scorer, cells=towers.cells[0], channels=towers.cells[1], whole=towers.whole)
+        heads = replace(settings.model.heads, members=0)
+        settings = replace(settings, itc=0.0, model=replace(settings.model, heads=heads, scorer=scorer))
     folder = cache if cache is not None else default_cache()
     seen = cached_features(training, towers, folder, views, _teller("training", tell))
     held_out = cached_features(dev, towers, folder, 1, _teller("dev", tell))
     _tell_sizes(seen, held_out, tell)
-    model, history = train(seen, held_out, towers.class_embeddings, out / RUN, settings, observe)
-    tell("fitting the embedder on the training images, and the calibration on dev")
-    images, texts = embed(model, seen, towers=True)
-    known = model.heads.known(torch.from_numpy(texts[-1])).numpy()
-    embedder = fit_embedder(images, texts, known, settings.seed)
-    fitted = calibrate(model, embedder, held_out)
-    card = model_card(sets, seen, held_out, settings, history, fitted)
+    model, history = train(seen, held_out, class_embeddings, out / RUN, settings, observe)
     draft = out / RUN / "model"
     shutil.rmtree(draft, ignore_errors=True)
-    write_model(model, embedder, fitted.calibration, draft, towers.tower_fingerprint, card)
+    if isinstance(encoder, LiteEncoder):
+        tell("fitting the embedder on the training images, and the calibration on dev")
+        images, texts = embed(model, seen, towers=True)
+        known = model.heads.known(torch.from_numpy(texts[-1])).numpy()
+        embedder = fit_embedder(images, texts, known, settings.seed)
+        fitted = calibrate(model, embedder, held_out)
+        card = model_card("Heads and scorer of lite", sets, seen, held_out, settings, history, fitted)
+        write_model(model, embedder, fitted.calibration, draft, towers.fingerprint, card)
+    else:
+        tell("fitting the calibration on dev")
+        fitted = calibrate(model, None, held_out)
+        card = model_card(f"Scorer for {encoder.name}", sets, seen, held_out, settings, history, fitted)
+        write_scorer(model, fitted.calibration, draft, canonical_name(encoder.name), towers.fingerprint, card)
     extra = illustrate(history, fitted) | {LOG: log_of(history)}
     for name, text in extra.items():
         (draft / name).write_text(text, encoding="utf-8")
@@ -101,6 +124,7 @@ def default_cache() -> Path:
 
 
 def model_card(
+    title: str,
     sets: Sequence[CaptionSet],
     seen: Features,
     held_out: Features,
@@ -119,7 +143,7 @@ def model_card(
         if count
     )
     return (
-        "# Heads and scorer of lite\n\n"
+        f"# {title}\n\n"
         f"Trained by `search train` on {seen.images:,} images in {len(seen.cells)} views with {len(seen.texts):,} "
         f"captions; the best epoch ({best.number + 1} of {len(history)}) was chosen, and the calibration fitted, on "
         f"{held_out.images:,} other images. Seed {settings.seed}. The terms of the images apply to what may be done "

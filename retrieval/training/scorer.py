@@ -28,9 +28,13 @@ NEARLY_NOTHING = 1e-12  # less than one word's exp(-SHARPEST)
 
 @dataclass(frozen=True)
 class ScorerSettings:
-    """dim: of regions and words in the scorer. dropout: before linear layers. cell_dropout: of whole channels of the
-    cells. word_dropout: of words."""
+    """cells: how many an image has, of `channels` components each; whole: components that tell of the whole image, see
+    `Towers`. dim: of regions and words in the scorer. dropout: before linear layers. cell_dropout: of whole channels of
+    the cells. word_dropout: of words."""
 
+    cells: int = CELLS
+    channels: int = CHANNELS
+    whole: int = CLASSES
     dim: int = 256
     dropout: float = 0.2
     cell_dropout: float = 0.2
@@ -43,9 +47,9 @@ class Regions(nn.Module):
     def __init__(self, settings: ScorerSettings) -> None:
         super().__init__()
         self.cell_dropout = nn.Dropout1d(settings.cell_dropout)
-        self.cell = nn.Linear(CHANNELS, settings.dim)
-        self.place = nn.Parameter(0.02 * torch.randn(CELLS, settings.dim))
-        self.context = nn.Sequential(nn.Dropout(0.3), nn.Linear(CLASSES, settings.dim))
+        self.cell = nn.Linear(settings.channels, settings.dim)
+        self.place = nn.Parameter(0.02 * torch.randn(settings.cells, settings.dim))
+        self.context = nn.Sequential(nn.Dropout(0.3), nn.Linear(settings.whole, settings.dim))
         self.out = nn.Sequential(
             nn.LayerNorm(settings.dim), nn.Dropout(settings.dropout), nn.Linear(settings.dim, settings.dim)
         )

@@ -14,11 +14,6 @@ from retrieval.images import Photo
 
 pytestmark = pytest.mark.torch
 TEXTS = ["a dog!", "a cat on the beach, in the evening sun"]
-TINY = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 64, "layers": 2, "width": 48, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 48, "heads": 3, "layers": 2},
-}
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +23,6 @@ def photos():
     return [
         Photo(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), width, height, None) for width, height in sizes
     ]
-
-
-@pytest.fixture(scope="module")
-def model_directory(tmp_path_factory):
-    """A tiny CLIP as open_clip stores one, with random weights."""
-    import torch
-    from open_clip import CLIP
-    from safetensors.torch import save_file
-
-    folder = tmp_path_factory.mktemp("tiny-clip")
-    torch.manual_seed(0)
-    model = CLIP(**TINY)
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": {}}))
-    return folder
 
 
 def random_model(name):
@@ -74,17 +54,17 @@ def test_embeddings_are_those_of_open_clip(name, photos):
     assert text.tokens.shape[:2] == text.mask.shape
 
 
-def test_a_model_directory_is_an_encoder(model_directory, photos):
-    encoder = load_encoder(str(model_directory))
-    assert encoder.name == str(model_directory)
+def test_a_tiny_clip_is_an_encoder(tiny_clip, photos):
+    encoder = load_encoder(str(tiny_clip))
+    assert encoder.name == str(tiny_clip)
     assert (encoder.dim, encoder.token_shape, encoder.image_size) == (32, (16, 48), 64)
     assert encoder.encode_images([encoder.prepare(photos[0])]).embeddings.shape == (1, 32)
 
 
-def test_region_tokens_are_the_last_map_row_by_row(model_directory, photos):
+def test_region_tokens_are_the_last_map_row_by_row(tiny_clip, photos):
     import torch
 
-    encoder = load_encoder(str(model_directory))
+    encoder = load_encoder(str(tiny_clip))
     prepared = encoder.prepare(photos[0])
     visual = encoder._model.visual
     visual.output_tokens = True
@@ -95,12 +75,12 @@ def test_region_tokens_are_the_last_map_row_by_row(model_directory, photos):
     np.testing.assert_allclose(found, visual.ln_post(patches)[0].detach().numpy(), atol=0.02)
 
 
-def test_the_fingerprint_follows_weights_and_not_names(model_directory, tmp_path):
+def test_the_fingerprint_follows_weights_and_not_names(tiny_clip, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    before = load_encoder(str(model_directory)).fingerprint
-    (tmp_path / "open_clip_config.json").write_text((model_directory / "open_clip_config.json").read_text())
-    weights = load_file(model_directory / "open_clip_model.safetensors")
+    before = load_encoder(str(tiny_clip)).fingerprint
+    (tmp_path / "open_clip_config.json").write_text((tiny_clip / "open_clip_config.json").read_text())
+    weights = load_file(tiny_clip / "open_clip_model.safetensors")
     save_file(weights, tmp_path / "open_clip_model.safetensors")
     assert load_encoder(str(tmp_path)).fingerprint == before
     weights["logit_scale"] += 1
@@ -108,54 +88,54 @@ def test_the_fingerprint_follows_weights_and_not_names(model_directory, tmp_path
     assert load_encoder(str(tmp_path)).fingerprint != before
 
 
-def test_the_mask_covers_the_words_and_not_the_padding(model_directory):
-    found = load_encoder(str(model_directory)).encode_texts(["dog", "dog!!", "a dog"])
+def test_the_mask_covers_the_words_and_not_the_padding(tiny_clip):
+    found = load_encoder(str(tiny_clip)).encode_texts(["dog", "dog!!", "a dog"])
     assert found.mask.sum(axis=1).tolist() == [3, 4, 4]  # start, words, end; "!!" is one piece
     assert found.truncated.tolist() == [False, False, False]
-    assert load_encoder(str(model_directory)).encode_texts(["dog " * 99]).truncated.tolist() == [True]
+    assert load_encoder(str(tiny_clip)).encode_texts(["dog " * 99]).truncated.tolist() == [True]
 
 
-def test_it_indexes_and_searches(model_directory, tmp_path):
+def test_it_indexes_and_searches(tiny_clip, tmp_path):
     from retrieval.engine import Engine
     from retrieval.indexing import index_folders
     from tests.support import write_photos
 
     write_photos(tmp_path / "photos", 5)
-    encoder = load_encoder(str(model_directory))
+    encoder = load_encoder(str(tiny_clip))
     index_folders([tmp_path / "photos"], tmp_path / "c", encoder)
     assert len(Engine.open(tmp_path / "c").search("a dog")) == 5
     with pytest.raises(CrosslookError, match="model .*tiny-clip.*, not lite"):
         Engine.open(tmp_path / "c", model="lite")
 
 
-def test_another_architecture_with_the_same_weights_is_another_fingerprint(model_directory, tmp_path):
+def test_another_architecture_with_the_same_weights_is_another_fingerprint(tiny_clip, tmp_path):
     import shutil
 
-    shutil.copytree(model_directory, tmp_path / "quick")
-    config = json.loads((model_directory / "open_clip_config.json").read_text())
+    shutil.copytree(tiny_clip, tmp_path / "quick")
+    config = json.loads((tiny_clip / "open_clip_config.json").read_text())
     config["model_cfg"]["quick_gelu"] = True
     (tmp_path / "quick" / "open_clip_config.json").write_text(json.dumps(config))
-    assert load_encoder(str(tmp_path / "quick")).fingerprint != load_encoder(str(model_directory)).fingerprint
+    assert load_encoder(str(tmp_path / "quick")).fingerprint != load_encoder(str(tiny_clip)).fingerprint
 
 
-def test_a_collection_can_be_searched_after_its_model_directory_was_moved(model_directory, tmp_path):
+def test_a_collection_can_be_searched_after_its_tiny_clip_was_moved(tiny_clip, tmp_path):
     import shutil
 
     from retrieval.engine import Engine
     from retrieval.indexing import index_folders
     from tests.support import write_photos
 
-    shutil.copytree(model_directory, tmp_path / "here")
+    shutil.copytree(tiny_clip, tmp_path / "here")
     write_photos(tmp_path / "photos", 3)
     index_folders([tmp_path / "photos"], tmp_path / "c", load_encoder(str(tmp_path / "here")))
     (tmp_path / "here").rename(tmp_path / "there")
     assert len(Engine.open(tmp_path / "c", model=str(tmp_path / "there")).search("a dog")) == 3
 
 
-def test_a_text_tower_that_gives_no_words_is_refused_at_once(model_directory):
+def test_a_text_tower_that_gives_no_words_is_refused_at_once(tiny_clip):
     from retrieval.encoders.openclip import OpenClipEncoder
 
-    whole = load_encoder(str(model_directory))
+    whole = load_encoder(str(tiny_clip))
 
     class NoWords:
         context_length = 16
@@ -181,15 +161,15 @@ def test_a_model_that_cannot_be_had_is_one_line_with_a_remedy(name, message):
         load_encoder(name)
 
 
-def test_a_directory_without_weights_says_so(tmp_path, model_directory):
-    (tmp_path / "open_clip_config.json").write_text((model_directory / "open_clip_config.json").read_text())
+def test_a_directory_without_weights_says_so(tmp_path, tiny_clip):
+    (tmp_path / "open_clip_config.json").write_text((tiny_clip / "open_clip_config.json").read_text())
     with pytest.raises(CrosslookError, match="open_clip_config.json and weights"):
         load_encoder(str(tmp_path))
 
 
-def test_cuda_that_is_not_there_is_refused(model_directory, monkeypatch):
+def test_cuda_that_is_not_there_is_refused(tiny_clip, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(CrosslookError, match="--device cpu"):
-        load_encoder(str(model_directory), "cuda")
+        load_encoder(str(tiny_clip), "cuda")

@@ -52,12 +52,13 @@ def test_the_heat_of_a_colour_falls_on_its_object(tmp_path, record_property):
     from retrieval.training.loop import TrainSettings, regions_of, train
     from retrieval.training.model import ModelSettings
     from retrieval.training.scorer import ScorerSettings, quantize
+    from retrieval.training.towers import LiteTowers
 
     towers = LiteEncoder(device="cpu")
     seen, _ = captioned(tmp_path / "seen", 400, seed=0)
     new, drawn = captioned(tmp_path / "new", 20, seed=1)
-    features = cached_features([seen], towers, tmp_path / "cache", 1)
-    held_out = cached_features([new], towers, tmp_path / "cache", 1)
+    features = cached_features([seen], LiteTowers(towers), tmp_path / "cache", 1)
+    held_out = cached_features([new], LiteTowers(towers), tmp_path / "cache", 1)
     settings = TrainSettings(
         epochs=50,
         patience=50,
@@ -76,8 +77,8 @@ def test_the_heat_of_a_colour_falls_on_its_object(tmp_path, record_property):
     for image, (_, caption, sides) in enumerate(drawn):
         text = towers.tower_texts([caption])
         with torch.no_grad():
-            _, looks, gradient = explainer(torch.from_numpy(text.tokens[0]), stored[image : image + 1])
-        heat = (looks * gradient.clamp(min=0))[0].reshape(-1, 7, 7)
+            _, looks, gradient, evidence = explainer(torch.from_numpy(text.tokens[0]), stored[image])
+        heat = (looks * gradient.clamp(min=0) + evidence.clamp(min=0)).reshape(-1, 7, 7)
         for row, (start, end) in enumerate(towers.text_tower.spans(caption)):
             if caption[start:end] in sides:
                 left = heat[row, :, :3].sum() > heat[row, :, 4:].sum()

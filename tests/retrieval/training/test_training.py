@@ -11,6 +11,7 @@ import pytest
 from cli.demo import gather_samples
 from indexes.errors import CrosslookError
 from retrieval.captions import read_captions
+from retrieval.encoders.lite import LiteEncoder
 
 pytestmark = pytest.mark.torch
 
@@ -163,46 +164,48 @@ def sample_set(tmp_path_factory):
 def test_views_are_the_picture_its_mirror_image_and_crops_the_same_every_time(sample_set, lite):
     from retrieval.images import decode
     from retrieval.training.features import view
+    from retrieval.training.towers import LiteTowers
 
     photo = decode((sample_set.images_dir / "coffee.png").read_bytes())
-    seen = [view(photo, number, 224, np.random.default_rng([7, number])) for number in range(4)]
+    towers = LiteTowers(lite)
+    seen = [view(photo, number, towers, np.random.default_rng([7, number])) for number in range(4)]
     np.testing.assert_array_equal(seen[0], lite.prepare(photo))
     np.testing.assert_array_equal(seen[1], seen[0][:, ::-1])
     assert not np.array_equal(seen[2], seen[3])
-    np.testing.assert_array_equal(seen[2], view(photo, 2, 224, np.random.default_rng([7, 2])))
+    np.testing.assert_array_equal(seen[2], view(photo, 2, towers, np.random.default_rng([7, 2])))
 
 
 def test_features_are_computed_once_and_are_those_of_the_towers(sample_set, tmp_path):
-    from retrieval.encoders.lite import LiteEncoder
     from retrieval.images import decode
     from retrieval.training.features import cached_features
+    from retrieval.training.towers import LiteTowers
 
     towers = LiteEncoder(device="cpu")
-    found = cached_features([sample_set], towers, tmp_path, 2)
+    found = cached_features([sample_set], LiteTowers(towers), tmp_path, 2)
     first = sample_set.images[0]
     prepared = towers.prepare(decode((sample_set.images_dir / first.image).read_bytes(), 224))
     logits = towers.maps([prepared], ["logits"])[0][0]
-    np.testing.assert_allclose(found.logits[0, 0], logits, atol=0.02)
+    np.testing.assert_allclose(found.whole[0, 0], logits, atol=0.02)
     texts = towers.tower_texts(list(first.captions))
     np.testing.assert_allclose(found.texts[:2], texts.embeddings, atol=1e-3)
     words, mask = found.words_of([0, 1])
     np.testing.assert_array_equal(mask.numpy(), texts.mask)
     np.testing.assert_allclose(words.numpy(), texts.tokens, atol=0.01)
     towers.maps = None  # from now on, computing would fail
-    again = cached_features([sample_set], towers, tmp_path, 2)
+    again = cached_features([sample_set], LiteTowers(towers), tmp_path, 2)
     np.testing.assert_array_equal(again.cells, found.cells)
 
 
 def test_half_computed_features_are_computed_again(sample_set, tmp_path):
-    from retrieval.encoders.lite import LiteEncoder
     from retrieval.training.features import cached_features
+    from retrieval.training.towers import LiteTowers
 
     towers = LiteEncoder(device="cpu")
-    whole = np.array(cached_features([sample_set], towers, tmp_path, 1).cells)
+    whole = np.array(cached_features([sample_set], LiteTowers(towers), tmp_path, 1).cells)
     (folder,) = (path.parent for path in tmp_path.rglob("cells.npy"))
     (folder / "complete").unlink()
     (folder / "cells.npy").write_bytes(b"half")
-    np.testing.assert_array_equal(cached_features([sample_set], towers, tmp_path, 1).cells, whole)
+    np.testing.assert_array_equal(cached_features([sample_set], LiteTowers(towers), tmp_path, 1).cells, whole)
 
 
 def test_the_test_split_is_never_looked_at(sample_set):
@@ -230,9 +233,10 @@ def test_too_few_images_are_refused(sample_set, tmp_path):
 
 def train_once(sample_set, out, cache, **changes):
     from retrieval.training.loop import TrainSettings
-    from retrieval.training.run import train_lite
+    from retrieval.training.run import train_model
 
-    return train_lite([sample_set], out, TrainSettings(epochs=1, **changes), views=1, cache=cache)
+    encoder = LiteEncoder(device="cpu")
+    return train_model([sample_set], encoder, out, TrainSettings(epochs=1, **changes), views=1, cache=cache)
 
 
 def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_path):
@@ -313,8 +317,9 @@ def test_a_kill_while_the_model_is_written_loses_nothing(sample_set, tmp_path, m
         from retrieval.training.loop import TrainSettings
 
         settings = TrainSettings(epochs=1, seed=seed)
-        run.train_lite(
-            [sample_set], tmp_path / "out", settings, views=1, cache=tmp_path / "cache", observe=observed.append
+        encoder, cache = LiteEncoder(device="cpu"), tmp_path / "cache"
+        run.train_model(
+            [sample_set], encoder, tmp_path / "out", settings, views=1, cache=cache, observe=observed.append
         )
 
     train(0, [])
@@ -332,6 +337,65 @@ def test_a_kill_while_the_model_is_written_loses_nothing(sample_set, tmp_path, m
     assert not (tmp_path / "out" / "run").exists()
 
 
+def test_a_scorer_for_another_encoder_runs_as_torch_says(sample_set, tiny_clip, tmp_path):
+    import torch
+
+    from retrieval.encoders import load_encoder
+    from retrieval.encoders.openclip import load_openclip
+    from retrieval.fusion import own_scorer
+    from retrieval.images import decode
+    from retrieval.training.export import Explainer, read_model
+    from retrieval.training.loop import TrainSettings
+    from retrieval.training.run import train_model
+    from retrieval.training.scorer import quantize
+
+    clip, out = load_openclip(str(tiny_clip), "cpu"), tmp_path / "scorer"
+    train_model([sample_set], clip, out, TrainSettings(epochs=1), views=3, cache=tmp_path / "cache")
+    encoder, (model, embedder) = load_encoder(str(out), "cpu"), read_model(out)
+    assert embedder is None and not model.heads.image
+    paths = [sample_set.images_dir / image.image for image in sample_set.images]
+    prepared = [encoder.prepare(decode(path.read_bytes(), encoder.image_size)) for path in paths]
+    found, plain = encoder.encode_images(prepared), clip.encode_images(prepared)
+    np.testing.assert_array_equal(found.embeddings, plain.embeddings)
+    with torch.no_grad():
+        cells, whole = torch.from_numpy(plain.tokens.astype(np.float32)), torch.from_numpy(plain.embeddings)
+        regions = quantize(model.regions(*model.inputs(cells, whole)))
+    assert found.tokens.dtype == np.int8 and found.tokens.shape == (len(paths), 16, 256)
+    assert np.abs(found.tokens.astype(int) - regions.numpy()).max() <= 2
+    text = encoder.encode_texts(["a cup of coffee"])
+    np.testing.assert_array_equal(text.embeddings, clip.encode_texts(["a cup of coffee"]).embeddings)
+    with torch.no_grad():
+        expected = [
+            Explainer(model)(torch.from_numpy(text.tokens[0]), row)[0] for row in torch.from_numpy(found.tokens)
+        ]
+    np.testing.assert_allclose(own_scorer(encoder).fusion(text, found.tokens), torch.stack(expected), atol=1e-3)
+    assert encoder.fingerprint != clip.fingerprint
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"towers": "0123"}))
+    with pytest.raises(CrosslookError, match="train it again"):
+        load_encoder(str(out), "cpu")
+
+
+def test_the_scorer_of_another_encoder_is_chosen_by_its_own_embeddings(tmp_path):
+    """There are no heads: the first stage is what the towers say, before and after."""
+    from dataclasses import replace
+
+    from retrieval.training.heads import HeadSettings
+    from retrieval.training.loop import embed, train
+    from retrieval.training.model import ModelSettings
+    from retrieval.training.scorer import ScorerSettings
+
+    data, dev = made_up(200), made_up(40, seed=1)
+    dev = replace(dev, whole=np.repeat(dev.texts[None, ::2], 1, axis=0))  # an image is where its first caption is
+    data = replace(data, whole=data.texts[None, ::2])
+    shape = ModelSettings(HeadSettings(members=0), ScorerSettings(whole=384, dim=32))
+    model, history = train(data, dev, np.zeros((0, 384), np.float32), tmp_path, settings(itc=0.0, model=shape))
+    np.testing.assert_array_equal(embed(model, dev)[0][0], dev.whole[0].astype(np.float32))
+    assert set(history[0].losses) == {"itm", "lm"}
+    assert history[0].text_to_image == history[-1].text_to_image > 0.9
+    assert history[-1].losses["lm"] < history[0].losses["lm"]
+
+
 def test_words_are_numbered_that_enough_captions_have():
     from retrieval.training.features import FEWEST_TEXTS, number_words
 
@@ -340,7 +404,8 @@ def test_words_are_numbered_that_enough_captions_have():
     assert found.tolist() == [-1, 0, 1, -1] * FEWEST_TEXTS + [-1] * 4 * (FEWEST_TEXTS - 1) + [-1, 1, -1]
 
 
-def test_the_command_trains_indexes_and_searches(sample_set, tmp_path):
+@pytest.mark.parametrize("made_of", ["lite", "open_clip"])
+def test_the_command_trains_indexes_and_searches(sample_set, tmp_path, made_of, request):
     import os
     import subprocess
     import sys
@@ -351,13 +416,18 @@ def test_the_command_trains_indexes_and_searches(sample_set, tmp_path):
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
     out, photos = tmp_path / "model", sample_set.images_dir
-    options = ("--images", photos, "--epochs", 1, "--views", 1, "--cache", tmp_path / "cache", "--out", out)
+    options = ["--images", photos, "--epochs", 1, "--views", 1, "--cache", tmp_path / "cache", "--out", out]
+    if made_of == "open_clip":
+        options += ["--model", request.getfixturevalue("tiny_clip")]
     run = search("train", sample_set.source, *options)
     assert run.returncode == 0, run.stderr
-    assert "epoch 1: itc" in run.stderr and f"--model {out}" in run.stderr
+    assert ("epoch 1: itc" if made_of == "lite" else "epoch 1: itm") in run.stderr and f"--model {out}" in run.stderr
     assert all((out / name).read_text().startswith("<svg") for name in ("run.svg", "reliability.svg"))
     assert search("index", photos, "--model", out).returncode == 0
     assert len(search("a cup of coffee").stdout.splitlines()) == 10
+    assert json.loads(search("a cup of coffee", "--json").stdout.splitlines()[0])["match"] is not None
+    again = search("train", sample_set.source, "--images", photos, "--model", out, "--out", tmp_path / "other")
+    assert again.returncode == 2 and "trained already" in again.stderr
     assert search("train", sample_set.source, "--images", photos, "--images", photos, "--out", out).returncode == 2
     for wrong in (("--itc", 0), ("--lm", -1), ("--members", 0)):
         run = search("train", sample_set.source, *options, *wrong)

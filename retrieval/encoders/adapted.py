@@ -1,0 +1,63 @@
+"""Another encoder with a scorer that `search train` made for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.errors import CrosslookError
+from retrieval.encoders.base import Encoder, ImageFeatures, TextFeatures, fingerprint_of
+from retrieval.encoders.lite import LiteEncoder
+from retrieval.encoders.runtime import open_session
+
+ADAPTER = "adapter.onnx"
+
+
+class AdaptedEncoder:
+    """Embeddings are the encoder's own. Its region tokens are made small for the scorer by an adapter, and its word
+    tokens are those of `lite`, which the scorer reads whatever embeds the text."""
+
+    def __init__(self, folder: Path, encoder: Encoder) -> None:
+        """encoder: the one that the model directory names. Raises `CrosslookError` when it has other weights than the
+        scorer was trained with."""
+        config = json.loads((folder / "config.json").read_text())
+        if config["towers"] != encoder.fingerprint:
+            raise CrosslookError(f"{folder} was trained with other weights of {encoder.name}: train it again")
+        self.name = str(folder)
+        self.folder: Path | None = folder
+        self.fingerprint = fingerprint_of({"encoder": encoder.fingerprint, "scorer": config["sha256"]})
+        self.dim = encoder.dim
+        self.token_shape: tuple[int, int] = (config["regions"]["count"], config["regions"]["dim"])
+        self.token_dtype: str = config["regions"]["dtype"]
+        self.image_size = encoder.image_size
+        self.max_words = encoder.max_words
+        self.batch_size = encoder.batch_size
+        self._encoder = encoder
+        self._words = LiteEncoder(device="cpu").text_tower
+        self._adapter_file = folder / ADAPTER
+
+    @cached_property
+    def _adapter(self) -> Any:
+        return open_session(self._adapter_file)
+
+    def prepare(self, photo: Any) -> NDArray[Any]:
+        return self._encoder.prepare(photo)
+
+    def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:
+        found = self._encoder.encode_images(prepared)
+        tokens = []  # one by one, so that they do not depend on how many images there are
+        for cells, whole in zip(found.tokens, found.embeddings, strict=True):
+            inputs = {"cells": cells[None].astype(np.float32), "whole": whole[None]}
+            tokens.append(self._adapter.run(["tokens"], inputs)[0])
+        return ImageFeatures(found.embeddings, np.concatenate(tokens))
+
+    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
+        found = self._encoder.encode_texts(texts)
+        return replace(self._words.encode(texts), embeddings=found.embeddings, truncated=found.truncated)

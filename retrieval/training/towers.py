@@ -1,0 +1,95 @@
+"""What is trained on: the outputs of frozen towers, of `lite` or of any open_clip model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from retrieval.encoders.lite import LiteEncoder
+from retrieval.images import Photo
+from retrieval.training.cells import CELLS, CHANNELS, Cells
+
+if TYPE_CHECKING:
+    from retrieval.encoders.base import TextFeatures
+    from retrieval.encoders.openclip import OpenClipEncoder
+    from retrieval.encoders.text_tower import TextTower
+
+
+class Towers(Protocol):
+    """cells: how many parts an image's map has, and how many components each. whole: components that tell of the whole
+    image. texts: components of a text's embedding. words: reads the words one by one, as the scorer does, whatever
+    embeds the texts."""
+
+    fingerprint: str
+    image_size: int
+    cells: tuple[int, int]
+    whole: int
+    texts: int
+    words: TextTower
+
+    def picture(self, photo: Photo) -> NDArray[np.uint8]:
+        """The part of a photo that the tower sees, as pixels [h, w, 3]."""
+        ...
+
+    def see(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """float [n, *cells] and float [n, whole]."""
+        ...
+
+    def read(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], TextFeatures]:
+        """Embeddings [n, texts], unit norm, and the words as `words` encodes them."""
+        ...
+
+
+class LiteTowers:
+    """The whole image is told of by the class logits."""
+
+    cells = (CELLS, CHANNELS)
+    whole = 1000
+
+    def __init__(self, encoder: LiteEncoder) -> None:
+        self.encoder = encoder
+        self.fingerprint = encoder.tower_fingerprint
+        self.image_size = encoder.image_size
+        self.words = encoder.text_tower
+        self.texts = encoder.text_tower.dim
+        self._as_cells = Cells()
+
+    def picture(self, photo: Photo) -> NDArray[np.uint8]:
+        return self.encoder.prepare(photo)
+
+    def see(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        logits, *maps = self.encoder.maps(pictures, ["logits", "stride8", "stride16", "stride32"])
+        with torch.inference_mode():
+            cells = self._as_cells(torch.from_numpy(np.stack(pictures)), *(torch.from_numpy(each) for each in maps))
+        return cells.numpy(), logits
+
+    def read(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], TextFeatures]:
+        found = self.words.encode(texts)
+        return found.embeddings, found
+
+
+class OpenClipTowers:
+    """The whole image is told of by its embedding."""
+
+    def __init__(self, encoder: OpenClipEncoder) -> None:
+        self.encoder = encoder
+        self.fingerprint = encoder.fingerprint
+        self.image_size = encoder.image_size
+        self.cells = encoder.token_shape
+        self.whole = self.texts = encoder.dim
+        self.words = LiteEncoder(device="cpu").text_tower
+
+    def picture(self, photo: Photo) -> NDArray[np.uint8]:
+        return photo.pixels
+
+    def see(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        photos = (Photo(pixels, pixels.shape[1], pixels.shape[0], None) for pixels in pictures)
+        found = self.encoder.encode_images([self.encoder.prepare(photo) for photo in photos])
+        return found.tokens, found.embeddings
+
+    def read(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], TextFeatures]:
+        return self.encoder.encode_texts(texts).embeddings, self.words.encode(texts)
