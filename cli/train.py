@@ -27,8 +27,8 @@ def train(
     model: Annotated[str, typer.Option(help="`lite`, or an open_clip model: NAME:PRETRAINED or a directory.")] = "lite",
     epochs: Annotated[int, typer.Option(help="At most so many passes over the images.")] = 30,
     views: Annotated[int, typer.Option(help="How many views of each image: as it is, mirrored, random crops.")] = 6,
-    members: Annotated[int, typer.Option(help="Pairs of heads, whose embeddings are combined.")] = 2,
-    itc: Annotated[float, typer.Option(help="Weight of the contrast of embeddings.")] = 1.0,
+    members: Annotated[int, typer.Option(help="Pairs of heads of lite, whose embeddings are combined.")] = 2,
+    itc: Annotated[float, typer.Option(help="Weight of the contrast of embeddings, of lite only.")] = 1.0,
     itm: Annotated[float, typer.Option(help="Weight of the scorer's listwise matching.")] = 1.0,
     lm: Annotated[float, typer.Option(help="Weight of the scorer's reading, word by word.")] = 1.0,
     group: Annotated[int, typer.Option(help="Easily confused images that come together; 1: no hard negatives.")] = 3,
@@ -45,6 +45,7 @@ def train(
     except ImportError as error:
         raise CrosslookError("training needs torch: pip install 'crosslook[cpu,build]'") from error
     from retrieval.captions import read_captions
+    from retrieval.encoders import DEFAULT_MODEL
     from retrieval.encoders.lite import LiteEncoder
     from retrieval.encoders.openclip import load_openclip
     from retrieval.training.heads import HeadSettings
@@ -53,18 +54,22 @@ def train(
 
     if images is not None and len(images) != len(captions):
         raise typer.BadParameter(f"{len(images)} folders for {len(captions)} captions", param_hint="--images")
+    of_lite = model == DEFAULT_MODEL
     if min(epochs, views, members, group) < 1:
         raise typer.BadParameter("1 or more", param_hint="--epochs, --views, --members, --group")
-    if itc <= 0 or min(itm, lm) < 0 or max(itm, lm) == 0:
+    if (of_lite and itc <= 0) or min(itc, itm, lm) < 0 or max(itm, lm) == 0:
         hint = "--itc must be above 0, --itm and --lm 0 or above, and not both 0"
         raise typer.BadParameter(hint, param_hint="the weights")
+    is_openclip = ":" in model or (Path(model) / "open_clip_config.json").exists()
+    if not of_lite and not is_openclip:
+        raise typer.BadParameter(
+            f"{model}: name `lite`, or a model of open_clip, NAME:PRETRAINED or a directory", param_hint="--model"
+        )
+    encoder = LiteEncoder(device="cpu") if of_lite else load_openclip(model)
     folders: list[Path | None] = list(images) if images else [None] * len(captions)
     sets = [read_captions(path, images_dir=folder) for path, folder in zip(captions, folders, strict=True)]
     shape = ModelSettings(heads=HeadSettings(members=members))
     settings = TrainSettings(epochs=epochs, itc=itc, itm=itm, lm=lm, group=group, seed=seed, model=shape)
-    if (Path(model) / "image_head.onnx").exists() or (Path(model) / "adapter.onnx").exists():
-        raise typer.BadParameter(f"{model} is trained already: name what it was made of", param_hint="--model")
-    encoder = LiteEncoder(device="cpu") if model == "lite" else load_openclip(model)
     history = train_model(
         sets, encoder, out, settings, views=views, cache=cache, tell=note, observe=_tell, illustrate=_illustrate
     )

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from indexes.errors import CrosslookError
-from retrieval.encoders.adapted import ADAPTER, AdaptedEncoder
+from retrieval.encoders.adapted import AdaptedEncoder
 from retrieval.encoders.base import Encoder, ImageFeatures, TextFeatures
-from retrieval.encoders.lite import HEADS, LiteEncoder
+from retrieval.encoders.lite import HEADS, HEADS_OF_LITE, LiteEncoder
 
 __all__ = ["DEFAULT_MODEL", "Encoder", "ImageFeatures", "TextFeatures", "canonical_name", "load_encoder"]
 
@@ -30,18 +30,32 @@ def load_encoder(name: str = DEFAULT_MODEL, device: str = "auto") -> Encoder:
     name = canonical_name(name)
     if name in EMBEDDED:
         return LiteEncoder(name, heads=HEADS if name == DEFAULT_MODEL else None, device=device)
-    if (Path(name) / "image_head.onnx").is_file():
-        return LiteEncoder(name, heads=Path(name), device=device)
-    if (Path(name) / ADAPTER).is_file():
-        config = json.loads((Path(name) / "config.json").read_text())
-        return AdaptedEncoder(Path(name), load_encoder(config["encoder"], device))
     if ":" in name or (Path(name) / "open_clip_config.json").is_file():
         from retrieval.encoders.openclip import load_openclip
 
         return load_openclip(name, device)
+    if (Path(name) / "config.json").is_file():
+        return _trained(Path(name), device)
     if Path(name).is_dir():
-        raise CrosslookError(f"{name} is not a model directory: it holds no open_clip_config.json")
+        raise CrosslookError(f"{name} is not a model directory: it holds neither config.json nor open_clip_config.json")
     raise CrosslookError(
         f"no model named {name}: use {DEFAULT_MODEL}, an open_clip model as NAME:PRETRAINED (`search models` lists "
         "some), or a model directory"
     )
+
+
+def _trained(folder: Path, device: str) -> Encoder:
+    """What `search train` wrote."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        kind = config["kind"]
+        if kind == HEADS_OF_LITE:
+            return LiteEncoder(str(folder), heads=folder, device=device)
+        made_of = str(config["encoder"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CrosslookError(f"{folder}/config.json is damaged: train the model again") from error
+    try:
+        encoder = load_encoder(made_of, device)
+    except CrosslookError as error:
+        raise CrosslookError(f"{folder} is a scorer for {made_of}: {error}") from error
+    return AdaptedEncoder(folder, config, encoder)

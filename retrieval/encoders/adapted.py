@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,19 +19,24 @@ from retrieval.encoders.runtime import open_session
 ADAPTER = "adapter.onnx"
 
 
+def adapted_fingerprint(encoder: Encoder, words: LiteEncoder) -> str:
+    """Of all that the scorer for an encoder is trained on."""
+    return fingerprint_of({"encoder": encoder.fingerprint, "words": words.words_fingerprint})
+
+
 class AdaptedEncoder:
     """Embeddings are the encoder's own. Its region tokens are made small for the scorer by an adapter, and its word
     tokens are those of `lite`, which the scorer reads whatever embeds the text."""
 
-    def __init__(self, folder: Path, encoder: Encoder) -> None:
-        """encoder: the one that the model directory names. Raises `CrosslookError` when it has other weights than the
-        scorer was trained with."""
-        config = json.loads((folder / "config.json").read_text())
-        if config["towers"] != encoder.fingerprint:
-            raise CrosslookError(f"{folder} was trained with other weights of {encoder.name}: train it again")
+    def __init__(self, folder: Path, config: dict[str, Any], encoder: Encoder) -> None:
+        """config: of the model directory. encoder: the one that it names. Raises `CrosslookError` when it has other
+        weights, or `lite` other words, than the scorer was trained with."""
+        words = LiteEncoder(device="cpu")
+        if config["towers"] != adapted_fingerprint(encoder, words):
+            raise CrosslookError(f"{folder} was trained with other weights of {encoder.name} or lite: train it again")
         self.name = str(folder)
         self.folder: Path | None = folder
-        self.fingerprint = fingerprint_of({"encoder": encoder.fingerprint, "scorer": config["sha256"]})
+        self.fingerprint = fingerprint_of({"towers": config["towers"], "scorer": config["sha256"]})
         self.dim = encoder.dim
         self.token_shape: tuple[int, int] = (config["regions"]["count"], config["regions"]["dim"])
         self.token_dtype: str = config["regions"]["dtype"]
@@ -40,7 +44,7 @@ class AdaptedEncoder:
         self.max_words = encoder.max_words
         self.batch_size = encoder.batch_size
         self._encoder = encoder
-        self._words = LiteEncoder(device="cpu").text_tower
+        self._words = words.text_tower
         self._adapter_file = folder / ADAPTER
 
     @cached_property

@@ -233,6 +233,7 @@ def store_as_bytes(model: Any, smallest: int = 16384) -> None:
     for tensor in weights:
         values = numpy_helper.to_array(tensor)
         scale = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True) / 127.0
+        scale = np.maximum(scale, np.finfo(np.float32).tiny)  # of a channel that is zero throughout
         narrow, scales, wide = (tensor.name + end for end in ("_bytes", "_scales", "_wide"))
         graph.initializer.remove(tensor)
         graph.initializer.append(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), narrow))

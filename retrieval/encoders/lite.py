@@ -23,6 +23,7 @@ from retrieval.images import Photo
 
 TOWERS = Path(__file__).parents[1] / "weights" / "lite"
 HEADS = Path(__file__).parents[1] / "weights" / "lite-heads"
+HEADS_OF_LITE = "heads and scorer of lite"  # the kind of model that a directory says it is
 MAPS = ("logits", "stride8", "stride16", "stride32")
 REGION_MAP = "stride32"
 
@@ -30,7 +31,7 @@ REGION_MAP = "stride32"
 class LiteEncoder:
     """Towers from their directory, and heads from another if there are any; each file is loaded when first used.
 
-    `maps` and `tower_texts` reach what the heads read, for training them."""
+    `maps` and `text_tower` reach what the heads read, for training them."""
 
     batch_size = 16
 
@@ -45,6 +46,8 @@ class LiteEncoder:
         self._device = device
         config = json.loads((towers / "config.json").read_text())
         self.tower_fingerprint = fingerprint_of(config)
+        of_words = [config["sha256"][name] for name in ("text.onnx", "tokenizer.json")]
+        self.words_fingerprint = fingerprint_of({"files": of_words, "max_words": config["max_words"]})
         self.fingerprint = self.tower_fingerprint
         shape: dict[str, Any] = config
         if heads is not None:
@@ -125,7 +128,3 @@ class LiteEncoder:
             return found
         inputs = {"tower": found.embeddings, "words": found.tokens, "mask": found.mask}
         return TextFeatures(self._text_head.run(["embedding"], inputs)[0], found.tokens, found.mask, found.truncated)
-
-    def tower_texts(self, texts: Sequence[str]) -> TextFeatures:
-        """Texts as the tower alone encodes them; see `TextTower.encode`."""
-        return self.text_tower.encode(texts)

@@ -26,7 +26,7 @@ class OpenClipEncoder:
     tower's last hidden states."""
 
     batch_size = 32
-    folder: Path | None = None  # no scorer is trained for it yet
+    folder: Path | None = None  # a scorer for it is in a directory of its own, see `AdaptedEncoder`
 
     def __init__(
         self, name: str, model: Any, preprocess: Any, tokenizer: Any, config: dict[str, Any], device: str = "auto"

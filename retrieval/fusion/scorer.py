@@ -64,7 +64,7 @@ class FusionScorer:
         return open_session(self._folder / EXPLAINER)
 
     def fusion(self, text: TextFeatures, tokens: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits of the read-out alone, float32 [n], which know nothing of the similarity."""
+        """The scorer's own logits, float32 [n], which know nothing of the similarity."""
         parts = [tokens[low : low + IMAGES_AT_ONCE] for low in range(0, len(tokens), IMAGES_AT_ONCE)]
         return np.concatenate([self._session.run(["fusion"], self._inputs(text, part))[0] for part in parts])
 

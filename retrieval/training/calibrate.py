@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
 from indexes.exact import nearest
@@ -52,14 +53,23 @@ def calibrate(model: Model, embedder: Embedder | None, features: Features) -> Fi
     halves = features.image_of_text % 2 == 0, features.image_of_text % 2 == 1
     if not all(is_match[half].any() for half in halves):
         raise CrosslookError("hardly any dev image is near its own captions: there is nothing to calibrate by")
-    of_parts = list_weights(np.concatenate([similarities[..., None], parts], axis=-1), is_match)[1:]
-    of_parts /= max(np.abs(of_parts).max(), 1e-9)
-    model.weights.copy_(torch.from_numpy(of_parts))
-    fusion = parts @ of_parts
     for half in halves:
+        fusion = parts @ _weights_of_parts(similarities[half], parts[half], is_match[half])
         found = fit_lists(similarities[half], fusion[half], is_match[half])
         held_out[~half] = matches(found.logits(similarities[~half], fusion[~half]))
     first = held_out.argmax(axis=1)[:, None]
     of_first = np.take_along_axis(held_out, first, axis=1), np.take_along_axis(is_match, first, axis=1)
-    calibration = fit_lists(similarities, fusion, is_match)
+    of_parts = _weights_of_parts(similarities, parts, is_match)
+    model.weights.copy_(torch.from_numpy(of_parts))
+    calibration = fit_lists(similarities, parts @ of_parts, is_match)
     return Fitted(calibration, reliability(held_out, is_match), reliability(of_first[0], of_first[1]))
+
+
+def _weights_of_parts(
+    similarities: NDArray[np.float32], parts: NDArray[np.float32], is_match: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The scorer's two parts weighted as they rank best beside the similarity, the larger weight 1; those that are zero
+    throughout have none. parts: [queries, candidates, 2]."""
+    found = list_weights(np.concatenate([similarities[..., None], parts], axis=-1), is_match)[1:]
+    found[~parts.any(axis=(0, 1))] = 0
+    return found / max(np.abs(found).max(), 1e-9)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DecoderSettings:
-    """heads: of each attention. dropout: in every layer. word_dropout: of the words that are
-    read. image_dropout: of whole images, without which it learns what texts say as such. smoothing: share of the target
-    that all words of the vocabulary have in common. longest: words read of a text; of longer ones the rest is not."""
+    """heads: of each attention. dropout: in every layer. word_dropout: of the words that are read. image_dropout: of
+    whole images, without which it learns what texts say as such. smoothing: share of the target that all words of the
+    vocabulary have in common. longest: words read of a text; of longer ones the rest is not."""
 
     heads: int = 8
     dropout: float = 0.2
@@ -139,6 +139,8 @@ class Decoder(nn.Module):
             states = block(states, of_images)
         states = states.unflatten(1, before.shape[1:3])
         kept = wanted >= 0
+        if not kept.any():
+            return 0 * states.sum()
         return cross_entropy(self.among(states[kept]), wanted[kept], label_smoothing=self.settings.smoothing)
 
     def without_image(self, regions: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from torch.nn.functional import normalize
 from retrieval.calibration import Calibration
 from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.build_lite import export, save, sha256, store_as_half
+from retrieval.encoders.lite import HEADS_OF_LITE
 from retrieval.fusion.attention import attention
 from retrieval.fusion.scorer import EXPLAINER, SCORER
-from retrieval.training.cells import MAP_SHAPES, Cells
+from retrieval.training.cells import CELLS, MAP_SHAPES, Cells
 from retrieval.training.decoder import DecoderSettings
 from retrieval.training.embedder import Embedder
 from retrieval.training.external import share_weights
@@ -98,7 +99,10 @@ class Explainer(nn.Module):
         along = (asked[0] * attended).sum(-1, keepdim=True) / length.square()
         slope = (asked[0] - along * attended) / length @ regions.T
         gradient = self.model.weights[0] * read_out.log_scale.exp() * read_out.share * weights[0].unsqueeze(-1) * slope
-        return fusion, looks, gradient, self.model.weights[1] * self.model.decoder.evidence(words, regions)
+        evidence = torch.zeros_like(gradient)
+        if self.model.weights[1]:
+            evidence = self.model.weights[1] * self.model.decoder.evidence(words, regions)
+        return fusion, looks, gradient, evidence
 
 
 def write_model(
@@ -126,8 +130,13 @@ def write_model(
     by_text = {"tower": {0: "n"}, "words": {0: "n", 1: "words"}, "mask": {0: "n", 1: "words"}, "embedding": {0: "n"}}
     _export(_TextHead(rounded, rounded_embedder), texts, ["embedding"], by_text, folder / TEXT_HEAD)
     _export_scorer(rounded, folder)
-    about = {"kind": "heads and scorer of lite", "towers": towers, "dim": embedder.dim}
-    _write_about(model, calibration, folder, about, (IMAGE_HEAD, TEXT_HEAD), card)
+    regions = torch.ones(CELLS, model.settings.scorer.dim, dtype=torch.int8)
+    pair = {"words": torch.randn(5, 768), "regions": regions}
+    outputs = ["fusion", "attention", "gradient", "evidence"]
+    by_word = {name: {0: "words"} for name in ("words", *outputs[1:])}
+    _export(Explainer(rounded), pair, outputs, by_word, folder / EXPLAINER)
+    about = {"kind": HEADS_OF_LITE, "towers": towers, "dim": embedder.dim}
+    _write_about(model, calibration, folder, about, (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER), card)
 
 
 def write_scorer(model: Model, calibration: Calibration, folder: Path, encoder: str, towers: str, card: str) -> None:
@@ -145,7 +154,7 @@ def write_scorer(model: Model, calibration: Calibration, folder: Path, encoder: 
     _export(_Adapter(rounded), inputs, ["tokens"], axes, folder / ADAPTER)
     _export_scorer(rounded, folder)
     about = {"kind": "scorer", "encoder": encoder, "towers": towers}
-    _write_about(model, calibration, folder, about, (ADAPTER,), card)
+    _write_about(model, calibration, folder, about, (ADAPTER, SCORER), card)
 
 
 def _save_weights(modules: dict[str, nn.Module], folder: Path) -> None:
@@ -161,9 +170,6 @@ def _export_scorer(model: Model, folder: Path) -> None:
     pairs = {"words": torch.randn(5, 768), "regions": regions}
     by_pair: dict[str, dict[int, str]] = {"words": {0: "words"}, "regions": {0: "n"}, "fusion": {0: "n"}}
     _export(_Scorer(model), pairs, ["fusion"], by_pair, folder / SCORER)
-    outputs = ["fusion", "attention", "gradient", "evidence"]
-    by_word = {name: {0: "words"} for name in ("words", *outputs[1:])}
-    _export(Explainer(model), pairs | {"regions": regions[0]}, outputs, by_word, folder / EXPLAINER)
 
 
 def _write_about(
@@ -174,7 +180,7 @@ def _write_about(
         "regions": {"count": of_scorer.cells, "dim": of_scorer.dim, "dtype": "int8"},
         "model": asdict(model.settings),
         "calibration": asdict(calibration),
-        "sha256": {name: sha256(folder / name) for name in (*graphs, SCORER, EXPLAINER, WEIGHTS)},
+        "sha256": {name: sha256(folder / name) for name in (*graphs, WEIGHTS)},
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -208,8 +214,26 @@ def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder | 
 def _export(
     module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], axes: dict[str, dict[int, str]], path: Path
 ) -> None:
-    torch.backends.mha.set_fastpath_enabled(False)
     model = export(module.eval(), tuple(inputs.values()), list(inputs), outputs, axes)
     store_as_half(model)
+    _shorten_names(model)
     share_weights(model, path.parent / WEIGHTS)
     save(model, path)
+
+
+def _shorten_names(model: Any) -> None:
+    """The exporter's names of nodes and of what lies between them take more room than the graph itself."""
+    graph = model.graph
+    kept = {each.name for each in (*graph.input, *graph.output)} | {""}
+    short: dict[str, str] = {}
+
+    def name(of: str) -> str:
+        return of if of in kept else short.setdefault(of, f"_{len(short)}")
+
+    for node in graph.node:
+        node.name = ""
+        node.input[:] = [name(each) for each in node.input]
+        node.output[:] = [name(each) for each in node.output]
+    for tensor in graph.initializer:
+        tensor.name = name(tensor.name)
+    graph.ClearField("value_info")

@@ -149,7 +149,7 @@ def _compute_images(
 
 def _views_of_all(
     images: Sequence[tuple[CaptionSet, CaptionedImage]], towers: Towers, views: int
-) -> Iterator[tuple[int, list[NDArray[np.uint8]]]]:
+) -> Iterator[tuple[int, list[NDArray[Any]]]]:
     """Each image's index and views, decoded some way ahead by threads."""
     ahead = 4 * usable_cores()
     with ThreadPoolExecutor(usable_cores()) as threads:
@@ -163,9 +163,7 @@ def _views_of_all(
             yield index, jobs[index].result()
 
 
-def _views(
-    captions: CaptionSet, image: CaptionedImage, towers: Towers, views: int, seed: int
-) -> list[NDArray[np.uint8]]:
+def _views(captions: CaptionSet, image: CaptionedImage, towers: Towers, views: int, seed: int) -> list[NDArray[Any]]:
     try:
         photo = decode(read_image_bytes(captions, image), towers.image_size)
     except UnreadableImage as error:
@@ -173,13 +171,12 @@ def _views(
     return [view(photo, number, towers, np.random.default_rng([seed, number])) for number in range(views)]
 
 
-def view(photo: Photo, number: int, towers: Towers, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Pixels [h, w, 3]. Number 0: the picture as the tower sees it; 1: mirrored; further ones: a random half or more of
-    the photo, its shape changed by up to a third, mirrored or not, brightness, contrast and colour shifted by up to a
-    fifth."""
+def view(photo: Photo, number: int, towers: Towers, rng: np.random.Generator) -> NDArray[Any]:
+    """The tower's input. Number 0: the photo as it is; 1: mirrored; further ones: a random half or more of it, its
+    shape changed by up to a third, mirrored or not, brightness, contrast and colour shifted by up to a fifth."""
     if number <= MIRRORED:
-        pixels = towers.picture(photo)
-        return np.ascontiguousarray(pixels[:, ::-1]) if number == MIRRORED else pixels
+        prepared = towers.prepare(photo)
+        return towers.mirrored(prepared) if number == MIRRORED else prepared
     picture = Image.fromarray(photo.pixels)
     area, ratio = rng.uniform(SMALLEST_CROP, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
     width, height = min(1.0, float(np.sqrt(area * ratio))), min(1.0, float(np.sqrt(area / ratio)))
@@ -188,8 +185,8 @@ def view(photo: Photo, number: int, towers: Towers, rng: np.random.Generator) ->
     picture = picture.resize((towers.image_size, towers.image_size), Image.Resampling.BICUBIC, box=box)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         picture = enhance(picture).enhance(float(rng.uniform(1 - JITTER, 1 + JITTER)))
-    pixels = np.asarray(picture)
-    return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
+    prepared = towers.prepare(Photo(np.asarray(picture), picture.width, picture.height, None))
+    return towers.mirrored(prepared) if rng.random() < 0.5 else prepared
 
 
 def _compute_texts(texts: Sequence[str], towers: Towers, folder: Path, progress: Callable[[int, int], None]) -> None:

@@ -33,13 +33,12 @@ DEV_CANDIDATES = 20
 @dataclass(frozen=True)
 class TrainSettings:
     """itc, itm, lm: weights of the losses; a loss of weight 0 is not computed. batch: images a step that the heads see,
-    each with `captions` of its captions. scorer_batch: images a step that the scorer sees, each with one caption to
-    compare and `read` of them to read.
-    group: of these so many come together that are easily confused, so that the scorer learns from hard negatives; 1
-    for none. mine_every: epochs after which they are found anew, by the moving average. decay: of the weights (AdamW).
-    average: of the exponential moving average that is evaluated and kept. softness: share of the target given to what
-    frozen captions find alike, at `softness_temperature`. patience: epochs without a better dev recall before
-    stopping."""
+    each with `captions` of its captions. scorer_batch: images a step that the scorer sees, each with `read` captions,
+    one of which it also compares. group: of these images so many come together that are easily confused, so that the
+    scorer learns from hard negatives; 1 for none. mine_every: epochs after which they are found anew, by the moving
+    average. decay: of the weights (AdamW). average: of the exponential moving average that is evaluated and kept.
+    softness: share of the target given to what frozen captions find alike, at `softness_temperature`. patience: epochs
+    without a better dev recall before stopping."""
 
     epochs: int = 30
     itc: float = 1.0
@@ -94,8 +93,13 @@ def train(
     torch.manual_seed(settings.seed)
     statistics = input_statistics(_float(features.cells[WHOLE, ::4]), _float(features.whole[WHOLE]))
 
+    vocabulary = features.vocabulary
+    trained = torch.tensor([float(settings.itm > 0), float(settings.lm > 0 and len(vocabulary) > 0)])
+
     def fresh() -> Model:
-        return Model(torch.from_numpy(class_embeddings), statistics, features.vocabulary, settings.model)
+        model = Model(torch.from_numpy(class_embeddings), statistics, vocabulary, settings.model)
+        model.weights.copy_(trained)
+        return model
 
     run = _Run(fresh(), features, settings, out, dev.key)
     averaged = fresh()
@@ -122,7 +126,8 @@ def judge(model: Model, features: Features) -> tuple[float, float, float]:
     found = streamed_ranks(texts, images, to_image), streamed_ranks(images, texts, to_text)
     asked = np.unique(features.image_of_text, return_index=True)[1]
     similarities, candidates = nearest(texts[asked], [images], [None], min(DEV_CANDIDATES, len(images)))
-    parts = [similarities, *np.moveaxis(fusion_of(model, features, asked, candidates), -1, 0)]
+    of_parts = np.moveaxis(fusion_of(model, features, asked, candidates), -1, 0)
+    parts = [similarities, *(part for part, weight in zip(of_parts, model.weights, strict=True) if weight)]
     scores = np.sum([_centred(part) / max(_centred(part).std(), 1e-9) for part in parts], axis=0)
     first = np.take_along_axis(candidates, scores.argmax(axis=1)[:, None], axis=1)[:, 0]
     reranked = float((first == features.image_of_text[asked]).mean())
@@ -181,8 +186,7 @@ def fusion_of(
     found = []
     for text, row in zip(texts, candidates, strict=True):
         words, _ = features.words_of([text])
-        seen = regions[row]
-        found.append(torch.stack([model.compared(words[0], seen), model.decoder(words[0], seen)], dim=-1))
+        found.append(model.parts(words[0], regions[row]))
     return torch.stack(found).numpy()
 
 
@@ -228,7 +232,7 @@ class _Run:
             found = {}
             if self.settings.itc:
                 found["itc"] = self._itc(_take(heads, min(self.settings.batch, self.features.images)), rng)
-            if self.settings.itm or self.settings.lm:
+            if self.model.weights.any():
                 found |= self._itm_and_lm(_take(scorer, min(self.settings.scorer_batch, self.features.images)), rng)
             weighted = [getattr(self.settings, name) * loss for name, loss in found.items()]
             self.optimizer.zero_grad()
@@ -243,9 +247,10 @@ class _Run:
 
     def _scorer_order(self, number: int, rng: np.random.Generator, averaged: Model) -> Iterator[int]:
         """Images without end, at random until the heads have learnt enough to tell which negatives are hard."""
-        if self.settings.group == 1 or number < self.settings.mine_every:
+        has_heads = self.settings.model.heads.members > 0
+        if self.settings.group == 1 or (has_heads and number < self.settings.mine_every):
             return _endless(lambda: rng.permutation(self.features.images))
-        if self.neighbours is None or number % self.settings.mine_every == 0:
+        if self.neighbours is None or (has_heads and number % self.settings.mine_every == 0):
             averaged.load_state_dict(self.average)
             images, texts = (_side_by_side(each) for each in embed(averaged, self.features))
             self.neighbours = confusable(images, texts, self.features.image_of_text)
@@ -283,12 +288,12 @@ class _Run:
         texts = np.stack([self._some_texts(image, self.settings.read, rng) for image in images])
         words, mask = self.features.words_of(texts.ravel())
         words, mask = words.unflatten(0, texts.shape), mask.unflatten(0, texts.shape)
-        if self.settings.itm:
+        if self.model.weights[0]:
             own = torch.arange(len(images))
             softness = self._softness(_float(self.features.texts[texts[:, 0]]), own, len(own))
             logits = self.model.read_out.all_pairs(words[:, 0], mask[:, 0], regions)
             found["itm"] = contrast(logits, own, softness)
-        if self.settings.lm:
+        if self.model.weights[1]:
             numbers = self.features.numbers_of(texts.ravel()).unflatten(0, texts.shape)
             found["lm"] = self.model.decoder.loss(words, numbers, regions)
         return found

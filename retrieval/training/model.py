@@ -39,15 +39,21 @@ class Model(nn.Module):
         self.regions = Regions(settings.scorer)
         self.read_out = ReadOut(settings.scorer)
         self.decoder = Decoder(settings.decoder, settings.scorer.dim, vocabulary)
-        self.register_buffer("weights", torch.ones(2))  # of the comparison and of the reading, fitted at the end
+        # Of the comparison and of the reading, fitted at the end; a part that is not trained has none.
+        self.register_buffer("weights", torch.ones(2))
 
     def fusion(self, words: Tensor, regions: Tensor) -> Tensor:
         """The scorer's logit of one text with each of several images, float [n].
 
-        words: float [m, 768]. regions: float [n, 49, dim], unit norm."""
-        return self.weights[0] * self.compared(words, regions) + self.weights[1] * self.decoder(words, regions)
+        words: float [m, 768]. regions: float [n, regions, dim], unit norm."""
+        return self.parts(words, regions) @ self.weights
 
-    def compared(self, words: Tensor, regions: Tensor) -> Tensor:
-        """The part of it that the read-out gives."""
-        mask = torch.ones_like(words[..., 0], dtype=torch.bool)
-        return self.read_out(words.unsqueeze(0), mask.unsqueeze(0), regions)[0]
+    def parts(self, words: Tensor, regions: Tensor) -> Tensor:
+        """What that is made of, float [n, 2]: what comparison and reading give, zero from one without weight."""
+        found = [torch.zeros_like(regions[:, 0, 0])] * 2
+        if self.weights[0]:
+            mask = torch.ones_like(words[None, :, 0], dtype=torch.bool)
+            found[0] = self.read_out(words.unsqueeze(0), mask, regions)[0]
+        if self.weights[1]:
+            found[1] = self.decoder(words, regions)
+        return torch.stack(found, dim=-1)

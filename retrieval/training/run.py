@@ -15,13 +15,15 @@ import torch
 from indexes.errors import CrosslookError
 from retrieval.captions import CaptionedImage, CaptionSet
 from retrieval.encoders import canonical_name
+from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.lite import LiteEncoder
+from retrieval.fusion.scorer import EXPLAINER
 from retrieval.training.calibrate import Fitted, calibrate
 from retrieval.training.embedder import fit_embedder
-from retrieval.training.export import CONFIG, write_model, write_scorer
+from retrieval.training.export import CONFIG, IMAGE_HEAD, TEXT_HEAD, write_model, write_scorer
 from retrieval.training.features import Features, cached_features
 from retrieval.training.heads import DIM
-from retrieval.training.loop import LOG, Epoch, TrainSettings, embed, log_of, train
+from retrieval.training.loop import DEV_CANDIDATES, LOG, Epoch, TrainSettings, embed, log_of, train
 from retrieval.training.towers import LiteTowers, OpenClipTowers, Towers
 
 if TYPE_CHECKING:
@@ -53,7 +55,10 @@ def train_model(
     again after a kill, it goes on from the last epoch. illustrate: makes texts of further files from the history and
     the calibration, by name.
 
-    Raises `CrosslookError` when there is too little to train on, or `out` holds another run."""
+    Raises `CrosslookError` when there is too little to train on, `out` holds another run, or is a model of
+    open_clip."""
+    if (out / "open_clip_config.json").exists():
+        raise CrosslookError(f"{out} is a model of open_clip, which would be lost: choose another --out")
     training, dev = split_sets(sets)
     count, held_out_count = (sum(len(each.images) for each in part) for part in (training, dev))
     for number, use in ((count, "train on"), (held_out_count, "choose by")):
@@ -71,6 +76,10 @@ def train_model(
     seen = cached_features(training, towers, folder, views, _teller("training", tell))
     held_out = cached_features(dev, towers, folder, 1, _teller("dev", tell))
     _tell_sizes(seen, held_out, tell)
+    if settings.lm and not len(seen.vocabulary):
+        tell("hardly any word is in several captions: the scorer learns to compare, not to read")
+        if not settings.itm:
+            raise CrosslookError("there is nothing to train the scorer on: give more captions, or --itm above 0")
     model, history = train(seen, held_out, class_embeddings, out / RUN, settings, observe)
     draft = out / RUN / "model"
     shutil.rmtree(draft, ignore_errors=True)
@@ -96,8 +105,10 @@ def train_model(
 
 
 def _put_in_place(draft: Path, out: Path) -> None:
-    """Move a model's files, its configuration last, without which a folder is no model."""
+    """Move a model's files, its configuration last, without which a folder is no model; of another nothing stays."""
     (out / CONFIG).unlink(missing_ok=True)
+    for name in {IMAGE_HEAD, TEXT_HEAD, EXPLAINER, ADAPTER} - {path.name for path in draft.iterdir()}:
+        (out / name).unlink(missing_ok=True)  # of a model of another kind
     for path in sorted(draft.iterdir(), key=lambda path: path.name == CONFIG):
         path.replace(out / path.name)
 
@@ -133,7 +144,7 @@ def model_card(
     fitted: Fitted,
 ) -> str:
     """What anyone who uses the weights should know, as far as the run can tell."""
-    best = max(history, key=lambda epoch: epoch.quality)
+    best, trained = max(history, key=lambda epoch: epoch.quality), settings.model.heads.members > 0
     sources = "\n".join(f"- {each.source.parent.name}/{each.source.name} ({each.format})" for each in sets)
     bins = "\n".join(
         f"| {100 * predicted:.1f} | {100 * observed:.1f} | {count:,} |"
@@ -149,8 +160,9 @@ def model_card(
         f"{held_out.images:,} other images. Seed {settings.seed}. The terms of the images apply to what may be done "
         "with the weights.\n\n"
         f"Sources:\n\n{sources}\n\n"
-        f"R@1 by similarity on the images it was chosen on: text -> image {100 * best.text_to_image:.1f}, image -> "
-        f"text {100 * best.image_to_text:.1f}, in percent.\n\n"
+        f"R@1 on the images it was chosen on, in percent: text -> image {100 * best.text_to_image:.1f} and image -> "
+        f"text {100 * best.image_to_text:.1f} by similarity{', which was not trained' * (not trained)}; of one caption "
+        f"an image, {100 * best.reranked:.1f} after the scorer saw the nearest {DEV_CANDIDATES}.\n\n"
         "Expected calibration error of `match` on those images, each judged by a calibration fitted on the other half "
         f"of them: {100 * fitted.pairs.error:.2f} points of percentage over all candidates of all captions, "
         f"{100 * fitted.first.error:.1f} over the first hits alone. Of these, in percent:\n\n"

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retrieval.encoders.lite import LiteEncoder
+from retrieval.encoders.adapted import adapted_fingerprint
+from retrieval.encoders.lite import MAPS, LiteEncoder
 from retrieval.images import Photo
 from retrieval.training.cells import CELLS, CHANNELS, Cells
+from retrieval.training.heads import CLASSES
 
 if TYPE_CHECKING:
     from retrieval.encoders.base import TextFeatures
@@ -31,11 +33,13 @@ class Towers(Protocol):
     texts: int
     words: TextTower
 
-    def picture(self, photo: Photo) -> NDArray[np.uint8]:
-        """The part of a photo that the tower sees, as pixels [h, w, 3]."""
+    def prepare(self, photo: Photo) -> NDArray[Any]:
+        """The tower's input for one photo; safe to call from several threads."""
         ...
 
-    def see(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def mirrored(self, prepared: NDArray[Any]) -> NDArray[Any]: ...
+
+    def see(self, prepared: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
         """float [n, *cells] and float [n, whole]."""
         ...
 
@@ -48,7 +52,7 @@ class LiteTowers:
     """The whole image is told of by the class logits."""
 
     cells = (CELLS, CHANNELS)
-    whole = 1000
+    whole = CLASSES
 
     def __init__(self, encoder: LiteEncoder) -> None:
         self.encoder = encoder
@@ -58,13 +62,16 @@ class LiteTowers:
         self.texts = encoder.text_tower.dim
         self._as_cells = Cells()
 
-    def picture(self, photo: Photo) -> NDArray[np.uint8]:
+    def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         return self.encoder.prepare(photo)
 
-    def see(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], NDArray[Any]]:
-        logits, *maps = self.encoder.maps(pictures, ["logits", "stride8", "stride16", "stride32"])
+    def mirrored(self, prepared: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(prepared[:, ::-1])
+
+    def see(self, prepared: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        logits, *maps = self.encoder.maps(prepared, MAPS)
         with torch.inference_mode():
-            cells = self._as_cells(torch.from_numpy(np.stack(pictures)), *(torch.from_numpy(each) for each in maps))
+            cells = self._as_cells(torch.from_numpy(np.stack(prepared)), *(torch.from_numpy(each) for each in maps))
         return cells.numpy(), logits
 
     def read(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], TextFeatures]:
@@ -77,18 +84,21 @@ class OpenClipTowers:
 
     def __init__(self, encoder: OpenClipEncoder) -> None:
         self.encoder = encoder
-        self.fingerprint = encoder.fingerprint
+        words = LiteEncoder(device="cpu")
+        self.fingerprint = adapted_fingerprint(encoder, words)
         self.image_size = encoder.image_size
         self.cells = encoder.token_shape
         self.whole = self.texts = encoder.dim
-        self.words = LiteEncoder(device="cpu").text_tower
+        self.words = words.text_tower
 
-    def picture(self, photo: Photo) -> NDArray[np.uint8]:
-        return photo.pixels
+    def prepare(self, photo: Photo) -> NDArray[np.float32]:
+        return self.encoder.prepare(photo)
 
-    def see(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], NDArray[Any]]:
-        photos = (Photo(pixels, pixels.shape[1], pixels.shape[0], None) for pixels in pictures)
-        found = self.encoder.encode_images([self.encoder.prepare(photo) for photo in photos])
+    def mirrored(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.ascontiguousarray(prepared[..., ::-1])
+
+    def see(self, prepared: Sequence[NDArray[np.float32]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        found = self.encoder.encode_images(prepared)
         return found.tokens, found.embeddings
 
     def read(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], TextFeatures]:

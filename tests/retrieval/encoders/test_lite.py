@@ -97,7 +97,7 @@ def test_the_embedding_is_the_mean_of_class_embeddings_weighted_by_probability(l
     )
 
 
-def test_maps_of_four_depths_are_within_reach(lite, photos):
+def test_maps_of_three_depths_are_within_reach(lite, photos):
     names = ["logits", "stride8", "stride16", "stride32"]
     found = lite.maps([lite.prepare(photos["coffee"])], names)
     assert [item.shape for item in found] == [(1, 1000), (1, 48, 28, 28), (1, 120, 14, 14), (1, 672, 7, 7)]

@@ -54,7 +54,7 @@ def test_embeddings_are_those_of_open_clip(name, photos):
     assert text.tokens.shape[:2] == text.mask.shape
 
 
-def test_a_tiny_clip_is_an_encoder(tiny_clip, photos):
+def test_a_model_directory_is_an_encoder(tiny_clip, photos):
     encoder = load_encoder(str(tiny_clip))
     assert encoder.name == str(tiny_clip)
     assert (encoder.dim, encoder.token_shape, encoder.image_size) == (32, (16, 48), 64)
@@ -118,7 +118,7 @@ def test_another_architecture_with_the_same_weights_is_another_fingerprint(tiny_
     assert load_encoder(str(tmp_path / "quick")).fingerprint != load_encoder(str(tiny_clip)).fingerprint
 
 
-def test_a_collection_can_be_searched_after_its_tiny_clip_was_moved(tiny_clip, tmp_path):
+def test_a_collection_can_be_searched_after_its_model_directory_was_moved(tiny_clip, tmp_path):
     import shutil
 
     from retrieval.engine import Engine

@@ -111,7 +111,7 @@ def test_the_written_out_gradient_is_autograds(read_out):
     model = torch.nn.Module()  # the parts of a model that score
     model.read_out, model.decoder = read_out, Decoder(DecoderSettings(heads=4), 16, torch.randn(5, 384)).eval()
     model.weights = torch.tensor([0.7, 0.3])
-    model.fusion, model.compared = Model.fusion.__get__(model), Model.compared.__get__(model)
+    model.fusion, model.parts = Model.fusion.__get__(model), Model.parts.__get__(model)
     words, mask = texts(5)
     stored = quantize(regions(2))
     unit = torch.nn.functional.normalize(stored.float(), dim=-1)

@@ -57,6 +57,13 @@ def classes():
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
+def dev_with_whole(dev):
+    """Whose images are embedded where their first caption is."""
+    from dataclasses import replace
+
+    return replace(dev, whole=dev.texts[None, ::2])
+
+
 def weights(model):
     return {name: value.numpy().copy() for name, value in model.state_dict().items()}
 
@@ -90,6 +97,32 @@ def test_a_loss_without_weight_is_not_computed(tmp_path, name):
 
     _, history = train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1, **{name: 0.0}))
     assert set(history[0].losses) == {"itc", "itm", "lm"} - {name}
+
+
+@pytest.mark.parametrize(("changes", "weights_of_parts"), [({"lm": 0.0}, [1, 0]), ({"itm": 0.0}, [0, 1])])
+def test_a_part_that_is_not_trained_has_no_say(tmp_path, changes, weights_of_parts):
+    from retrieval.training.calibrate import calibrate
+    from retrieval.training.loop import fusion_of, train
+
+    dev = made_up(40, seed=1)
+    model, _ = train(made_up(80), dev, classes(), tmp_path, settings(epochs=1, **changes))
+    assert (model.weights != 0).tolist() == [bool(each) for each in weights_of_parts]
+    calibrate(model, None, dev)
+    assert (model.weights != 0).tolist() == [bool(each) for each in weights_of_parts]
+    found = fusion_of(model, dev, np.arange(2), np.tile(np.arange(5), (2, 1)))
+    assert found.any(axis=(0, 1)).tolist() == [bool(each) for each in weights_of_parts]
+
+
+def test_captions_that_share_no_word_are_compared_and_not_read(tmp_path):
+    from dataclasses import replace
+
+    from retrieval.training.loop import train
+
+    data = made_up(80)
+    data = replace(data, numbers=np.full_like(data.numbers, -1))
+    model, history = train(data, made_up(20, seed=1), classes(), tmp_path, settings(epochs=1))
+    assert set(history[0].losses) == {"itc", "itm"} and model.weights.tolist() == [1, 0]
+    assert all(np.isfinite(value).all() for value in weights(model).values())
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
@@ -186,7 +219,7 @@ def test_features_are_computed_once_and_are_those_of_the_towers(sample_set, tmp_
     prepared = towers.prepare(decode((sample_set.images_dir / first.image).read_bytes(), 224))
     logits = towers.maps([prepared], ["logits"])[0][0]
     np.testing.assert_allclose(found.whole[0, 0], logits, atol=0.02)
-    texts = towers.tower_texts(list(first.captions))
+    texts = towers.text_tower.encode(list(first.captions))
     np.testing.assert_allclose(found.texts[:2], texts.embeddings, atol=1e-3)
     words, mask = found.words_of([0, 1])
     np.testing.assert_array_equal(mask.numpy(), texts.mask)
@@ -261,7 +294,7 @@ def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_
     prepared = [encoder.prepare(decode(Path(name).read_bytes(), 224)) for name in names]
     logits, *maps = encoder.maps(prepared, ["logits", "stride8", "stride16", "stride32"])
     words = ["a dog", "a cup of coffee on a table"]
-    texts = encoder.tower_texts(words)
+    texts = encoder.text_tower.encode(words)
     with torch.no_grad():
         inputs = model.inputs(
             Cells()(torch.from_numpy(np.stack(prepared)), *map(torch.from_numpy, maps)), torch.from_numpy(logits)
@@ -376,18 +409,54 @@ def test_a_scorer_for_another_encoder_runs_as_torch_says(sample_set, tiny_clip, 
         load_encoder(str(out), "cpu")
 
 
+def test_a_model_of_open_clip_is_not_overwritten(sample_set, tiny_clip, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny_clip, tmp_path / "clip")
+    with pytest.raises(CrosslookError, match="would be lost"):
+        train_once(sample_set, tmp_path / "clip", tmp_path / "cache")
+
+
+def test_of_a_model_of_another_kind_nothing_stays(sample_set, tiny_clip, tmp_path):
+    from retrieval.encoders import load_encoder
+    from retrieval.encoders.adapted import AdaptedEncoder
+    from retrieval.encoders.openclip import load_openclip
+    from retrieval.training.loop import TrainSettings
+    from retrieval.training.run import train_model
+
+    train_once(sample_set, tmp_path / "out", tmp_path / "cache")
+    clip = load_openclip(str(tiny_clip), "cpu")
+    train_model([sample_set], clip, tmp_path / "out", TrainSettings(epochs=1), views=1, cache=tmp_path / "cache")
+    assert isinstance(load_encoder(str(tmp_path / "out"), "cpu"), AdaptedEncoder)
+    assert not (tmp_path / "out" / "image_head.onnx").exists()
+
+
+@pytest.mark.parametrize("damage", ["{", "{}", "[]"])
+def test_a_damaged_directory_says_so(tmp_path, damage):
+    from retrieval.encoders import load_encoder
+
+    (tmp_path / "config.json").write_text(damage)
+    with pytest.raises(CrosslookError, match="config.json is damaged"):
+        load_encoder(str(tmp_path))
+
+
+def test_a_scorer_whose_encoder_was_moved_says_what_it_misses(tmp_path):
+    from retrieval.encoders import load_encoder
+
+    (tmp_path / "config.json").write_text(json.dumps({"kind": "scorer", "encoder": "/moved/away"}))
+    with pytest.raises(CrosslookError, match="is a scorer for /moved/away"):
+        load_encoder(str(tmp_path))
+
+
 def test_the_scorer_of_another_encoder_is_chosen_by_its_own_embeddings(tmp_path):
     """There are no heads: the first stage is what the towers say, before and after."""
-    from dataclasses import replace
-
     from retrieval.training.heads import HeadSettings
     from retrieval.training.loop import embed, train
     from retrieval.training.model import ModelSettings
     from retrieval.training.scorer import ScorerSettings
 
     data, dev = made_up(200), made_up(40, seed=1)
-    dev = replace(dev, whole=np.repeat(dev.texts[None, ::2], 1, axis=0))  # an image is where its first caption is
-    data = replace(data, whole=data.texts[None, ::2])
+    data, dev = dev_with_whole(data), dev_with_whole(dev)
     shape = ModelSettings(HeadSettings(members=0), ScorerSettings(whole=384, dim=32))
     model, history = train(data, dev, np.zeros((0, 384), np.float32), tmp_path, settings(itc=0.0, model=shape))
     np.testing.assert_array_equal(embed(model, dev)[0][0], dev.whole[0].astype(np.float32))
@@ -427,7 +496,7 @@ def test_the_command_trains_indexes_and_searches(sample_set, tmp_path, made_of, 
     assert len(search("a cup of coffee").stdout.splitlines()) == 10
     assert json.loads(search("a cup of coffee", "--json").stdout.splitlines()[0])["match"] is not None
     again = search("train", sample_set.source, "--images", photos, "--model", out, "--out", tmp_path / "other")
-    assert again.returncode == 2 and "trained already" in again.stderr
+    assert again.returncode == 2 and "name `lite`, or a model of open_clip" in again.stderr
     assert search("train", sample_set.source, "--images", photos, "--images", photos, "--out", out).returncode == 2
     for wrong in (("--itc", 0), ("--lm", -1), ("--members", 0)):
         run = search("train", sample_set.source, *options, *wrong)
