@@ -15,6 +15,7 @@ from indexes.errors import CrosslookError
 from retrieval.encoders.base import Encoder, ImageFeatures, TextFeatures, fingerprint_of
 from retrieval.encoders.lite import LiteEncoder
 from retrieval.encoders.runtime import open_session
+from retrieval.images import Photo
 
 ADAPTER = "adapter.onnx"
 
@@ -51,7 +52,7 @@ class AdaptedEncoder:
     def _adapter(self) -> Any:
         return open_session(self._adapter_file)
 
-    def prepare(self, photo: Any) -> NDArray[Any]:
+    def prepare(self, photo: Photo) -> NDArray[Any]:
         return self._encoder.prepare(photo)
 
     def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:

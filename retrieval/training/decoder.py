@@ -99,8 +99,7 @@ class Decoder(nn.Module):
 
         words: float [m, 768], marks of begin and end included, the second half of which is read. regions: float
         [n, 49, dim], unit norm."""
-        words = words[..., DIM:]
-        before, said = words[:-1][: self.settings.longest], words[1:][: self.settings.longest]
+        before, said = self.before_and_said(words)
         of_images = torch.cat([self.region_norm(regions), self.without_image(regions[:1])])
         there = (said != 0).any(-1)
         found = (self.log_likelihoods(self.read(before), of_images, said) * there).sum(-1)
@@ -112,14 +111,20 @@ class Decoder(nn.Module):
         have none.
 
         words: float [m, 768]. regions: float [49, dim], unit norm. Returns float [m, 49]."""
-        words, count = words[..., DIM:], len(regions)
-        before, said = words[:-1][: self.settings.longest], words[1:][: self.settings.longest]
+        before, said = self.before_and_said(words)
+        count = len(regions)
         states, image = self.read(before), self.region_norm(regions).unsqueeze(0)
         others = ~torch.eye(count, dtype=torch.bool)[:, None, None]
         without = self.log_likelihoods(states, image.expand(count, -1, -1), said, others)
         lost = (self.log_likelihoods(states, image, said) - without) * (said != 0).any(-1)
         unread = words[1:][self.settings.longest :, :count] * 0
         return torch.cat([words[:1, :count] * 0, lost.T, unread])
+
+    def before_and_said(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """What is read before each word, and the words, both float [m - 1, 384], or as many as are read. words: float
+        [m, 768]."""
+        words = words[..., DIM:]
+        return words[:-1][: self.settings.longest], words[1:][: self.settings.longest]
 
     def loss(self, words: Tensor, numbers: Tensor, regions: Tensor) -> Tensor:
         """Cross-entropy of the words of several texts of each image, each given those before it.

@@ -128,7 +128,7 @@ def judge(model: Model, features: Features) -> tuple[float, float, float]:
     similarities, candidates = nearest(texts[asked], [images], [None], min(DEV_CANDIDATES, len(images)))
     of_parts = np.moveaxis(fusion_of(model, features, asked, candidates), -1, 0)
     parts = [similarities, *(part for part, weight in zip(of_parts, model.weights, strict=True) if weight)]
-    scores = np.sum([_centred(part) / max(_centred(part).std(), 1e-9) for part in parts], axis=0)
+    scores = np.sum([each / max(each.std(), 1e-9) for each in map(_centred, parts)], axis=0)
     first = np.take_along_axis(candidates, scores.argmax(axis=1)[:, None], axis=1)[:, 0]
     reranked = float((first == features.image_of_text[asked]).mean())
     return float(success_at(found[0], 1).mean()), float(success_at(found[1], 1).mean()), reranked

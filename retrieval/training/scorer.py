@@ -54,11 +54,11 @@ class Regions(nn.Module):
             nn.LayerNorm(settings.dim), nn.Dropout(settings.dropout), nn.Linear(settings.dim, settings.dim)
         )
 
-    def forward(self, cells: Tensor, classes: Tensor) -> Tensor:
-        """cells: float [n, 49, 1350], classes: float [n, 1000], both as `Inputs` gives them. Returns float [n, 49,
-        dim], every region of unit norm."""
+    def forward(self, cells: Tensor, whole: Tensor) -> Tensor:
+        """cells: float [n, cells, channels], whole: float [n, whole], both as `Inputs` gives them. Returns float [n,
+        cells, dim], every region of unit norm."""
         channels = self.cell_dropout(cells.transpose(1, 2)).transpose(1, 2)
-        return normalize(self.out(gelu(self.cell(channels) + self.place + self.context(classes).unsqueeze(1))), dim=-1)
+        return normalize(self.out(gelu(self.cell(channels) + self.place + self.context(whole).unsqueeze(1))), dim=-1)
 
 
 def quantize(regions: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def test_the_reduction_keeps_what_heads_and_towers_think_together(fitted):
     for text in range(0, 300, 30):
         share = float(share_of_towers(torch.tensor(known[text])))
         together = (1 - share) * images[0] @ texts[0][text] + share * images[1] @ texts[1][text]
-        assert np.corrcoef(together, reduced[text].numpy())[0, 1] > 0.9
+        assert np.corrcoef(together, reduced[text].numpy())[0, 1] > 0.97
 
 
 def test_the_towers_are_asked_for_what_they_know_by_name():
