@@ -12,7 +12,7 @@ COLOURS = ("#2a6fb0", "#d1782b", "#3a9a5b", "#a04aa0")
 
 
 def line_plot(xs: Sequence[float], curves: Mapping[str, Sequence[float]], x_label: str, y_label: str) -> str:
-    """Curves over x (logarithmic), y from 0 to 1."""
+    """Curves over x (logarithmic), y from 0 to 1; those that are shorter end before the last x."""
     low, high = math.log(xs[0]), math.log(xs[-1])
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -24,7 +24,7 @@ def line_plot(xs: Sequence[float], curves: Mapping[str, Sequence[float]], x_labe
         _text(place(x, 0)[0], HEIGHT - BOTTOM + 16, f"{x:g}", "middle") for x in xs if x in (1, 2, 5, 10, 20, 50, 100)
     ]
     for index, (name, values) in enumerate(curves.items()):
-        points = [place(x, y) for x, y in zip(xs, values, strict=True)]
+        points = [place(x, y) for x, y in zip(xs, values, strict=False)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         colour = COLOURS[index % len(COLOURS)]
         marks.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,14 +26,17 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = ...,  # type: ignore[assignment]
     model: Annotated[str, typer.Option(help="`lite`, or an open_clip model: NAME:PRETRAINED or a directory.")] = "lite",
-    epochs: Annotated[int, typer.Option(help="At most so many passes over the images.")] = 30,
+    epochs: Annotated[int, typer.Option(help="At most so many passes over the images for the heads.")] = 30,
+    scorer_epochs: Annotated[int, typer.Option(help="The same for the scorer, which learns after them.")] = 20,
     views: Annotated[int, typer.Option(help="How many views of each image: as it is, mirrored, random crops.")] = 6,
     members: Annotated[int, typer.Option(help="Pairs of heads of lite, whose embeddings are combined.")] = 2,
     itc: Annotated[float, typer.Option(help="Weight of the contrast of embeddings, of lite only.")] = 1.0,
     itm: Annotated[float, typer.Option(help="Weight of the scorer's listwise matching.")] = 1.0,
     lm: Annotated[float, typer.Option(help="Weight of the scorer's reading, word by word.")] = 1.0,
-    group: Annotated[int, typer.Option(help="Easily confused images that come together; 1: no hard negatives.")] = 3,
+    group: Annotated[int, typer.Option(help="Images that the scorer learns to tell from one another at a time.")] = 4,
+    hard: Annotated[bool, typer.Option(help="Whether these are images that the heads confuse, or any.")] = True,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="`auto` is a GPU where there is one; `torchrun` uses several.")] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder for the towers' outputs [default: your cache].")] = None,
 ) -> None:
     """Train the heads and the scorer of `lite`, or a scorer for an open_clip model, on captioned images, and write a
@@ -47,16 +51,19 @@ def train(
     from retrieval.captions import read_captions
     from retrieval.encoders import DEFAULT_MODEL
     from retrieval.encoders.lite import LiteEncoder
-    from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip import load_openclip, torch_device
+    from retrieval.encoders.runtime import check_device
     from retrieval.training.heads import HeadSettings
-    from retrieval.training.loop import TrainSettings
+    from retrieval.training.loop import best_of_stages
     from retrieval.training.model import ModelSettings
+    from retrieval.training.settings import TrainSettings
 
     if images is not None and len(images) != len(captions):
         raise typer.BadParameter(f"{len(images)} folders for {len(captions)} captions", param_hint="--images")
     of_lite = model == DEFAULT_MODEL
-    if min(epochs, views, members, group) < 1:
-        raise typer.BadParameter("1 or more", param_hint="--epochs, --views, --members, --group")
+    if min(epochs, scorer_epochs, views, members, group) < 1:
+        raise typer.BadParameter("1 or more", param_hint="--epochs, --scorer-epochs, --views, --members, --group")
+    check_device(device)
     if (of_lite and itc <= 0) or min(itc, itm, lm) < 0 or max(itm, lm) == 0:
         hint = "--itc must be above 0, --itm and --lm 0 or above, and not both 0"
         raise typer.BadParameter(hint, param_hint="the weights")
@@ -68,21 +75,39 @@ def train(
     encoder = LiteEncoder(device="cpu") if of_lite else load_openclip(model)
     folders: list[Path | None] = list(images) if images else [None] * len(captions)
     sets = [read_captions(path, images_dir=folder) for path, folder in zip(captions, folders, strict=True)]
-    shape = ModelSettings(heads=HeadSettings(members=members))
-    settings = TrainSettings(epochs=epochs, itc=itc, itm=itm, lm=lm, group=group, seed=seed, model=shape)
-    history = train_model(
-        sets, encoder, out, settings, views=views, cache=cache, tell=note, observe=_tell, illustrate=_illustrate
+    usual = TrainSettings()
+    settings = replace(
+        usual,
+        itc=itc,
+        itm=itm,
+        lm=lm,
+        group=group,
+        hard=hard,
+        seed=seed,
+        heads=replace(usual.heads, epochs=epochs),
+        scorer=replace(usual.scorer, epochs=scorer_epochs),
+        model=ModelSettings(heads=HeadSettings(members=members)),
     )
-    best = max(history, key=lambda epoch: epoch.quality)
-    note(f"best: epoch {best.number + 1}; use it with --model {out}, measure it with `search evaluate --model {out}`")
+    history = train_model(
+        sets,
+        encoder,
+        out,
+        settings,
+        views=views,
+        cache=cache,
+        device=torch_device(device).type,
+        tell=note,
+        observe=_tell,
+        illustrate=_illustrate,
+    )
+    best = ", ".join(f"{epoch.stage} {epoch.number + 1}" for epoch, _ in best_of_stages(history))
+    note(f"best epochs: {best}; use it with --model {out}, measure it with `search evaluate --model {out}`")
 
 
 def _tell(epoch: Epoch) -> None:
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in epoch.losses.items())
-    note(
-        f"epoch {epoch.number + 1}: {losses}; dev R@1 text -> image {100 * epoch.text_to_image:.1f}, image -> text "
-        f"{100 * epoch.image_to_text:.1f}, re-ranked {100 * epoch.reranked:.1f}"
-    )
+    figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in epoch.dev.items())
+    note(f"{epoch.stage}, epoch {epoch.number + 1}: {losses}; R@1 of dev {figures}")
 
 
 def _illustrate(history: Sequence[Epoch], fitted: Fitted) -> dict[str, str]:
@@ -91,9 +116,12 @@ def _illustrate(history: Sequence[Epoch], fitted: Fitted) -> dict[str, str]:
 
 def _run_plot(history: Sequence[Epoch]) -> str:
     """The run as SVG: R@1 of dev by epoch."""
-    names = {"text_to_image": "text -> image", "image_to_text": "image -> text", "reranked": "re-ranked"}
-    curves = {title: [getattr(epoch, name) for epoch in history] for name, title in names.items()}
-    return line_plot([epoch.number + 1 for epoch in history], curves, "epoch", "R@1 of dev")
+    curves: dict[str, list[float]] = {}
+    for epoch in history:
+        for name, value in epoch.dev.items():
+            curves.setdefault(name, []).append(value)
+    longest = max(len(values) for values in curves.values())
+    return line_plot(range(1, longest + 1), curves, "epoch of the stage", "R@1 of dev")
 
 
 def _reliability_plot(first: Reliability) -> str:

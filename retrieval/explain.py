@@ -1,4 +1,4 @@
-"""Which word of a text looked where in an image, by the very attention that ranks it."""
+"""Which word of a text looked where in an image, by the scorer that ranks it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Explanation:
 
     words: as they stand in the text; the pieces of a word are summed. heat: float32 [words, rows, columns], 0 and up,
     over a grid on the upright image: the cross-attention that speaks for a match, in units of the scorer's logit (see
-    `Attention.heat`), so that maps of several words can be compared. match: calibrated probability. similarity: of the
+    `Evidence.heat`), so that maps of several words can be compared. match: calibrated probability. similarity: of the
     embeddings. photo: the image."""
 
     words: tuple[str, ...]
@@ -54,9 +54,9 @@ def explain(encoder: Encoder, text: str, path: Path) -> Explanation:
     image = encoder.encode_images([encoder.prepare(photo)])
     features = encoder.encode_texts([text])
     similarity = image.embeddings[0] @ features.embeddings[0]
-    attention = scorer.attention(features, image.tokens[0])
-    logit = scorer.calibration.logits(similarity, attention.fusion)
-    heat = np.stack([attention.heat[rows].sum(axis=0) for rows in pieces])
+    evidence = scorer.evidence(features, image.tokens[0])
+    logit = scorer.calibration.logits(similarity, evidence.fusion)
+    heat = np.stack([evidence.heat[rows].sum(axis=0) for rows in pieces])
     side = math.isqrt(heat.shape[1])
     return Explanation(words, heat.reshape(len(words), side, side), float(matches(logit)), float(similarity), photo)
 

@@ -1,9 +1,7 @@
 """The trained fusion scorer at query time, on ONNX Runtime.
 
-Its logit has two parts. A query's words attend to an image's regions, each attended vector is compared with its word,
-and each region with its words (the read-out of SCAN: Lee et al. 2018, "Stacked Cross Attention for Image-Text
-Matching"). And a language model of captions, whose words attend to the regions too, tells how much likelier the image
-makes the query. They were trained, and are described, in `retrieval.training.scorer` and `.decoder`."""
+A language model of captions whose words attend to the regions of an image: its logit is how much likelier the image
+makes the query. It was trained, and is described, in `retrieval.training.reader`."""
 
 from __future__ import annotations
 
@@ -26,23 +24,20 @@ IMAGES_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
-class Attention:
-    """Where the words of a text look in one image. fusion: the scorer's logit for the pair, before calibration.
-    weights: float32 [words, regions], those of the comparison, each row summing to one. gradient: float32 [words,
-    regions], how much that logit would rise with each weight. evidence: float32 [words, regions], how much of that
-    logit would be lost at each word if the reader could not look at the region."""
+class Evidence:
+    """Which regions of one image speak for which word of a text. fusion: the scorer's logit for the pair, before
+    calibration. lost: float32 [words, regions], how much of that logit each word would lose if nothing could attend to
+    the region."""
 
     fusion: float
-    weights: NDArray[np.float32]
-    gradient: NDArray[np.float32]
-    evidence: NDArray[np.float32]
+    lost: NDArray[np.float32]
 
     @property
     def heat(self) -> NDArray[np.float32]:
-        """float32 [words, regions], 0 and up, in units of that logit: the attention that speaks for a match. Of the
-        comparison, its weights times their positive gradient (Chefer et al. 2021, "Generic Attention-model
-        Explainability", and the maps of ALBEF and BLIP); of the reader, what that estimates, measured."""
-        return self.weights * np.maximum(self.gradient, 0) + np.maximum(self.evidence, 0)
+        """float32 [words, regions], 0 and up, in units of the logit: what speaks for a match. The gradient of the logit
+        by the attention (Chefer et al. 2021, "Generic Attention-model Explainability", and the maps of ALBEF and BLIP)
+        estimates this; here it is measured."""
+        return np.maximum(self.lost, 0)
 
 
 class FusionScorer:
@@ -71,11 +66,10 @@ class FusionScorer:
     def score(self, text: TextFeatures, tokens: NDArray[Any], similarities: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.calibration.logits(similarities, self.fusion(text, tokens))
 
-    def attention(self, text: TextFeatures, tokens: NDArray[Any]) -> Attention:
+    def evidence(self, text: TextFeatures, tokens: NDArray[Any]) -> Evidence:
         """Of one text and one image, whose tokens are [regions, token_dim]."""
-        outputs = ["fusion", "attention", "gradient", "evidence"]
-        fusion, *maps = self._explainer.run(outputs, self._inputs(text, tokens))
-        return Attention(float(fusion), *maps)
+        fusion, lost = self._explainer.run(["fusion", "evidence"], self._inputs(text, tokens))
+        return Evidence(float(fusion), lost)
 
     @staticmethod
     def _inputs(text: TextFeatures, tokens: NDArray[Any]) -> dict[str, NDArray[Any]]:

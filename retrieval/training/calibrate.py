@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
 from indexes.exact import nearest
-from retrieval.calibration import Calibration, Reliability, fit_lists, list_weights, matches, reliability
+from retrieval.calibration import Calibration, Reliability, fit_lists, matches, reliability
 from retrieval.engine import CANDIDATES
+from retrieval.training.applying import embed, fusion_of, regions_of
 from retrieval.training.features import Features
-from retrieval.training.loop import embed, fusion_of, regions_of
-from retrieval.training.scorer import quantize
+from retrieval.training.regions import quantize
 
 if TYPE_CHECKING:
     from retrieval.training.embedder import Embedder
@@ -35,41 +34,30 @@ class Fitted:
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def calibrate(model: Model, embedder: Embedder | None, features: Features) -> Fitted:
-    """On every caption of a validation set with its candidates, as the engine would have them. Sets the weights of the
-    scorer's two parts in the model.
+    """On every caption of a validation set with its candidates, as the engine would have them.
 
     Raises `CrosslookError` where no image is among the candidates of its captions."""
-    members = [[torch.from_numpy(each) for each in side] for side in embed(model, features, towers=True)]
+    members = [
+        [torch.from_numpy(each) for each in side] for side in embed(model.inputs, model.heads, features, towers=True)
+    ]
     if embedder is None:  # the towers' own embeddings
         images, texts = members[0][-1].numpy(), members[1][-1].numpy()
     else:
         images = embedder.images(members[0]).numpy()
         texts = embedder.texts(members[1], model.heads.known(members[1][-1])).numpy()
     similarities, candidates = nearest(texts, [images], [None], min(CANDIDATES, len(images)))
-    regions = torch.nn.functional.normalize(quantize(regions_of(model, features)).float(), dim=-1)
-    parts = fusion_of(model, features, np.arange(len(texts)), candidates, regions)
+    stored = quantize(regions_of(model.inputs, model.scorer, features)).float()
+    regions = torch.nn.functional.normalize(stored, dim=-1)
+    fusion = fusion_of(model.scorer, features, np.arange(len(texts)), candidates, regions)
     is_match = candidates == features.image_of_text[:, None]
     held_out = np.zeros(similarities.shape)
     halves = features.image_of_text % 2 == 0, features.image_of_text % 2 == 1
     if not all(is_match[half].any() for half in halves):
         raise CrosslookError("hardly any dev image is near its own captions: there is nothing to calibrate by")
     for half in halves:
-        fusion = parts @ _weights_of_parts(similarities[half], parts[half], is_match[half])
         found = fit_lists(similarities[half], fusion[half], is_match[half])
         held_out[~half] = matches(found.logits(similarities[~half], fusion[~half]))
     first = held_out.argmax(axis=1)[:, None]
     of_first = np.take_along_axis(held_out, first, axis=1), np.take_along_axis(is_match, first, axis=1)
-    of_parts = _weights_of_parts(similarities, parts, is_match)
-    model.weights.copy_(torch.from_numpy(of_parts))
-    calibration = fit_lists(similarities, parts @ of_parts, is_match)
+    calibration = fit_lists(similarities, fusion, is_match)
     return Fitted(calibration, reliability(held_out, is_match), reliability(of_first[0], of_first[1]))
-
-
-def _weights_of_parts(
-    similarities: NDArray[np.float32], parts: NDArray[np.float32], is_match: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """The scorer's two parts weighted as they rank best beside the similarity, the larger weight 1; those that are zero
-    throughout have none. parts: [queries, candidates, 2]."""
-    found = list_weights(np.concatenate([similarities[..., None], parts], axis=-1), is_match)[1:]
-    found[~parts.any(axis=(0, 1))] = 0
-    return found / max(np.abs(found).max(), 1e-9)

@@ -36,7 +36,8 @@ LARGEST = 0.28  # the largest correction, which the rest of the length has room 
 
 class Embedder(nn.Module):
     """Unit-norm embeddings of length 388 whose inner product is DIRECTION * (similarity - hubness of the image -
-    hubness of the text), the latter as deviations from their means."""
+    hubness of the text), the latter as deviations from their means. The hubness of images counts the less the more the
+    text is left to the towers: it is judged by captions, none of which may be like the name of a rare thing."""
 
     def __init__(self, parts: int, bank: int = BANK) -> None:
         """parts: heads and towers."""
@@ -61,14 +62,18 @@ class Embedder(nn.Module):
         found = self.reduced(parts)
         excess = hubness(found, self.text_bank, self.text_shares) - self.image_hubness
         constant, correction = _corrections(excess)
-        return torch.cat([DIRECTION**0.5 * found, correction, constant, _rest(correction), 0 * constant], dim=-1)
+        return torch.cat(
+            [DIRECTION**0.5 * found, correction, constant, _rest(constant, correction), 0 * constant], dim=-1
+        )
 
     def texts(self, parts: list[Tensor], known: Tensor) -> Tensor:
         """[n, 388], unit norm. known: [n], see `Heads.known`."""
         found = self.reduced(parts, known)
         excess = hubness(found, self.image_bank, self.image_shares) - self.text_hubness
         constant, correction = _corrections(excess)
-        return torch.cat([DIRECTION**0.5 * found, constant, correction, 0 * constant, _rest(correction)], dim=-1)
+        constant = constant * ((1 - share_of_towers(known)) / (1 - LEAST)).unsqueeze(-1)
+        rest = _rest(constant, correction)
+        return torch.cat([DIRECTION**0.5 * found, constant, correction, 0 * constant, rest], dim=-1)
 
 
 def share_of_towers(known: Tensor) -> Tensor:
@@ -96,9 +101,9 @@ def _corrections(excess: Tensor) -> tuple[Tensor, Tensor]:
     return constant, -excess.clamp(-LARGEST, LARGEST) * (DIRECTION / CONSTANT**0.5)
 
 
-def _rest(correction: Tensor) -> Tensor:
+def _rest(constant: Tensor, correction: Tensor) -> Tensor:
     """What is missing to a length of one."""
-    return (1 - DIRECTION - CONSTANT - correction.square()).clamp(min=0).sqrt()
+    return (1 - DIRECTION - constant.square() - correction.square()).clamp(min=0).sqrt()
 
 
 def fit_embedder(

@@ -16,15 +16,14 @@ from retrieval.calibration import Calibration
 from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.build_lite import export, save, sha256, store_as_half
 from retrieval.encoders.lite import HEADS_OF_LITE
-from retrieval.fusion.attention import attention
 from retrieval.fusion.scorer import EXPLAINER, SCORER
 from retrieval.training.cells import CELLS, MAP_SHAPES, Cells
-from retrieval.training.decoder import DecoderSettings
 from retrieval.training.embedder import Embedder
 from retrieval.training.external import share_weights
 from retrieval.training.heads import STATISTICS, HeadSettings
-from retrieval.training.model import Model, ModelSettings
-from retrieval.training.scorer import SMALLEST, ScorerSettings, quantize
+from retrieval.training.model import Model, ModelSettings, Scorer
+from retrieval.training.reader import ReaderSettings
+from retrieval.training.regions import RegionSettings, quantize
 
 IMAGE_HEAD, TEXT_HEAD = "image_head.onnx", "text_head.onnx"
 WEIGHTS = "model.safetensors"
@@ -46,7 +45,7 @@ class _ImageHead(nn.Module):
         cells, classes = self.model.inputs(self.cells(pixels, stride8, stride16, stride32), logits)
         parts = [*self.model.heads.images(cells, classes, logits), self.model.heads.conse(logits)]
         embedding = self.embedder.images(parts)
-        return embedding, quantize(self.model.regions(cells, classes))
+        return embedding, quantize(self.model.scorer.regions(cells, classes))
 
 
 class _Adapter(nn.Module):
@@ -57,7 +56,7 @@ class _Adapter(nn.Module):
         self.model = model
 
     def forward(self, cells: Tensor, whole: Tensor) -> Tensor:
-        return quantize(self.model.regions(*self.model.inputs(cells, whole)))
+        return quantize(self.model.scorer.regions(*self.model.inputs(cells, whole)))
 
 
 class _TextHead(nn.Module):
@@ -73,44 +72,31 @@ class _TextHead(nn.Module):
 class _Scorer(nn.Module):
     """One text, words [m, 768], with images, regions int8 [n, 49, dim]: logits [n]."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, scorer: Scorer) -> None:
         super().__init__()
-        self.model = model
+        self.reader = scorer.reader
 
     def forward(self, words: Tensor, regions: Tensor) -> Tensor:
-        return self.model.fusion(words, normalize(regions.float(), dim=-1))
+        fusion: Tensor = self.reader(words, normalize(regions.float(), dim=-1))
+        return fusion
 
 
 class Explainer(nn.Module):
-    """One text with one image, regions int8 [49, dim]: the logit, where the words look [m, 49], the gradient of the
-    logit by that [m, 49], written out since nothing differentiates at run time, and the reader's evidence [m, 49]."""
+    """One text with one image, regions int8 [49, dim]: the logit, and how much of it each word would lose without each
+    region [m, 49]."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, scorer: Scorer) -> None:
         super().__init__()
-        self.model = model
+        self.reader = scorer.reader
 
-    def forward(self, words: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        regions, read_out = normalize(regions.float(), dim=-1), self.model.read_out
-        fusion = self.model.fusion(words, regions.unsqueeze(0))[0]
-        asked, weights, _ = read_out.words(words.unsqueeze(0), torch.ones_like(words[None, :, 0], dtype=torch.bool))
-        attended, looks = attention(asked[0], regions, regions, scale=read_out.log_word_scale.exp())
-        # Of cos = asked . attended / |attended|, where attended is the sum of looks * region.
-        length = (attended.square().sum(-1, keepdim=True) + SMALLEST).sqrt()
-        along = (asked[0] * attended).sum(-1, keepdim=True) / length.square()
-        slope = (asked[0] - along * attended) / length @ regions.T
-        gradient = self.model.weights[0] * read_out.log_scale.exp() * read_out.share * weights[0].unsqueeze(-1) * slope
-        evidence = torch.zeros_like(gradient)
-        if self.model.weights[1]:
-            evidence = self.model.weights[1] * self.model.decoder.evidence(words, regions)
-        return fusion, looks, gradient, evidence
+    def forward(self, words: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+        regions = normalize(regions.float(), dim=-1)
+        return self.reader(words, regions.unsqueeze(0))[0], self.reader.evidence(words, regions)
 
 
-def write_model(
-    model: Model, embedder: Embedder, calibration: Calibration, folder: Path, towers: str, card: str
-) -> None:
-    """Heads and scorer of `lite` as a model directory: `config.json`, the weights (float16 safetensors), the ONNX
-    graphs that share them, and `README.md`. towers: fingerprint of the towers that the heads belong to. card: the model
-    card's text."""
+def write_model(model: Model, embedder: Embedder, calibration: Calibration, folder: Path, towers: str) -> None:
+    """Heads and scorer of `lite` as a model directory: `config.json`, the weights (float16 safetensors), and the ONNX
+    graphs that share them. towers: fingerprint of the towers that the heads belong to."""
     model, embedder = model.eval(), embedder.eval()
     _save_weights({"model": model, "embedder": embedder}, folder)
     rounded, rounded_embedder = _modules(folder, asdict(model.settings))
@@ -130,31 +116,30 @@ def write_model(
     by_text = {"tower": {0: "n"}, "words": {0: "n", 1: "words"}, "mask": {0: "n", 1: "words"}, "embedding": {0: "n"}}
     _export(_TextHead(rounded, rounded_embedder), texts, ["embedding"], by_text, folder / TEXT_HEAD)
     _export_scorer(rounded, folder)
-    regions = torch.ones(CELLS, model.settings.scorer.dim, dtype=torch.int8)
+    regions = torch.ones(CELLS, model.settings.regions.dim, dtype=torch.int8)
     pair = {"words": torch.randn(5, 768), "regions": regions}
-    outputs = ["fusion", "attention", "gradient", "evidence"]
-    by_word = {name: {0: "words"} for name in ("words", *outputs[1:])}
-    _export(Explainer(rounded), pair, outputs, by_word, folder / EXPLAINER)
+    by_word: dict[str, dict[int, str]] = {"words": {0: "words"}, "evidence": {0: "words"}}
+    _export(Explainer(rounded.scorer), pair, ["fusion", "evidence"], by_word, folder / EXPLAINER)
     about = {"kind": HEADS_OF_LITE, "towers": towers, "dim": embedder.dim}
-    _write_about(model, calibration, folder, about, (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER), card)
+    _write_about(model, calibration, folder, about, (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER))
 
 
-def write_scorer(model: Model, calibration: Calibration, folder: Path, encoder: str, towers: str, card: str) -> None:
+def write_scorer(model: Model, calibration: Calibration, folder: Path, encoder: str, towers: str) -> None:
     """A scorer for another encoder, and the adapter that makes its regions, as a model directory, which names the
     encoder. encoder: its name. towers: its fingerprint."""
     model = model.eval()
     _save_weights({"model": model}, folder)
     rounded, _ = _modules(folder, asdict(model.settings))
-    of_scorer = model.settings.scorer
+    of_regions = model.settings.regions
     inputs = {
-        "cells": torch.zeros(2, of_scorer.cells, of_scorer.channels),
-        "whole": torch.zeros(2, of_scorer.whole),
+        "cells": torch.zeros(2, of_regions.cells, of_regions.channels),
+        "whole": torch.zeros(2, of_regions.whole),
     }
     axes: dict[str, dict[int, str]] = {name: {0: "n"} for name in (*inputs, "tokens")}
     _export(_Adapter(rounded), inputs, ["tokens"], axes, folder / ADAPTER)
     _export_scorer(rounded, folder)
     about = {"kind": "scorer", "encoder": encoder, "towers": towers}
-    _write_about(model, calibration, folder, about, (ADAPTER, SCORER), card)
+    _write_about(model, calibration, folder, about, (ADAPTER, SCORER))
 
 
 def _save_weights(modules: dict[str, nn.Module], folder: Path) -> None:
@@ -165,25 +150,24 @@ def _save_weights(modules: dict[str, nn.Module], folder: Path) -> None:
 
 
 def _export_scorer(model: Model, folder: Path) -> None:
-    of_scorer = model.settings.scorer
-    regions = torch.ones(2, of_scorer.cells, of_scorer.dim, dtype=torch.int8)
+    of_regions = model.settings.regions
+    regions = torch.ones(2, of_regions.cells, of_regions.dim, dtype=torch.int8)
     pairs = {"words": torch.randn(5, 768), "regions": regions}
     by_pair: dict[str, dict[int, str]] = {"words": {0: "words"}, "regions": {0: "n"}, "fusion": {0: "n"}}
-    _export(_Scorer(model), pairs, ["fusion"], by_pair, folder / SCORER)
+    _export(_Scorer(model.scorer), pairs, ["fusion"], by_pair, folder / SCORER)
 
 
 def _write_about(
-    model: Model, calibration: Calibration, folder: Path, about: dict[str, Any], graphs: tuple[str, ...], card: str
+    model: Model, calibration: Calibration, folder: Path, about: dict[str, Any], graphs: tuple[str, ...]
 ) -> None:
-    of_scorer = model.settings.scorer
+    of_regions = model.settings.regions
     config = about | {
-        "regions": {"count": of_scorer.cells, "dim": of_scorer.dim, "dtype": "int8"},
+        "regions": {"count": of_regions.cells, "dim": of_regions.dim, "dtype": "int8"},
         "model": asdict(model.settings),
         "calibration": asdict(calibration),
         "sha256": {name: sha256(folder / name) for name in (*graphs, WEIGHTS)},
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def read_model(folder: Path) -> tuple[Model, Embedder | None]:
@@ -199,10 +183,10 @@ def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder | 
         return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
     of_model, of_embedder = under("model."), under("embedder.")
-    of_decoder = DecoderSettings(**settings["decoder"])
-    chosen = ModelSettings(HeadSettings(**settings["heads"]), ScorerSettings(**settings["scorer"]), of_decoder)
+    of_reader = ReaderSettings(**settings["reader"])
+    chosen = ModelSettings(HeadSettings(**settings["heads"]), RegionSettings(**settings["regions"]), of_reader)
     statistics = {name: of_model[f"inputs.{name}"] for name in STATISTICS}
-    model = Model(of_model["heads.class_embeddings"], statistics, of_model["decoder.vocabulary"], chosen).eval()
+    model = Model(of_model["heads.class_embeddings"], statistics, of_model["scorer.reader.vocabulary"], chosen).eval()
     model.load_state_dict(of_model)
     if not of_embedder:
         return model, None

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import gelu, normalize
 
 from retrieval.training.cells import CELLS, CHANNELS
+from retrieval.training.dropout import SharedDropout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +28,8 @@ STATISTICS = ("cell_mean", "cell_deviation", "logit_mean", "logit_deviation")
 @dataclass(frozen=True)
 class HeadSettings:
     """members: pairs of heads. hidden: width of the perceptrons. regions, words: of the attention-pooled branches.
-    dropout: before every linear layer of a perceptron. cell_dropout: of whole channels of the cells, over all cells of
-    an image at once. word_dropout: of words."""
+    dropout: before every linear layer of a perceptron. cell_dropout: of components of the cells, in all cells of an
+    image at once. word_dropout: of words."""
 
     members: int = 2
     hidden: int = 320
@@ -93,7 +94,7 @@ class ImageHead(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(0.5))
         self.pooled = perceptron(CLASSES + 2 * CHANNELS, settings.hidden, settings.dropout)
-        self.cell_dropout = nn.Dropout1d(settings.cell_dropout)
+        self.cell_dropout = SharedDropout(settings.cell_dropout)
         self.cell = nn.Linear(CHANNELS, settings.regions)
         self.place = nn.Parameter(0.02 * torch.randn(CELLS, settings.regions))
         self.context = nn.Sequential(nn.Dropout(0.3), nn.Linear(CLASSES, settings.regions))
@@ -104,8 +105,7 @@ class ImageHead(nn.Module):
         """cells: float [n, 49, 1350], classes: float [n, 1000], both as `Inputs` gives them. conse: float [n, 384],
         unit norm. Returns float [n, 384], unit norm."""
         residual = self.pooled(torch.cat([classes, 2 * cells.mean(1), 0.5 * cells.amax(1)], dim=-1))
-        channels = self.cell_dropout(cells.transpose(1, 2)).transpose(1, 2)
-        regions = gelu(self.cell(channels) + self.place + self.context(classes).unsqueeze(1))
+        regions = gelu(self.cell(self.cell_dropout(cells)) + self.place + self.context(classes).unsqueeze(1))
         return normalize(self.scale * conse + residual + self.attended(self.pool(regions)), dim=-1)
 
 

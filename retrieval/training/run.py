@@ -18,17 +18,23 @@ from retrieval.encoders import canonical_name
 from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.lite import LiteEncoder
 from retrieval.fusion.scorer import EXPLAINER
+from retrieval.training.applying import embed
 from retrieval.training.calibrate import Fitted, calibrate
+from retrieval.training.card import model_card
 from retrieval.training.embedder import fit_embedder
 from retrieval.training.export import CONFIG, IMAGE_HEAD, TEXT_HEAD, write_model, write_scorer
 from retrieval.training.features import Features, cached_features
 from retrieval.training.heads import DIM
-from retrieval.training.loop import DEV_CANDIDATES, LOG, Epoch, TrainSettings, embed, log_of, train
+from retrieval.training.loop import LOG, Epoch, log_of
+from retrieval.training.parallel import of_first, processes, rank
+from retrieval.training.settings import TrainSettings
 from retrieval.training.towers import LiteTowers, OpenClipTowers, Towers
+from retrieval.training.train import train
 
 if TYPE_CHECKING:
     from retrieval.encoders.openclip import OpenClipEncoder
 
+CARD = "README.md"
 RUN = "run"  # the state to go on from, until the run is finished
 DEV = ("dev", "val", "validation")
 TEST = "test"
@@ -44,6 +50,7 @@ def train_model(
     *,
     views: int,
     cache: Path | None = None,
+    device: str = "cpu",
     tell: Callable[[str], None] = lambda text: None,
     observe: Callable[[Epoch], None] = lambda epoch: None,
     illustrate: Callable[[Sequence[Epoch], Fitted], dict[str, str]] = lambda history, fitted: {},
@@ -69,34 +76,36 @@ def train_model(
         towers, class_embeddings = LiteTowers(encoder), encoder.class_embeddings
     else:
         towers, class_embeddings = OpenClipTowers(encoder), np.zeros((0, DIM), np.float32)
-        scorer = replace(settings.model.scorer, cells=towers.cells[0], channels=towers.cells[1], whole=towers.whole)
+        regions = replace(settings.model.regions, cells=towers.cells[0], channels=towers.cells[1], whole=towers.whole)
         heads = replace(settings.model.heads, members=0)
-        settings = replace(settings, itc=0.0, model=replace(settings.model, heads=heads, scorer=scorer))
+        settings = replace(settings, itc=0.0, model=replace(settings.model, heads=heads, regions=regions))
     folder = cache if cache is not None else default_cache()
-    seen = cached_features(training, towers, folder, views, _teller("training", tell))
-    held_out = cached_features(dev, towers, folder, 1, _teller("dev", tell))
-    _tell_sizes(seen, held_out, tell)
-    if settings.lm and not len(seen.vocabulary):
-        tell("hardly any word is in several captions: the scorer learns to compare, not to read")
-        if not settings.itm:
-            raise CrosslookError("there is nothing to train the scorer on: give more captions, or --itm above 0")
-    model, history = train(seen, held_out, class_embeddings, out / RUN, settings, observe)
-    draft = out / RUN / "model"
+    with processes(device):
+        if rank() == 0:  # before the others, which find them in the cache
+            cached_features(training, towers, folder, views, _teller("training", tell))
+            cached_features(dev, towers, folder, 1, _teller("dev", tell))
+        of_first(None)
+        seen, held_out = (cached_features(part, towers, folder, count) for part, count in ((training, views), (dev, 1)))
+        if rank() == 0:
+            _tell_sizes(seen, held_out, tell)
+        model, history = train(seen, held_out, class_embeddings, out / RUN, settings, observe)
+        is_first = rank() == 0
+    if not is_first:
+        return history
+    model, draft = model.cpu(), out / RUN / "model"
     shutil.rmtree(draft, ignore_errors=True)
+    tell("fitting the calibration on dev")
     if isinstance(encoder, LiteEncoder):
-        tell("fitting the embedder on the training images, and the calibration on dev")
-        images, texts = embed(model, seen, towers=True)
+        images, texts = embed(model.inputs, model.heads, seen, towers=True)
         known = model.heads.known(torch.from_numpy(texts[-1])).numpy()
         embedder = fit_embedder(images, texts, known, settings.seed)
-        fitted = calibrate(model, embedder, held_out)
-        card = model_card("Heads and scorer of lite", sets, seen, held_out, settings, history, fitted)
-        write_model(model, embedder, fitted.calibration, draft, towers.fingerprint, card)
+        fitted, title = calibrate(model, embedder, held_out), "Heads and scorer of lite"
+        write_model(model, embedder, fitted.calibration, draft, towers.fingerprint)
     else:
-        tell("fitting the calibration on dev")
-        fitted = calibrate(model, None, held_out)
-        card = model_card(f"Scorer for {encoder.name}", sets, seen, held_out, settings, history, fitted)
-        write_scorer(model, fitted.calibration, draft, canonical_name(encoder.name), towers.fingerprint, card)
-    extra = illustrate(history, fitted) | {LOG: log_of(history)}
+        fitted, title = calibrate(model, None, held_out), f"Scorer for {encoder.name}"
+        write_scorer(model, fitted.calibration, draft, canonical_name(encoder.name), towers.fingerprint)
+    card = model_card(title, sets, seen, held_out, settings, history, fitted)
+    extra = illustrate(history, fitted) | {LOG: log_of(history), CARD: card}
     for name, text in extra.items():
         (draft / name).write_text(text, encoding="utf-8")
     _put_in_place(draft, out)
@@ -132,42 +141,6 @@ def default_cache() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("crosslook", appauthor=False) / "features"
-
-
-def model_card(
-    title: str,
-    sets: Sequence[CaptionSet],
-    seen: Features,
-    held_out: Features,
-    settings: TrainSettings,
-    history: Sequence[Epoch],
-    fitted: Fitted,
-) -> str:
-    """What anyone who uses the weights should know, as far as the run can tell."""
-    best, trained = max(history, key=lambda epoch: epoch.quality), settings.model.heads.members > 0
-    sources = "\n".join(f"- {each.source.parent.name}/{each.source.name} ({each.format})" for each in sets)
-    bins = "\n".join(
-        f"| {100 * predicted:.1f} | {100 * observed:.1f} | {count:,} |"
-        for predicted, observed, count in zip(
-            fitted.first.predicted, fitted.first.observed, fitted.first.count, strict=True
-        )
-        if count
-    )
-    return (
-        f"# {title}\n\n"
-        f"Trained by `search train` on {seen.images:,} images in {len(seen.cells)} views with {len(seen.texts):,} "
-        f"captions; the best epoch ({best.number + 1} of {len(history)}) was chosen, and the calibration fitted, on "
-        f"{held_out.images:,} other images. Seed {settings.seed}. The terms of the images apply to what may be done "
-        "with the weights.\n\n"
-        f"Sources:\n\n{sources}\n\n"
-        f"R@1 on the images it was chosen on, in percent: text -> image {100 * best.text_to_image:.1f} and image -> "
-        f"text {100 * best.image_to_text:.1f} by similarity{', which was not trained' * (not trained)}; of one caption "
-        f"an image, {100 * best.reranked:.1f} after the scorer saw the nearest {DEV_CANDIDATES}.\n\n"
-        "Expected calibration error of `match` on those images, each judged by a calibration fitted on the other half "
-        f"of them: {100 * fitted.pairs.error:.2f} points of percentage over all candidates of all captions, "
-        f"{100 * fitted.first.error:.1f} over the first hits alone. Of these, in percent:\n\n"
-        f"| match | share that did match | first hits |\n|---|---|---|\n{bins}\n"
-    )
 
 
 def _tell_sizes(seen: Features, held_out: Features, tell: Callable[[str], None]) -> None:

@@ -38,7 +38,7 @@ def test_embeddings_are_unit_norm_and_of_the_said_length(fitted):
 
 
 def test_the_inner_product_is_the_corrected_similarity(fitted):
-    from retrieval.training.embedder import CONSTANT, DIRECTION
+    from retrieval.training.embedder import CONSTANT, DIRECTION, LEAST, share_of_towers
 
     embedder, images, (texts, known) = fitted
     of_texts = tensors(texts), tensors([known])[0]
@@ -53,7 +53,8 @@ def test_the_inner_product_is_the_corrected_similarity(fitted):
     for text, image in ((0, 0), (5, 100), (299, 7)):
         of_image = hubness(plain_images[image], embedder.text_bank.numpy(), embedder.text_shares.numpy())
         of_text = hubness(plain_texts[text], embedder.image_bank.numpy(), embedder.image_shares.numpy())
-        excess = of_image - float(embedder.image_hubness) + of_text - float(embedder.text_hubness)
+        asked_of_heads = (1 - float(share_of_towers(of_texts[1][text]))) / (1 - LEAST)
+        excess = asked_of_heads * (of_image - float(embedder.image_hubness)) + of_text - float(embedder.text_hubness)
         expected = DIRECTION * (plain_texts[text] @ plain_images[image] - excess)
         assert found[text, image] == pytest.approx(expected, abs=1e-5)
     assert CONSTANT + DIRECTION < 1

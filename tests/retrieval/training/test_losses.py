@@ -63,3 +63,31 @@ def test_softness_is_shared_out_in_full():
 
     found = softness_of(unit(6), torch.tensor([0, 0, 1, 1, 2, 2]), 3, 0.2, 0.05)
     torch.testing.assert_close(found.sum(1), torch.full((6,), 0.2))
+
+
+def test_matching_is_listwise_both_ways():
+    """Every caption among the images; and for its image among the captions of the others, written out."""
+    import torch
+
+    from retrieval.training.losses import matching
+
+    logits = torch.randn(3, 6, 3, generator=torch.Generator().manual_seed(0))
+    total = 0.0
+    for group in logits.tolist():
+        for text in range(6):
+            own = group[text][text // 2]
+            others = [group[other][text // 2] for other in range(6) if other // 2 != text // 2]
+            total -= math.log(math.exp(own) / sum(map(math.exp, group[text]))) / 2
+            total -= math.log(math.exp(own) / (math.exp(own) + sum(map(math.exp, others)))) / 2
+    assert float(matching(logits)) == pytest.approx(total / 18, abs=1e-5)
+
+
+def test_matching_a_single_image_has_nothing_to_learn():
+    import torch
+
+    from retrieval.training.losses import matching
+
+    logits = torch.randn(4, 2, 1, requires_grad=True)
+    loss = matching(logits)
+    loss.backward()
+    assert loss.item() == 0 and not logits.grad.any()

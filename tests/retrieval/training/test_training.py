@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +43,21 @@ def made_up(images, *, views=1, captions=2, seed=0, noise=10.0):
 
 def settings(**changes):
     from retrieval.training.heads import HeadSettings
-    from retrieval.training.loop import TrainSettings
     from retrieval.training.model import ModelSettings
-    from retrieval.training.scorer import ScorerSettings
+    from retrieval.training.reader import ReaderSettings
+    from retrieval.training.regions import RegionSettings
+    from retrieval.training.settings import Schedule, TrainSettings
 
-    heads = HeadSettings(members=2, hidden=64, regions=32, words=32, dropout=0.1)
-    small = ModelSettings(heads, ScorerSettings(dim=32, dropout=0.1))
-    usual = {"epochs": 8, "batch": 40, "scorer_batch": 20, "average": 0.8, "model": small, "softness": 0.0}
-    return TrainSettings(**(usual | changes))
+    small = ModelSettings(
+        HeadSettings(members=2, hidden=64, regions=32, words=32, dropout=0.1),
+        RegionSettings(dim=32, dropout=0.1),
+        ReaderSettings(heads=4, dropout=0.1),
+    )
+    of_both = {name: changes.pop(name) for name in ("epochs", "patience") if name in changes}
+    usual = {"epochs": 8, "captions": 2, "average": 0.8}
+    heads = Schedule(**(usual | {"batch": 40} | of_both))
+    scorer = Schedule(**(usual | {"batch": 20, "learning_rate": 3e-3} | of_both))
+    return TrainSettings(**({"model": small, "softness": 0.0, "heads": heads, "scorer": scorer} | changes))
 
 
 def classes():
@@ -59,8 +67,6 @@ def classes():
 
 def dev_with_whole(dev):
     """Whose images are embedded where their first caption is."""
-    from dataclasses import replace
-
     return replace(dev, whole=dev.texts[None, ::2])
 
 
@@ -68,65 +74,67 @@ def weights(model):
     return {name: value.numpy().copy() for name, value in model.state_dict().items()}
 
 
+def best(history, stage):
+    return max((each for each in history if each.stage == stage), key=lambda epoch: epoch.quality)
+
+
 def test_it_learns_what_images_and_captions_share(tmp_path):
-    from retrieval.training.loop import judge, train
+    from retrieval.training.heads_stage import HeadsStage
+    from retrieval.training.scorer_stage import ScorerStage
+    from retrieval.training.train import train
 
-    model, history = train(made_up(200), made_up(40, seed=1), classes(), tmp_path, settings())
-    assert history[-1].quality > max(0.8, 1.5 * history[0].quality)
-    best = max(history, key=lambda epoch: epoch.quality)
-    assert judge(model, made_up(40, seed=1)) == (best.text_to_image, best.image_to_text, best.reranked)
-    for name in ("itc", "itm", "lm"):
-        assert history[-1].losses[name] < history[0].losses[name]
+    data, dev, chosen = made_up(200), made_up(40, seed=1), settings()
+    model, history = train(data, dev, classes(), tmp_path, chosen)
+    assert [(each.stage, each.number) for each in history] == [(s, n) for s in ("heads", "scorer") for n in range(8)]
+    assert best(history, "heads").quality > max(0.8, 1.5 * history[0].quality)
+    assert HeadsStage(model.heads, model.inputs, data, dev, chosen, "").judge(model.heads) == best(history, "heads").dev
+    assert ScorerStage(model, data, dev, chosen, "").judge(model.scorer) == best(history, "scorer").dev
+    for first, last in ((history[0], history[7]), (history[8], history[15])):
+        assert all(last.losses[name] < first.losses[name] for name in first.losses)
 
 
-def test_the_scorer_learns_by_itself(tmp_path):
-    """Its fusion alone, among all images, without the heads."""
-    from retrieval.training.loop import fusion_of, train
+@pytest.mark.parametrize(("itm", "lm"), [(1.0, 0.0), (0.0, 1.0)])
+def test_the_scorer_learns_from_either_loss_alone(tmp_path, itm, lm):
+    """Its fusion, among all images, without the heads."""
+    from retrieval.training.applying import fusion_of, regions_of
+    from retrieval.training.train import train
 
     dev = made_up(40, seed=1)
-    chosen = settings(epochs=40, itc=0.0, lm=0.0, group=1, scorer_batch=40, learning_rate=3e-3, patience=40)
-    model, _ = train(made_up(200), dev, classes(), tmp_path, chosen)
+    dev = replace(dev, numbers=np.full_like(dev.numbers, -1))  # its words need not be in any vocabulary
+    model, history = train(made_up(200), dev, classes(), tmp_path, settings(epochs=25, patience=99, itm=itm, lm=lm))
+    assert set(history[-1].losses) == ({"itm"} if itm else {"lm"})
     everything = np.tile(np.arange(40), (len(dev.texts), 1))
-    found = fusion_of(model, dev, np.arange(len(dev.texts)), everything)[..., 0]
-    assert (found.argmax(axis=1) == dev.image_of_text).mean() > 0.4  # chance is 0.025
+    regions = regions_of(model.inputs, model.scorer, dev)
+    found = fusion_of(model.scorer, dev, np.arange(len(dev.texts)), everything, regions)
+    share = (found.argmax(axis=1) == dev.image_of_text).mean()
+    assert share > (0.3 if itm else 0.08)  # chance is 0.025
 
 
-@pytest.mark.parametrize("name", ["itm", "lm"])
-def test_a_loss_without_weight_is_not_computed(tmp_path, name):
-    from retrieval.training.loop import train
+def test_hard_negatives_are_those_that_the_heads_confuse(tmp_path, monkeypatch):
+    from retrieval.training import scorer_stage
+    from retrieval.training.train import train
 
-    _, history = train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1, **{name: 0.0}))
-    assert set(history[0].losses) == {"itc", "itm", "lm"} - {name}
-
-
-@pytest.mark.parametrize(("changes", "weights_of_parts"), [({"lm": 0.0}, [1, 0]), ({"itm": 0.0}, [0, 1])])
-def test_a_part_that_is_not_trained_has_no_say(tmp_path, changes, weights_of_parts):
-    from retrieval.training.calibrate import calibrate
-    from retrieval.training.loop import fusion_of, train
-
-    dev = made_up(40, seed=1)
-    model, _ = train(made_up(80), dev, classes(), tmp_path, settings(epochs=1, **changes))
-    assert (model.weights != 0).tolist() == [bool(each) for each in weights_of_parts]
-    calibrate(model, None, dev)
-    assert (model.weights != 0).tolist() == [bool(each) for each in weights_of_parts]
-    found = fusion_of(model, dev, np.arange(2), np.tile(np.arange(5), (2, 1)))
-    assert found.any(axis=(0, 1)).tolist() == [bool(each) for each in weights_of_parts]
+    met = []
+    grouped = scorer_stage.grouped_order
+    monkeypatch.setattr(scorer_stage, "grouped_order", lambda *given: met.append(given[:2]) or grouped(*given))
+    train(made_up(80), made_up(20, seed=1), classes(), tmp_path / "hard", settings(epochs=1, group=5))
+    assert met and all(neighbours.shape == (80, 30) and group == 5 for neighbours, group in met)
+    met.clear()
+    train(made_up(80), made_up(20, seed=1), classes(), tmp_path / "any", settings(epochs=1, hard=False))
+    assert not met
 
 
-def test_captions_that_share_no_word_are_compared_and_not_read(tmp_path):
-    from dataclasses import replace
-
-    from retrieval.training.loop import train
+def test_captions_that_share_no_word_cannot_be_learnt_from(tmp_path):
+    from retrieval.training.train import train
 
     data = made_up(80)
     data = replace(data, numbers=np.full_like(data.numbers, -1))
-    model, history = train(data, made_up(20, seed=1), classes(), tmp_path, settings(epochs=1))
-    assert set(history[0].losses) == {"itc", "itm"} and model.weights.tolist() == [1, 0]
-    assert all(np.isfinite(value).all() for value in weights(model).values())
+    with pytest.raises(CrosslookError, match="give more captions"):
+        train(data, made_up(20, seed=1), classes(), tmp_path, settings(epochs=1))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
-    from retrieval.training.loop import train
+    from retrieval.training.train import train
 
     def run(name, seed):
         heads, _ = train(made_up(80), made_up(20, seed=1), classes(), tmp_path / name, settings(epochs=2, seed=seed))
@@ -137,46 +145,47 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
     assert any(not np.array_equal(runs[0][name], runs[2][name]) for name in runs[0])
 
 
-def test_a_run_stopped_after_an_epoch_ends_in_the_same_weights(tmp_path):
-    from retrieval.training.loop import train
+@pytest.mark.parametrize("moment", [("heads", 1), ("heads", 2), ("scorer", 1)])
+def test_a_run_stopped_after_an_epoch_ends_in_the_same_weights(tmp_path, moment):
+    from retrieval.training.train import train
 
-    data, dev, chosen = made_up(80), made_up(20, seed=1), settings(epochs=6, mine_every=3)
+    data, dev, chosen = made_up(80), made_up(20, seed=1), settings(epochs=3)
     whole, history = train(data, dev, classes(), tmp_path / "whole", chosen)
 
     class Killed(Exception):
         pass
 
     def kill(epoch):
-        if epoch.number == 3:  # after hard negatives were found, before they are found anew
+        if (epoch.stage, epoch.number) == moment:
             raise Killed
 
     with pytest.raises(Killed):
         train(data, dev, classes(), tmp_path / "part", chosen, kill)
-    resumed, resumed_history = train(data, dev, classes(), tmp_path / "part", chosen)
-    assert resumed_history == history
+    observed = []
+    resumed, resumed_history = train(data, dev, classes(), tmp_path / "part", chosen, observed.append)
+    assert resumed_history == history and len(observed) == 6 - 3 * (moment[0] == "scorer") - moment[1] - 1
     assert all(np.array_equal(weights(whole)[name], value) for name, value in weights(resumed).items())
-    lines = (tmp_path / "part" / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["number"] for line in lines] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_run_of_other_settings_is_not_taken_over(tmp_path):
-    from retrieval.training.loop import train
+    from retrieval.training.train import train
 
     train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1))
     with pytest.raises(CrosslookError, match="choose another --out"):
-        train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1, batch=20))
+        train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1, group=5))
 
 
 def test_it_stops_when_dev_gets_no_better(tmp_path):
-    from retrieval.training.loop import train
+    from retrieval.training.train import train
 
     rng = np.random.default_rng(0)
     noise = made_up(20, seed=1)
     noise.texts[:] = rng.normal(size=noise.texts.shape)
     noise.texts[:] /= np.linalg.norm(noise.texts.astype(np.float32), axis=1, keepdims=True)
-    chosen = settings(epochs=50, patience=2, learning_rate=0.0)
+    chosen = settings(epochs=50, patience=2)
+    chosen = replace(chosen, heads=replace(chosen.heads, learning_rate=0.0), lm=0.0, itm=0.0)
     _, history = train(made_up(80), noise, classes(), tmp_path, chosen)
-    assert len(history) == 3
+    assert [each.stage for each in history].count("heads") == 3
 
 
 # On photographs.
@@ -242,8 +251,6 @@ def test_half_computed_features_are_computed_again(sample_set, tmp_path):
 
 
 def test_the_test_split_is_never_looked_at(sample_set):
-    from dataclasses import replace
-
     from retrieval.training.run import split_sets
 
     splits = ("train", "dev", "test")
@@ -256,20 +263,26 @@ def test_the_test_split_is_never_looked_at(sample_set):
 
 
 def test_too_few_images_are_refused(sample_set, tmp_path):
-    from dataclasses import replace
-
     with pytest.raises(CrosslookError, match="1 image to choose by"):
         train_once(replace(sample_set, images=sample_set.images[3:]), tmp_path / "out", tmp_path / "cache")
     with pytest.raises(CrosslookError, match="1 image to train on"):
         train_once(replace(sample_set, images=sample_set.images[:5]), tmp_path / "out", tmp_path / "cache")
 
 
+def one_epoch(**changes):
+    from retrieval.training.settings import TrainSettings
+
+    usual = TrainSettings()
+    return replace(
+        usual, heads=replace(usual.heads, epochs=1), scorer=replace(usual.scorer, epochs=1, batch=12), **changes
+    )
+
+
 def train_once(sample_set, out, cache, **changes):
-    from retrieval.training.loop import TrainSettings
     from retrieval.training.run import train_model
 
     encoder = LiteEncoder(device="cpu")
-    return train_model([sample_set], encoder, out, TrainSettings(epochs=1, **changes), views=1, cache=cache)
+    return train_model([sample_set], encoder, out, one_epoch(**changes), views=1, cache=cache)
 
 
 def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_path):
@@ -280,7 +293,7 @@ def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_
     from retrieval.images import decode
     from retrieval.training.cells import Cells
     from retrieval.training.export import Explainer, read_model
-    from retrieval.training.scorer import quantize
+    from retrieval.training.regions import quantize
 
     out = tmp_path / "model"
     train_once(sample_set, out, tmp_path / "cache")
@@ -301,7 +314,7 @@ def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_
         )
         by_heads = model.heads.images(*inputs, torch.from_numpy(logits))
         images = embedder.images([*by_heads, model.heads.conse(torch.from_numpy(logits))]).numpy()
-        regions = quantize(model.regions(*inputs))
+        regions = quantize(model.scorer.regions(*inputs))
         of_texts = model.heads.texts(*map(torch.from_numpy, (texts.embeddings, texts.tokens, texts.mask)))
         by_tower = torch.from_numpy(texts.embeddings)
         expected = embedder.texts([*of_texts, by_tower], model.heads.known(by_tower)).numpy()
@@ -321,14 +334,12 @@ def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_
         text = found.of(row)
         tensors = torch.from_numpy(text.tokens[0]), torch.from_numpy(together.tokens)
         with torch.no_grad():
-            expected_fusion = [Explainer(model)(tensors[0], image)[0] for image in tensors[1]]
-            fusion, looks, gradient, evidence = Explainer(model)(tensors[0], tensors[1][3])
+            expected_fusion = [Explainer(model.scorer)(tensors[0], image)[0] for image in tensors[1]]
+            fusion, lost = Explainer(model.scorer)(tensors[0], tensors[1][3])
         np.testing.assert_allclose(scorer.fusion(text, together.tokens), torch.stack(expected_fusion), atol=1e-3)
-        attention = scorer.attention(text, together.tokens[3])
-        assert attention.fusion == pytest.approx(float(fusion), abs=1e-3)
-        np.testing.assert_allclose(attention.weights, looks, atol=1e-4)
-        np.testing.assert_allclose(attention.gradient, gradient, atol=1e-3)
-        np.testing.assert_allclose(attention.evidence, evidence, atol=1e-3)
+        evidence = scorer.evidence(text, together.tokens[3])
+        assert evidence.fusion == pytest.approx(float(fusion), abs=1e-3)
+        np.testing.assert_allclose(evidence.lost, lost, atol=1e-3)
 
 
 @pytest.mark.parametrize("moment", ["write_model", "_put_in_place"])
@@ -347,9 +358,7 @@ def test_a_kill_while_the_model_is_written_loses_nothing(sample_set, tmp_path, m
         raise Killed
 
     def train(seed, observed):
-        from retrieval.training.loop import TrainSettings
-
-        settings = TrainSettings(epochs=1, seed=seed)
+        settings = one_epoch(seed=seed)
         encoder, cache = LiteEncoder(device="cpu"), tmp_path / "cache"
         run.train_model(
             [sample_set], encoder, tmp_path / "out", settings, views=1, cache=cache, observe=observed.append
@@ -366,7 +375,7 @@ def test_a_kill_while_the_model_is_written_loses_nothing(sample_set, tmp_path, m
     train(1, trained)
     assert trained == [], "no epoch is run again"
     assert load_encoder(str(tmp_path / "out")).fingerprint != before
-    assert (tmp_path / "out" / "log.jsonl").read_text().count("\n") == 1
+    assert (tmp_path / "out" / "log.jsonl").read_text().count("\n") == 2, "an epoch of each stage"
     assert not (tmp_path / "out" / "run").exists()
 
 
@@ -378,12 +387,11 @@ def test_a_scorer_for_another_encoder_runs_as_torch_says(sample_set, tiny_clip, 
     from retrieval.fusion import own_scorer
     from retrieval.images import decode
     from retrieval.training.export import Explainer, read_model
-    from retrieval.training.loop import TrainSettings
+    from retrieval.training.regions import quantize
     from retrieval.training.run import train_model
-    from retrieval.training.scorer import quantize
 
     clip, out = load_openclip(str(tiny_clip), "cpu"), tmp_path / "scorer"
-    train_model([sample_set], clip, out, TrainSettings(epochs=1), views=3, cache=tmp_path / "cache")
+    train_model([sample_set], clip, out, one_epoch(), views=3, cache=tmp_path / "cache")
     encoder, (model, embedder) = load_encoder(str(out), "cpu"), read_model(out)
     assert embedder is None and not model.heads.image
     paths = [sample_set.images_dir / image.image for image in sample_set.images]
@@ -392,14 +400,14 @@ def test_a_scorer_for_another_encoder_runs_as_torch_says(sample_set, tiny_clip, 
     np.testing.assert_array_equal(found.embeddings, plain.embeddings)
     with torch.no_grad():
         cells, whole = torch.from_numpy(plain.tokens.astype(np.float32)), torch.from_numpy(plain.embeddings)
-        regions = quantize(model.regions(*model.inputs(cells, whole)))
+        regions = quantize(model.scorer.regions(*model.inputs(cells, whole)))
     assert found.tokens.dtype == np.int8 and found.tokens.shape == (len(paths), 16, 256)
     assert np.abs(found.tokens.astype(int) - regions.numpy()).max() <= 2
     text = encoder.encode_texts(["a cup of coffee"])
     np.testing.assert_array_equal(text.embeddings, clip.encode_texts(["a cup of coffee"]).embeddings)
     with torch.no_grad():
         expected = [
-            Explainer(model)(torch.from_numpy(text.tokens[0]), row)[0] for row in torch.from_numpy(found.tokens)
+            Explainer(model.scorer)(torch.from_numpy(text.tokens[0]), row)[0] for row in torch.from_numpy(found.tokens)
         ]
     np.testing.assert_allclose(own_scorer(encoder).fusion(text, found.tokens), torch.stack(expected), atol=1e-3)
     assert encoder.fingerprint != clip.fingerprint
@@ -421,12 +429,11 @@ def test_of_a_model_of_another_kind_nothing_stays(sample_set, tiny_clip, tmp_pat
     from retrieval.encoders import load_encoder
     from retrieval.encoders.adapted import AdaptedEncoder
     from retrieval.encoders.openclip import load_openclip
-    from retrieval.training.loop import TrainSettings
     from retrieval.training.run import train_model
 
     train_once(sample_set, tmp_path / "out", tmp_path / "cache")
     clip = load_openclip(str(tiny_clip), "cpu")
-    train_model([sample_set], clip, tmp_path / "out", TrainSettings(epochs=1), views=1, cache=tmp_path / "cache")
+    train_model([sample_set], clip, tmp_path / "out", one_epoch(), views=1, cache=tmp_path / "cache")
     assert isinstance(load_encoder(str(tmp_path / "out"), "cpu"), AdaptedEncoder)
     assert not (tmp_path / "out" / "image_head.onnx").exists()
 
@@ -450,18 +457,19 @@ def test_a_scorer_whose_encoder_was_moved_says_what_it_misses(tmp_path):
 
 def test_the_scorer_of_another_encoder_is_chosen_by_its_own_embeddings(tmp_path):
     """There are no heads: the first stage is what the towers say, before and after."""
+    from retrieval.training.applying import embed
     from retrieval.training.heads import HeadSettings
-    from retrieval.training.loop import embed, train
     from retrieval.training.model import ModelSettings
-    from retrieval.training.scorer import ScorerSettings
+    from retrieval.training.regions import RegionSettings
+    from retrieval.training.train import train
 
     data, dev = made_up(200), made_up(40, seed=1)
     data, dev = dev_with_whole(data), dev_with_whole(dev)
-    shape = ModelSettings(HeadSettings(members=0), ScorerSettings(whole=384, dim=32))
+    shape = ModelSettings(HeadSettings(members=0), RegionSettings(whole=384, dim=32))
     model, history = train(data, dev, np.zeros((0, 384), np.float32), tmp_path, settings(itc=0.0, model=shape))
-    np.testing.assert_array_equal(embed(model, dev)[0][0], dev.whole[0].astype(np.float32))
-    assert set(history[0].losses) == {"itm", "lm"}
-    assert history[0].text_to_image == history[-1].text_to_image > 0.9
+    np.testing.assert_array_equal(embed(model.inputs, model.heads, dev)[0][0], dev.whole[0].astype(np.float32))
+    assert {each.stage for each in history} == {"scorer"} and set(history[0].losses) == {"itm", "lm"}
+    assert history[-1].quality > 0.9
     assert history[-1].losses["lm"] < history[0].losses["lm"]
 
 
@@ -485,12 +493,29 @@ def test_the_command_trains_indexes_and_searches(sample_set, tmp_path, made_of, 
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
     out, photos = tmp_path / "model", sample_set.images_dir
-    options = ["--images", photos, "--epochs", 1, "--views", 1, "--cache", tmp_path / "cache", "--out", out]
+    options = [
+        "--images",
+        photos,
+        "--epochs",
+        1,
+        "--scorer-epochs",
+        1,
+        "--views",
+        1,
+        "--cache",
+        tmp_path / "cache",
+        "--out",
+        out,
+    ]
     if made_of == "open_clip":
         options += ["--model", request.getfixturevalue("tiny_clip")]
     run = search("train", sample_set.source, *options)
     assert run.returncode == 0, run.stderr
-    assert ("epoch 1: itc" if made_of == "lite" else "epoch 1: itm") in run.stderr and f"--model {out}" in run.stderr
+    assert (
+        ("heads, epoch 1: itc" in run.stderr) == (made_of == "lite")
+        and "scorer, epoch 1: lm" in run.stderr
+        and f"--model {out}" in run.stderr
+    )
     assert all((out / name).read_text().startswith("<svg") for name in ("run.svg", "reliability.svg"))
     assert search("index", photos, "--model", out).returncode == 0
     assert len(search("a cup of coffee").stdout.splitlines()) == 10

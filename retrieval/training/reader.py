@@ -8,22 +8,24 @@ teaches it something, where a contrast learns from whole captions only; on few c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from retrieval.fusion.attention import attention
+from retrieval.training.dropout import SharedDropout
 from retrieval.training.heads import DIM
+from retrieval.training.partition import log_partition
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class DecoderSettings:
+class ReaderSettings:
     """heads: of each attention. dropout: in every layer. word_dropout: of the words that are read. image_dropout: of
     whole images, without which it learns what texts say as such. smoothing: share of the target that all words of the
     vocabulary have in common. longest: words read of a text; of longer ones the rest is not."""
@@ -59,14 +61,14 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and a feed-forward layer, each added to what came in."""
 
-    def __init__(self, settings: DecoderSettings, dim: int) -> None:
+    def __init__(self, settings: ReaderSettings, dim: int) -> None:
         super().__init__()
         self.before_attention, self.before_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = Attention(dim, settings.heads)
         self.feed = nn.Sequential(
-            nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(2 * dim, dim)
+            nn.Linear(dim, 2 * dim), nn.GELU(), SharedDropout(settings.dropout), nn.Linear(2 * dim, dim)
         )
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = SharedDropout(settings.dropout)
 
     def forward(self, states: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """states: [..., n, dim]. context: [..., m, dim] to attend to, None for the states themselves."""
@@ -75,11 +77,11 @@ class Block(nn.Module):
         return states + self.dropout(self.feed(self.before_feed(states)))
 
 
-class Decoder(nn.Module):
+class Reader(nn.Module):
     """Words are known by their rows of the word table, in and out, so that it can also read words that no training
     caption has; only the vocabulary against which each is weighed is that of the captions."""
 
-    def __init__(self, settings: DecoderSettings, dim: int, vocabulary: Tensor) -> None:
+    def __init__(self, settings: ReaderSettings, dim: int, vocabulary: Tensor) -> None:
         """dim: of the regions. vocabulary: float [words, 384], rows of the word table."""
         super().__init__()
         self.settings = settings
@@ -90,9 +92,11 @@ class Decoder(nn.Module):
         self.places = nn.Parameter(0.02 * torch.randn(settings.longest, dim))
         self.words = Block(settings, dim)
         self.looks = nn.ModuleList(Block(settings, dim) for _ in range(2))
-        self.leave = nn.Sequential(nn.LayerNorm(dim), nn.Dropout(settings.dropout))
+        self.leave = nn.LayerNorm(dim)
         self.outputs = nn.Linear(DIM, dim)
         self.common = nn.Linear(DIM, 1)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(0.3)))
+        self.prior = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, words: Tensor, regions: Tensor) -> Tensor:
         """log p(text | image) - log p(text) of one text with each of several images, float [n].
@@ -100,10 +104,13 @@ class Decoder(nn.Module):
         words: float [m, 768], marks of begin and end included, the second half of which is read. regions: float
         [n, 49, dim], unit norm."""
         before, said = self.before_and_said(words)
-        of_images = torch.cat([self.region_norm(regions), self.without_image(regions[:1])])
-        there = (said != 0).any(-1)
-        found = (self.log_likelihoods(self.read(before), of_images, said) * there).sum(-1)
-        return found[:-1] - found[-1:]
+        there, states = (said != 0).any(-1), self.read(before)
+        found = (self.read_image(states, self.region_norm(regions), said) * there).sum(-1)
+        return self.logits(found, (self.read_image(states, self.without_image(regions[:1, :1]), said) * there).sum(-1))
+
+    def logits(self, with_image: Tensor, without: Tensor) -> Tensor:
+        """From log p(text | image) and log p(text) to the logit of a match."""
+        return self.log_scale.exp() * (with_image - self.prior * without)
 
     def evidence(self, words: Tensor, regions: Tensor) -> Tensor:
         """How much each region of one image makes each word likelier: by how much log p of the word falls when nothing
@@ -115,8 +122,8 @@ class Decoder(nn.Module):
         count = len(regions)
         states, image = self.read(before), self.region_norm(regions).unsqueeze(0)
         others = ~torch.eye(count, dtype=torch.bool)[:, None, None]
-        without = self.log_likelihoods(states, image.expand(count, -1, -1), said, others)
-        lost = (self.log_likelihoods(states, image, said) - without) * (said != 0).any(-1)
+        without = self.read_image(states, image.expand(count, -1, -1), said, others)
+        lost = self.log_scale.exp() * (self.read_image(states, image, said) - without) * (said != 0).any(-1)
         unread = words[1:][self.settings.longest :, :count] * 0
         return torch.cat([words[:1, :count] * 0, lost.T, unread])
 
@@ -126,27 +133,53 @@ class Decoder(nn.Module):
         words = words[..., DIM:]
         return words[:-1][: self.settings.longest], words[1:][: self.settings.longest]
 
-    def loss(self, words: Tensor, numbers: Tensor, regions: Tensor) -> Tensor:
-        """Cross-entropy of the words of several texts of each image, each given those before it.
+    def read_groups(self, words: Tensor, numbers: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Every text of a group of images read with every image of the group, and without any.
 
-        words: float [images, texts, m, 768]. numbers: int64 [images, texts, m], each word's in the vocabulary, or -1.
-        regions: float [images, 49, dim], unit norm."""
+        words: float [groups, images, texts, m, 768], so many texts of each image. numbers: int64 [groups, images,
+        texts, m], each word's in the vocabulary, or -1. regions: float [groups, images, 49, dim], unit norm.
+
+        Returns the cross-entropy of the words, each given those before it and its own image or, at a share of
+        `image_dropout`, none; and the logit of every text with every image, as `forward` gives it, float [groups, texts
+        of the group, images]."""
         longest = self.settings.longest
-        before, wanted = words[:, :, :-1, DIM:][:, :, :longest], numbers[:, :, 1:][:, :, :longest]
-        of_images = self.region_norm(regions)
+        before, said = words[..., :-1, DIM:][..., :longest, :], words[..., 1:, DIM:][..., :longest, :]
+        numbers = numbers[..., 1:][..., :longest]
+        groups, images, texts, length = numbers.shape
         if self.training:
-            before = before * (torch.rand(before.shape[:3]) > self.settings.word_dropout).unsqueeze(-1)
-            unseen = torch.rand(len(regions), 1, 1) < self.settings.image_dropout
-            of_images = torch.where(unseen, self.without_image(regions), of_images)
+            before = before * (torch.rand(before.shape[:-1]) > self.settings.word_dropout).unsqueeze(-1)
         states = self.read(before)
-        states = states.flatten(1, 2)  # all texts of an image as one sequence: they attend to the same regions
+        # All words of a group as one sequence, without the gaps between its texts.
+        there = (said != 0).any(-1).flatten(1)
+        count = max(1, int(there.sum(1).max()))
+        place = torch.sort(there.int(), dim=1, descending=True, stable=True)[1][:, :count]
+        group = torch.arange(groups).unsqueeze(1)
+        states, said, numbers = (each.flatten(1, 3)[group, place] for each in (states, said, numbers))
+        there, text = there.gather(1, place), place // length
+        of_images = self.region_norm(regions)
+        seen, unseen = states.unsqueeze(1).expand(-1, images, -1, -1), states[there]
         for block in self.looks:
-            states = block(states, of_images)
-        states = states.unflatten(1, before.shape[1:3])
-        kept = wanted >= 0
-        if not kept.any():
-            return 0 * states.sum()
-        return cross_entropy(self.among(states[kept]), wanted[kept], label_smoothing=self.settings.smoothing)
+            seen, unseen = block(seen, of_images), block(unseen, self.without_image(of_images[0, 0, :1]))
+        group, image, place = there.unsqueeze(1).expand(-1, images, -1).nonzero(as_tuple=True)
+        likely, typical = self.log_likelihoods(seen[group, image, place], said[group, place])
+        pair = (group * images * texts + text[group, place]) * images + image
+        with_image = torch.zeros(groups * images * texts * images).index_add(0, pair, likely)
+        is_own = (image == text[group, place] // texts) & (numbers[group, place] >= 0)
+        own = self._surprise(likely, typical, is_own)
+        likely, typical = self.log_likelihoods(unseen, said[there])
+        of_text = (torch.arange(groups).unsqueeze(1) * images * texts + text)[there]
+        without = torch.zeros(groups * images * texts).index_add(0, of_text, likely)
+        share = self.settings.image_dropout
+        loss = (1 - share) * own + share * self._surprise(likely, typical, numbers[there] >= 0)
+        logits = self.logits(with_image.unflatten(0, (-1, images)), without.unsqueeze(1))
+        return loss, logits.unflatten(0, (groups, -1))
+
+    def _surprise(self, likely: Tensor, typical: Tensor, counted: Tensor) -> Tensor:
+        """The mean cross-entropy of the counted words, smoothed. All [words]: log p of each, its mean over the
+        vocabulary, and which count."""
+        smoothing = self.settings.smoothing
+        of_words = -(1 - smoothing) * likely - smoothing * typical
+        return (of_words * counted).sum() / counted.sum().clamp(min=1)
 
     def without_image(self, regions: Tensor) -> Tensor:
         """What is attended to in place of regions, of the same shape, when there is no image."""
@@ -158,17 +191,23 @@ class Decoder(nn.Module):
         states = self.enter(before) + self.places[: before.shape[-2]]
         return self.words(states, mask=torch.ones(before.shape[-2], before.shape[-2], dtype=torch.bool).tril())
 
-    def log_likelihoods(self, states: Tensor, of_images: Tensor, said: Tensor, mask: Tensor | None = None) -> Tensor:
+    def read_image(self, states: Tensor, of_images: Tensor, said: Tensor, mask: Tensor | None = None) -> Tensor:
         """log p of each word given those before it and each image, float [n, m].
 
         states: [m, dim] as `read` gives them. of_images: [n, 49, dim]. said: float [m, 384], the words. mask: bool,
         broadcast to [n, heads, m, 49], where each may look."""
         for block in self.looks:  # the first makes one of each state for every image
             states = block(states, of_images, mask)
-        chosen = (self.leave(states) * self.outputs(said)).sum(-1) / self.enter.out_features**0.5
-        return chosen + self.common(said).squeeze(-1) - self.among(states).logsumexp(-1)
+        return self.log_likelihoods(states, said)[0]
 
-    def among(self, states: Tensor) -> Tensor:
-        """The logit of each word of the vocabulary to come next, float [..., words]. states: float [..., dim]."""
-        logits = self.leave(states) @ self.outputs(self.vocabulary).T / self.enter.out_features**0.5
-        return logits + self.common(self.vocabulary).squeeze(-1)
+    def log_likelihoods(self, states: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
+        """log p of each word, and the mean of it over all words of the vocabulary, both float [..., m]. states: float
+        [..., m, dim], after the last block. said: float [..., m, 384]."""
+        outputs, common = self.outputs(self.vocabulary) / self.enter.out_features**0.5, self.common(self.vocabulary)
+        states = self.leave(states)
+        if torch.is_grad_enabled():
+            sums = log_partition(states, outputs, common.squeeze(-1))
+        else:
+            sums = (states @ outputs.T + common.squeeze(-1)).logsumexp(-1)
+        chosen = (states * self.outputs(said)).sum(-1) / self.enter.out_features**0.5 + self.common(said).squeeze(-1)
+        return chosen - sums, states @ outputs.mean(0) + common.mean() - sums

@@ -1,0 +1,76 @@
+"""What modules in their evaluating state make of a set of features, as indexing and queries would."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from retrieval.training.batches import as_float
+from retrieval.training.features import WHOLE
+
+if TYPE_CHECKING:
+    from retrieval.training.features import Features
+    from retrieval.training.heads import Heads, Inputs
+    from retrieval.training.model import Scorer
+
+AT_ONCE = 500
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def embed(
+    inputs: Inputs, heads: Heads, features: Features, towers: bool = False
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """By each member of the heads, the embeddings of all images as they are, and of all texts, float32 [n, 384].
+    towers: and last those by the towers alone, which are all there are where there are no heads."""
+    if not heads.image:
+        return [as_float(features.whole[WHOLE]).cpu().numpy()], [as_float(features.texts).cpu().numpy()]
+    images, texts = [], []
+    for low in range(0, features.images, AT_ONCE):
+        rows = slice(low, low + AT_ONCE)
+        logits = as_float(features.whole[WHOLE, rows])
+        cells, classes = inputs(as_float(features.cells[WHOLE, rows]), logits)
+        parts = heads.images(cells, classes, logits)
+        images.append(torch.stack([*parts, heads.conse(logits)] if towers else parts))
+    for low in range(0, len(features.texts), AT_ONCE):
+        some = np.arange(low, min(low + AT_ONCE, len(features.texts)))
+        frozen = as_float(features.texts[some])
+        parts = heads.texts(frozen, *features.words_of(some))
+        texts.append(torch.stack([*parts, frozen] if towers else parts))
+    return list(torch.cat(images, dim=1).cpu().numpy()), list(torch.cat(texts, dim=1).cpu().numpy())
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def regions_of(inputs: Inputs, scorer: Scorer, features: Features) -> torch.Tensor:
+    """The region tokens of all images as they are, float32 [n, 49, dim], unit norm."""
+    found = []
+    for low in range(0, features.images, AT_ONCE):
+        rows = slice(low, low + AT_ONCE)
+        seen = inputs(as_float(features.cells[WHOLE, rows]), as_float(features.whole[WHOLE, rows]))
+        found.append(scorer.regions(*seen))
+    return torch.cat(found)
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def fusion_of(
+    scorer: Scorer,
+    features: Features,
+    texts: NDArray[np.int64],
+    candidates: NDArray[np.int64],
+    regions: torch.Tensor,
+) -> NDArray[np.float32]:
+    """The scorer's logits of some texts with their candidates, float32 [texts, n]. candidates: int64 [texts, n], rows
+    of images. regions: of all images."""
+    found = []
+    for text, row in zip(texts, candidates, strict=True):
+        words, _ = features.words_of([text])
+        found.append(scorer.reader(words[0], regions[row]))
+    return torch.stack(found).cpu().numpy()
+
+
+def side_by_side(members: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The members' embeddings as one, of unit norm, whose inner product is the mean of theirs."""
+    return np.concatenate(members, axis=1) / np.float32(math.sqrt(len(members)))

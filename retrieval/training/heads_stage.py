@@ -1,0 +1,77 @@
+"""The heads learn: the contrast of images and captions (ITC)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from retrieval.metrics import caption_relevance, streamed_ranks, success_at
+from retrieval.training.applying import embed, side_by_side
+from retrieval.training.batches import Batches, as_float, endless, part_of_batch, softness, take
+from retrieval.training.losses import contrast
+from retrieval.training.parallel import world
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retrieval.training.features import Features
+    from retrieval.training.heads import Heads, Inputs
+    from retrieval.training.settings import TrainSettings
+
+LARGEST_SCALE = 60.0
+
+
+class HeadsStage:
+    """Judged by R@1 on dev by similarity, both ways."""
+
+    name = "heads"
+
+    def __init__(
+        self, heads: Heads, inputs: Inputs, features: Features, dev: Features, settings: TrainSettings, key: str
+    ) -> None:
+        self.module = heads
+        self.inputs = inputs
+        self.dev = dev
+        self.settings = settings
+        self.schedule = settings.heads
+        self.batch = part_of_batch(self.schedule, features.images)
+        self.steps = max(1, features.images // (self.batch * world()))
+        self.weights = {"itc": settings.itc}
+        self.key = key
+        self._batches = Batches(features, inputs)
+        self._order: Iterator[int] = iter(())
+
+    def begin(self, rng: np.random.Generator) -> None:
+        self._order = endless(lambda: rng.permutation(self._batches.features.images))
+
+    def losses(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """The mean of the members' contrasts."""
+        images = take(self._order, self.batch)
+        features, captions = self._batches.features, self.schedule.captions
+        texts = self._batches.texts(images, captions, rng).ravel()
+        image_of_text = torch.from_numpy(np.repeat(np.arange(len(images)), captions))
+        frozen = as_float(features.texts[texts])
+        of_images = self.module.images(*self._batches.views(images, rng))
+        of_texts = self.module.texts(frozen, *features.words_of(texts))
+        soft = softness(self.settings, frozen, image_of_text, len(images))
+        each = [
+            contrast(scale * text @ image.T, image_of_text, soft)
+            for scale, text, image in zip(self.module.log_scale.exp(), of_texts, of_images, strict=True)
+        ]
+        return {"itc": torch.stack(each).mean()}
+
+    def clamp(self) -> None:
+        self.module.log_scale.clamp_(max=math.log(LARGEST_SCALE))
+
+    def judge(self, module: Heads) -> dict[str, float]:
+        images, texts = (side_by_side(each) for each in embed(self.inputs, module, self.dev))
+        to_image, to_text = caption_relevance(self.dev.image_of_text)
+        found = streamed_ranks(texts, images, to_image), streamed_ranks(images, texts, to_text)
+        return {
+            "text -> image": float(success_at(found[0], 1).mean()),
+            "image -> text": float(success_at(found[1], 1).mean()),
+        }

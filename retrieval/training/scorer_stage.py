@@ -1,0 +1,87 @@
+"""The scorer learns, once the heads have: to read captions (LM), and to tell from one another what the heads confuse
+(ITM)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexes.exact import nearest
+from retrieval.training.applying import embed, fusion_of, regions_of, side_by_side
+from retrieval.training.batches import Batches, endless, part_of_batch, take
+from retrieval.training.losses import matching
+from retrieval.training.mining import confusable, grouped_order
+from retrieval.training.parallel import world
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retrieval.training.features import Features
+    from retrieval.training.model import Model, Scorer
+    from retrieval.training.settings import TrainSettings
+
+DEV_CANDIDATES = 30
+
+
+class ScorerStage:
+    """Judged by R@1 text -> image of one caption an image of dev, after the scorer saw the nearest images and its logit
+    was added to the similarity at equal spread."""
+
+    name = "scorer"
+
+    def __init__(self, model: Model, features: Features, dev: Features, settings: TrainSettings, key: str) -> None:
+        """model: its heads have learnt."""
+        self.module: Scorer = model.scorer
+        self.settings = settings
+        self.schedule = settings.scorer
+        self.group = min(settings.group, features.images)
+        self.batch = max(1, part_of_batch(self.schedule, features.images) // self.group) * self.group
+        self.steps = max(1, features.images // (self.batch * world()))
+        self.weights = {"itm": settings.itm, "lm": settings.lm}
+        self.key = key
+        self._model = model
+        self._dev = dev
+        self._batches = Batches(features, model.inputs)
+        self._order: Iterator[int] = iter(())
+        self._neighbours = None
+        if settings.itm and self.group > 1 and settings.hard:
+            images, texts = (side_by_side(each) for each in embed(model.inputs, model.heads, features))
+            self._neighbours = confusable(images, texts, features.image_of_text)
+        images, texts = (side_by_side(each) for each in embed(model.inputs, model.heads, dev))
+        self._asked = np.unique(dev.image_of_text, return_index=True)[1]
+        found = nearest(texts[self._asked], [images], [None], min(DEV_CANDIDATES, len(images)))
+        self._similarities, self._candidates = found
+
+    def begin(self, rng: np.random.Generator) -> None:
+        neighbours, count = self._neighbours, self._batches.features.images
+        if neighbours is None:
+            self._order = endless(lambda: rng.permutation(count))
+        else:
+            self._order = endless(lambda: grouped_order(neighbours, self.group, rng))
+
+    def losses(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        images = take(self._order, self.batch)
+        features, matched = self._batches.features, self.settings.itm > 0
+        cells, classes, _ = self._batches.views(images, rng)
+        texts = self._batches.texts(images, self.schedule.captions, rng)
+        words, _ = features.words_of(texts.ravel())
+        numbers = features.numbers_of(texts.ravel())
+        shape = (len(images) // self.group, self.group) if matched else (len(images), 1)
+        regions = self.module.regions(cells, classes).unflatten(0, shape)
+        words, numbers = (each.unflatten(0, (*shape, texts.shape[1])) for each in (words, numbers))
+        lm, logits = self.module.reader.read_groups(words, numbers, regions)
+        found = {"lm": lm, "itm": matching(logits)}
+        return {name: loss for name, loss in found.items() if self.weights[name]}
+
+    def clamp(self) -> None:
+        """Nothing here has bounds."""
+
+    def judge(self, module: Scorer) -> dict[str, float]:
+        regions = regions_of(self._model.inputs, module, self._dev)
+        fusion = fusion_of(module, self._dev, self._asked, self._candidates, regions)
+        parts = [each - each.mean(axis=1, keepdims=True) for each in (self._similarities, fusion)]
+        scores = sum(each / max(each.std(), 1e-9) for each in parts)
+        first = np.take_along_axis(self._candidates, np.argmax(scores, axis=1)[:, None], axis=1)[:, 0]
+        return {"re-ranked": float((first == self._dev.image_of_text[self._asked]).mean())}
