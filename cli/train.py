@@ -26,14 +26,20 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = ...,  # type: ignore[assignment]
     model: Annotated[str, typer.Option(help="`lite`, or an open_clip model: NAME:PRETRAINED or a directory.")] = "lite",
-    epochs: Annotated[int, typer.Option(help="At most so many passes over the images for the heads.")] = 30,
-    scorer_epochs: Annotated[int, typer.Option(help="The same for the scorer, which learns after them.")] = 20,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="At most so many passes over the images for the heads [default: 30], or the towers [3]."),
+    ] = None,
+    scorer_epochs: Annotated[int, typer.Option(help="The same for the scorer, which learns after them.")] = 16,
     views: Annotated[int, typer.Option(help="How many views of each image: as it is, mirrored, random crops.")] = 6,
     members: Annotated[int, typer.Option(help="Pairs of heads of lite, whose embeddings are combined.")] = 2,
     itc: Annotated[float, typer.Option(help="Weight of the contrast of embeddings, of lite only.")] = 1.0,
     itm: Annotated[float, typer.Option(help="Weight of the scorer's listwise matching.")] = 1.0,
     lm: Annotated[float, typer.Option(help="Weight of the scorer's reading, word by word.")] = 1.0,
     group: Annotated[int, typer.Option(help="Images that the scorer learns to tell from one another at a time.")] = 4,
+    unfreeze: Annotated[
+        bool, typer.Option("--unfreeze", help="Train the towers of an open_clip model instead; for a GPU.")
+    ] = False,
     hard: Annotated[bool, typer.Option(help="Whether these are images that the heads confuse, or any.")] = True,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="`auto` is a GPU where there is one; `torchrun` uses several.")] = "auto",
@@ -54,14 +60,13 @@ def train(
     from retrieval.encoders.openclip import load_openclip, torch_device
     from retrieval.encoders.runtime import check_device
     from retrieval.training.heads import HeadSettings
-    from retrieval.training.loop import best_of_stages
     from retrieval.training.model import ModelSettings
     from retrieval.training.settings import TrainSettings
 
     if images is not None and len(images) != len(captions):
         raise typer.BadParameter(f"{len(images)} folders for {len(captions)} captions", param_hint="--images")
     of_lite = model == DEFAULT_MODEL
-    if min(epochs, scorer_epochs, views, members, group) < 1:
+    if min(1 if epochs is None else epochs, scorer_epochs, views, members, group) < 1:
         raise typer.BadParameter("1 or more", param_hint="--epochs, --scorer-epochs, --views, --members, --group")
     check_device(device)
     if (of_lite and itc <= 0) or min(itc, itm, lm) < 0 or max(itm, lm) == 0:
@@ -72,6 +77,8 @@ def train(
         raise typer.BadParameter(
             f"{model}: name `lite`, or a model of open_clip, NAME:PRETRAINED or a directory", param_hint="--model"
         )
+    if of_lite and unfreeze:
+        raise typer.BadParameter("the towers of lite cannot learn: --model NAME:PRETRAINED", param_hint="--unfreeze")
     encoder = LiteEncoder(device="cpu") if of_lite else load_openclip(model)
     folders: list[Path | None] = list(images) if images else [None] * len(captions)
     sets = [read_captions(path, images_dir=folder) for path, folder in zip(captions, folders, strict=True)]
@@ -84,24 +91,31 @@ def train(
         group=group,
         hard=hard,
         seed=seed,
-        heads=replace(usual.heads, epochs=epochs),
+        heads=replace(usual.heads, epochs=usual.heads.epochs if epochs is None else epochs),
         scorer=replace(usual.scorer, epochs=scorer_epochs),
         model=ModelSettings(heads=HeadSettings(members=members)),
     )
-    history = train_model(
+    on = torch_device(device).type
+    if unfreeze:
+        assert not isinstance(encoder, LiteEncoder)
+        from retrieval.training.unfreezing import unfreeze as train_towers
+
+        if epochs is not None:
+            settings = replace(settings, towers=replace(usual.towers, epochs=epochs))
+        train_towers(sets, encoder, out, settings, device=on, tell=note, observe=_tell)
+        return
+    train_model(
         sets,
         encoder,
         out,
         settings,
         views=views,
         cache=cache,
-        device=torch_device(device).type,
+        device=on,
         tell=note,
         observe=_tell,
         illustrate=_illustrate,
     )
-    best = ", ".join(f"{epoch.stage} {epoch.number + 1}" for epoch, _ in best_of_stages(history))
-    note(f"best epochs: {best}; use it with --model {out}, measure it with `search evaluate --model {out}`")
 
 
 def _tell(epoch: Epoch) -> None:

@@ -23,7 +23,7 @@ class OpenClipEncoder:
     """An open_clip model with its preprocessing and tokeniser.
 
     Region tokens: the vision tower's last normalised map, averaged to at most 7x7 cells, float16. Word tokens: the text
-    tower's last hidden states."""
+    tower's last hidden states. `model`, `tokenizer` and `config` are open_clip's, for training them."""
 
     batch_size = 32
     folder: Path | None = None  # a scorer for it is in a directory of its own, see `AdaptedEncoder`
@@ -34,10 +34,11 @@ class OpenClipEncoder:
         """config: of the architecture, as open_clip has it."""
 
         self.name = name
+        self.config = config
         self._device = torch_device(device)
-        self._model = model.eval().to(self._device)
+        self.model = model.eval().to(self._device)
         self._preprocess = preprocess
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         size = model.visual.image_size
         self.image_size: int = max(size) if isinstance(size, tuple | list) else int(size)
         self.max_words: int = tokenizer.context_length
@@ -73,7 +74,7 @@ class OpenClipEncoder:
 
         pixels = torch.from_numpy(np.stack(prepared)).to(self._device)
         with torch.inference_mode(), self._autocast():
-            found = self._model.forward_intermediates(
+            found = self.model.forward_intermediates(
                 image=pixels, image_indices=1, normalize_intermediates=self._normalized
             )
             cells = found["image_intermediates"][-1].float()
@@ -85,9 +86,9 @@ class OpenClipEncoder:
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
         import torch
 
-        ids = self._tokenizer(list(texts))
+        ids = self.tokenizer(list(texts))
         with torch.inference_mode(), self._autocast():
-            found = self._model.forward_intermediates(
+            found = self.model.forward_intermediates(
                 text=ids.to(self._device), text_indices=1, normalize_intermediates=self._normalized
             )
         mask = self._word_mask(ids.numpy())
@@ -114,9 +115,9 @@ class OpenClipEncoder:
     def _word_mask(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         from open_clip.tokenizer import SimpleTokenizer
 
-        if isinstance(self._tokenizer, SimpleTokenizer):  # its padding, 0, is also the id of "!": go by the end mark
+        if isinstance(self.tokenizer, SimpleTokenizer):  # its padding, 0, is also the id of "!": go by the end mark
             return np.asarray(np.arange(ids.shape[1]) <= ids.argmax(axis=1)[:, None])
-        return np.asarray(ids != getattr(self._model.text, "pad_id", 0))
+        return np.asarray(ids != getattr(self.model.text, "pad_id", 0))
 
     def _autocast(self) -> Any:
         import torch

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from retrieval.metrics import caption_relevance, streamed_ranks, success_at
 from retrieval.training.batches import as_float
 from retrieval.training.features import WHOLE
 
@@ -74,3 +75,15 @@ def fusion_of(
 def side_by_side(members: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """The members' embeddings as one, of unit norm, whose inner product is the mean of theirs."""
     return np.concatenate(members, axis=1) / np.float32(math.sqrt(len(members)))
+
+
+def first_both_ways(
+    images: NDArray[np.float32], texts: NDArray[np.float32], image_of_text: NDArray[np.int64]
+) -> dict[str, float]:
+    """R@1 by similarity of every text among the images, and of every image among the texts, 0 to 1. Embeddings [n, dim]
+    of unit norm."""
+    to_image, to_text = caption_relevance(image_of_text)
+    return {
+        "text -> image": float(success_at(streamed_ranks(texts, images, to_image), 1).mean()),
+        "image -> text": float(success_at(streamed_ranks(images, texts, to_text), 1).mean()),
+    }

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from retrieval.training.losses import softness_of
-from retrieval.training.parallel import world
+from retrieval.training.parallel import on_device, world
 
 if TYPE_CHECKING:
     from retrieval.training.features import Features
@@ -73,5 +73,4 @@ def take(images: Iterator[int], count: int) -> NDArray[np.int64]:
 
 
 def as_float(values: NDArray[np.float16]) -> torch.Tensor:
-    """On the device on which training runs."""
-    return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(torch.get_default_device())
+    return on_device(np.asarray(values, dtype=np.float32))

@@ -24,7 +24,8 @@ from retrieval.captions import CaptionedImage, CaptionSet, read_image_bytes
 from retrieval.encoders.runtime import usable_cores
 from retrieval.images import Photo, UnreadableImage, decode
 from retrieval.training.heads import DIM
-from retrieval.training.towers import Towers
+from retrieval.training.parallel import on_device
+from retrieval.training.towers import Sight, Towers
 
 VERSION = 4
 TEXT_ARRAYS = ("texts", "words", "starts", "numbers")
@@ -59,7 +60,7 @@ class Features:
         """What each word of the vocabulary means by itself, float32 [words, 384]."""
         numbers, places = np.unique(self.numbers, return_index=True)
         rows = self.words[places[numbers >= 0], DIM:]
-        return torch.from_numpy(np.asarray(rows, dtype=np.float32))
+        return on_device(np.asarray(rows, dtype=np.float32))
 
     @property
     def images(self) -> int:
@@ -72,7 +73,7 @@ class Features:
         for row, text in enumerate(texts):
             padded[row, : lengths[row]] = self.words[self.starts[text] : self.starts[text + 1]]
         mask = np.arange(padded.shape[1]) < lengths[:, None]
-        return torch.from_numpy(padded), torch.from_numpy(mask)
+        return on_device(padded), on_device(mask)
 
     def numbers_of(self, texts: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
         """int64 [n, longest], of the words as `words_of` gives them; -1 also where there is none."""
@@ -80,7 +81,7 @@ class Features:
         padded = np.full((len(some), max(map(len, some))), -1, np.int64)
         for row, numbers in enumerate(some):
             padded[row, : len(numbers)] = numbers
-        return torch.from_numpy(padded)
+        return on_device(padded)
 
 
 def cached_features(
@@ -164,14 +165,19 @@ def _views_of_all(
 
 
 def _views(captions: CaptionSet, image: CaptionedImage, towers: Towers, views: int, seed: int) -> list[NDArray[Any]]:
-    try:
-        photo = decode(read_image_bytes(captions, image), towers.image_size)
-    except UnreadableImage as error:
-        raise CrosslookError(f"{image.image} of {captions.source} {error}: leave it out of the captions") from error
+    photo = photo_of(captions, image, towers.image_size)
     return [view(photo, number, towers, np.random.default_rng([seed, number])) for number in range(views)]
 
 
-def view(photo: Photo, number: int, towers: Towers, rng: np.random.Generator) -> NDArray[Any]:
+def photo_of(captions: CaptionSet, image: CaptionedImage, side: int) -> Photo:
+    """Raises `CrosslookError` when it cannot be read."""
+    try:
+        return decode(read_image_bytes(captions, image), side)
+    except UnreadableImage as error:
+        raise CrosslookError(f"{image.image} of {captions.source} {error}: leave it out of the captions") from error
+
+
+def view(photo: Photo, number: int, towers: Sight, rng: np.random.Generator) -> NDArray[Any]:
     """The tower's input. Number 0: the photo as it is; 1: mirrored; further ones: a random half or more of it, its
     shape changed by up to a third, mirrored or not, brightness, contrast and colour shifted by up to a fifth."""
     if number <= MIRRORED:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from retrieval.metrics import caption_relevance, streamed_ranks, success_at
-from retrieval.training.applying import embed, side_by_side
+from retrieval.training.applying import embed, first_both_ways, side_by_side
 from retrieval.training.batches import Batches, as_float, endless, part_of_batch, softness, take
 from retrieval.training.losses import contrast
-from retrieval.training.parallel import world
+from retrieval.training.parallel import on_device, world
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +44,7 @@ class HeadsStage:
         self._batches = Batches(features, inputs)
         self._order: Iterator[int] = iter(())
 
-    def begin(self, rng: np.random.Generator) -> None:
+    def begin(self, number: int, rng: np.random.Generator) -> None:
         self._order = endless(lambda: rng.permutation(self._batches.features.images))
 
     def losses(self, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -53,7 +52,7 @@ class HeadsStage:
         images = take(self._order, self.batch)
         features, captions = self._batches.features, self.schedule.captions
         texts = self._batches.texts(images, captions, rng).ravel()
-        image_of_text = torch.from_numpy(np.repeat(np.arange(len(images)), captions))
+        image_of_text = on_device(np.repeat(np.arange(len(images)), captions))
         frozen = as_float(features.texts[texts])
         of_images = self.module.images(*self._batches.views(images, rng))
         of_texts = self.module.texts(frozen, *features.words_of(texts))
@@ -69,9 +68,4 @@ class HeadsStage:
 
     def judge(self, module: Heads) -> dict[str, float]:
         images, texts = (side_by_side(each) for each in embed(self.inputs, module, self.dev))
-        to_image, to_text = caption_relevance(self.dev.image_of_text)
-        found = streamed_ranks(texts, images, to_image), streamed_ranks(images, texts, to_text)
-        return {
-            "text -> image": float(success_at(found[0], 1).mean()),
-            "image -> text": float(success_at(found[1], 1).mean()),
-        }
+        return first_both_ways(images, texts, self.dev.image_of_text)

@@ -53,8 +53,8 @@ class Stage(Protocol):
     weights: dict[str, float]
     key: str
 
-    def begin(self, rng: np.random.Generator) -> None:
-        """Begin an epoch."""
+    def begin(self, number: int, rng: np.random.Generator) -> None:
+        """Begin an epoch, the first of which has number 0."""
         ...
 
     def losses(self, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ class _Run:
         stage = self.stage
         rng = np.random.default_rng([seed, number, rank(), *stage.name.encode()])
         torch.manual_seed(int(rng.integers(2**62)))
-        stage.begin(rng)
+        stage.begin(number, rng)
         stage.module.train()
         losses: dict[str, list[float]] = {}
         for step in range(number * stage.steps, (number + 1) * stage.steps):
@@ -146,7 +146,10 @@ class _Run:
         for average, value in zip(
             self.averaged.state_dict().values(), self.stage.module.state_dict().values(), strict=True
         ):
-            average.lerp_(value, 1 - keep)
+            if average.is_floating_point():
+                average.lerp_(value, 1 - keep)
+            else:  # counts of steps
+                average.copy_(value)
 
     def save(self, history: list[Epoch]) -> None:
         tensors = {f"model.{name}": value for name, value in self.stage.module.state_dict().items()}

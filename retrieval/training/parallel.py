@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import distributed
@@ -13,6 +13,7 @@ from torch import distributed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
 T = TypeVar("T")
@@ -33,6 +34,11 @@ def processes(device: str) -> Iterator[None]:
     finally:
         if started:
             distributed.destroy_process_group()
+
+
+def on_device(values: NDArray[Any]) -> Tensor:
+    """A tensor on the device on which training runs."""
+    return torch.from_numpy(values).to(torch.get_default_device())
 
 
 def rank() -> int:

@@ -25,7 +25,7 @@ from retrieval.training.embedder import fit_embedder
 from retrieval.training.export import CONFIG, IMAGE_HEAD, TEXT_HEAD, write_model, write_scorer
 from retrieval.training.features import Features, cached_features
 from retrieval.training.heads import DIM
-from retrieval.training.loop import LOG, Epoch, log_of
+from retrieval.training.loop import LOG, Epoch, best_of_stages, log_of
 from retrieval.training.parallel import of_first, processes, rank
 from retrieval.training.settings import TrainSettings
 from retrieval.training.towers import LiteTowers, OpenClipTowers, Towers
@@ -67,10 +67,7 @@ def train_model(
     if (out / "open_clip_config.json").exists():
         raise CrosslookError(f"{out} is a model of open_clip, which would be lost: choose another --out")
     training, dev = split_sets(sets)
-    count, held_out_count = (sum(len(each.images) for each in part) for part in (training, dev))
-    for number, use in ((count, "train on"), (held_out_count, "choose by")):
-        if number < 2:
-            raise CrosslookError(f"{number} image{'s' * (number != 1)} to {use}, which is too few: give more of them")
+    enough(training, dev)
     towers: Towers
     if isinstance(encoder, LiteEncoder):
         towers, class_embeddings = LiteTowers(encoder), encoder.class_embeddings
@@ -110,6 +107,8 @@ def train_model(
         (draft / name).write_text(text, encoding="utf-8")
     _put_in_place(draft, out)
     shutil.rmtree(out / RUN)
+    best = ", ".join(f"{epoch.stage} {epoch.number + 1}" for epoch, _ in best_of_stages(history))
+    tell(f"best epochs: {best}; use it with --model {out}, measure it with `search evaluate --model {out}`")
     return history
 
 
@@ -120,6 +119,14 @@ def _put_in_place(draft: Path, out: Path) -> None:
         (out / name).unlink(missing_ok=True)  # of a model of another kind
     for path in sorted(draft.iterdir(), key=lambda path: path.name == CONFIG):
         path.replace(out / path.name)
+
+
+def enough(training: Sequence[CaptionSet], dev: Sequence[CaptionSet]) -> None:
+    """Raises `CrosslookError` when there are too few images to train on or to choose by."""
+    count, held_out_count = (sum(len(each.images) for each in part) for part in (training, dev))
+    for number, use in ((count, "train on"), (held_out_count, "choose by")):
+        if number < 2:
+            raise CrosslookError(f"{number} image{'s' * (number != 1)} to {use}, which is too few: give more of them")
 
 
 def split_sets(sets: Sequence[CaptionSet]) -> tuple[list[CaptionSet], list[CaptionSet]]:

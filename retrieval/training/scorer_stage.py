@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexes.exact import nearest
+from retrieval.calibration import list_weights
 from retrieval.training.applying import embed, fusion_of, regions_of, side_by_side
 from retrieval.training.batches import Batches, endless, part_of_batch, take
 from retrieval.training.losses import matching
@@ -27,7 +28,7 @@ DEV_CANDIDATES = 30
 
 class ScorerStage:
     """Judged by R@1 text -> image of one caption an image of dev, after the scorer saw the nearest images and its logit
-    was added to the similarity at equal spread."""
+    was added to the similarity, weighted as it ranks best."""
 
     name = "scorer"
 
@@ -45,6 +46,7 @@ class ScorerStage:
         self._dev = dev
         self._batches = Batches(features, model.inputs)
         self._order: Iterator[int] = iter(())
+        self._matching = False
         self._neighbours = None
         if settings.itm and self.group > 1 and settings.hard:
             images, texts = (side_by_side(each) for each in embed(model.inputs, model.heads, features))
@@ -54,7 +56,10 @@ class ScorerStage:
         found = nearest(texts[self._asked], [images], [None], min(DEV_CANDIDATES, len(images)))
         self._similarities, self._candidates = found
 
-    def begin(self, rng: np.random.Generator) -> None:
+    def begin(self, number: int, rng: np.random.Generator) -> None:
+        self._matching = (
+            self.settings.itm > 0 and number >= (self.settings.lm > 0) * self.settings.match_from * self.schedule.epochs
+        )
         neighbours, count = self._neighbours, self._batches.features.images
         if neighbours is None:
             self._order = endless(lambda: rng.permutation(count))
@@ -63,17 +68,17 @@ class ScorerStage:
 
     def losses(self, rng: np.random.Generator) -> dict[str, Tensor]:
         images = take(self._order, self.batch)
-        features, matched = self._batches.features, self.settings.itm > 0
+        features = self._batches.features
         cells, classes, _ = self._batches.views(images, rng)
         texts = self._batches.texts(images, self.schedule.captions, rng)
         words, _ = features.words_of(texts.ravel())
         numbers = features.numbers_of(texts.ravel())
-        shape = (len(images) // self.group, self.group) if matched else (len(images), 1)
+        shape = (len(images) // self.group, self.group) if self._matching else (len(images), 1)
         regions = self.module.regions(cells, classes).unflatten(0, shape)
         words, numbers = (each.unflatten(0, (*shape, texts.shape[1])) for each in (words, numbers))
         lm, logits = self.module.reader.read_groups(words, numbers, regions)
-        found = {"lm": lm, "itm": matching(logits)}
-        return {name: loss for name, loss in found.items() if self.weights[name]}
+        found = {"lm": lm} if self.settings.lm else {}
+        return found | {"itm": matching(logits)} if self._matching else found
 
     def clamp(self) -> None:
         """Nothing here has bounds."""
@@ -81,7 +86,7 @@ class ScorerStage:
     def judge(self, module: Scorer) -> dict[str, float]:
         regions = regions_of(self._model.inputs, module, self._dev)
         fusion = fusion_of(module, self._dev, self._asked, self._candidates, regions)
-        parts = [each - each.mean(axis=1, keepdims=True) for each in (self._similarities, fusion)]
-        scores = sum(each / max(each.std(), 1e-9) for each in parts)
-        first = np.take_along_axis(self._candidates, np.argmax(scores, axis=1)[:, None], axis=1)[:, 0]
-        return {"re-ranked": float((first == self._dev.image_of_text[self._asked]).mean())}
+        is_match = self._candidates == self._dev.image_of_text[self._asked][:, None]
+        scores = np.stack([self._similarities, fusion], axis=-1)
+        best = (scores @ list_weights(scores, is_match)).argmax(axis=1)
+        return {"re-ranked": float(is_match[np.arange(len(best)), best].mean())}

@@ -21,23 +21,28 @@ if TYPE_CHECKING:
     from retrieval.encoders.text_tower import TextTower
 
 
-class Towers(Protocol):
-    """cells: how many parts an image's map has, and how many components each. whole: components that tell of the whole
-    image. texts: components of a text's embedding. words: reads the words one by one, as the scorer does, whatever
-    embeds the texts."""
+class Sight(Protocol):
+    """What an image tower is given."""
 
-    fingerprint: str
     image_size: int
-    cells: tuple[int, int]
-    whole: int
-    texts: int
-    words: TextTower
 
     def prepare(self, photo: Photo) -> NDArray[Any]:
         """The tower's input for one photo; safe to call from several threads."""
         ...
 
     def mirrored(self, prepared: NDArray[Any]) -> NDArray[Any]: ...
+
+
+class Towers(Sight, Protocol):
+    """cells: how many parts an image's map has, and how many components each. whole: components that tell of the whole
+    image. texts: components of a text's embedding. words: reads the words one by one, as the scorer does, whatever
+    embeds the texts."""
+
+    fingerprint: str
+    cells: tuple[int, int]
+    whole: int
+    texts: int
+    words: TextTower
 
     def see(self, prepared: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
         """float [n, *cells] and float [n, whole]."""
@@ -79,23 +84,28 @@ class LiteTowers:
         return found.embeddings, found
 
 
-class OpenClipTowers:
-    """The whole image is told of by its embedding."""
-
+class OpenClipSight:
     def __init__(self, encoder: OpenClipEncoder) -> None:
         self.encoder = encoder
-        words = LiteEncoder(device="cpu")
-        self.fingerprint = adapted_fingerprint(encoder, words)
         self.image_size = encoder.image_size
-        self.cells = encoder.token_shape
-        self.whole = self.texts = encoder.dim
-        self.words = words.text_tower
 
     def prepare(self, photo: Photo) -> NDArray[np.float32]:
         return self.encoder.prepare(photo)
 
     def mirrored(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.ascontiguousarray(prepared[..., ::-1])
+
+
+class OpenClipTowers(OpenClipSight):
+    """The whole image is told of by its embedding."""
+
+    def __init__(self, encoder: OpenClipEncoder) -> None:
+        super().__init__(encoder)
+        words = LiteEncoder(device="cpu")
+        self.fingerprint = adapted_fingerprint(encoder, words)
+        self.cells = encoder.token_shape
+        self.whole = self.texts = encoder.dim
+        self.words = words.text_tower
 
     def see(self, prepared: Sequence[NDArray[np.float32]]) -> tuple[NDArray[Any], NDArray[Any]]:
         found = self.encoder.encode_images(prepared)

@@ -18,9 +18,11 @@ from retrieval.training.heads import input_statistics
 from retrieval.training.heads_stage import HeadsStage
 from retrieval.training.loop import Epoch, learn
 from retrieval.training.model import Model
+from retrieval.training.parallel import on_device
 from retrieval.training.scorer_stage import ScorerStage
 from retrieval.training.settings import TrainSettings
 
+OF_OTHERS = ("itm", "lm", "match_from", "group", "hard", "scorer", "towers")  # on which the heads do not depend
 SAMPLED = 4  # every so many images are enough for the statistics of their cells
 
 
@@ -40,21 +42,25 @@ def train(
         raise CrosslookError("hardly any word is in several captions, so that none can be learnt: give more captions")
     torch.manual_seed(settings.seed)
     statistics = input_statistics(as_float(features.cells[WHOLE, ::SAMPLED]), as_float(features.whole[WHOLE]))
-    classes = torch.from_numpy(class_embeddings).to(torch.get_default_device())
-    model = Model(classes, statistics, features.vocabulary, settings.model).to(torch.get_default_device())
-    about = {
-        "settings": asdict(settings),
+    model = Model(on_device(class_embeddings), statistics, features.vocabulary, settings.model).to(
+        torch.get_default_device()
+    )
+    data = {
         "images": features.images,
         "texts": len(features.texts),
         "views": len(features.cells),
-        "data": [features.key, dev.key],
+        "keys": [features.key, dev.key],
     }
-    key = json.dumps(about, sort_keys=True)
+    everything = asdict(settings)
+    of_heads = {name: value for name, value in everything.items() if name not in OF_OTHERS}
+    of_heads["model"] = everything["model"]["heads"]
     history: list[Epoch] = []
     if settings.itc and settings.model.heads.members:
+        key = json.dumps([of_heads, data], sort_keys=True)
         stage = HeadsStage(model.heads, model.inputs, features, dev, settings, key)
         history += learn(stage, out, settings.seed, observe)
     if settings.itm or settings.lm:
         model.heads.eval()
+        key = json.dumps([everything, data], sort_keys=True)
         history += learn(ScorerStage(model, features, dev, settings, key), out, settings.seed, observe)
     return model.eval(), history

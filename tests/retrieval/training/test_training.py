@@ -13,56 +13,9 @@ from cli.demo import gather_samples
 from indexes.errors import CrosslookError
 from retrieval.captions import read_captions
 from retrieval.encoders.lite import LiteEncoder
+from tests.retrieval.training.made_up import classes, made_up, settings
 
 pytestmark = pytest.mark.torch
-
-
-def made_up(images, *, views=1, captions=2, seed=0, noise=10.0):
-    """Images whose cells and captions' words both carry the same few numbers, through fixed random maps."""
-    from retrieval.training.cells import CELLS, CHANNELS
-    from retrieval.training.features import Features
-
-    fixed, rng = np.random.default_rng(99), np.random.default_rng(seed)
-    to_cells, to_words = fixed.normal(size=(12, CHANNELS)), fixed.normal(size=(12, 384)) / 20
-    meaning = rng.normal(size=(images, 12))
-    blurred = (meaning @ to_cells) + noise * rng.normal(size=(views, images, CHANNELS))
-    cells = np.repeat(blurred[:, :, None], CELLS, axis=2)
-    owners = np.repeat(np.arange(images), captions)
-    texts = meaning[owners] @ to_words + 0.01 * rng.normal(size=(len(owners), 384))
-    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
-    return Features(
-        cells.astype(np.float16),
-        rng.normal(size=(views, images, 1000)).astype(np.float16),
-        texts.astype(np.float16),
-        np.repeat(np.concatenate([texts, 20 * texts], axis=1), 3, axis=0).astype(np.float16),
-        np.arange(0, 3 * len(owners) + 1, 3),
-        owners,
-        np.repeat(owners % 5, 3),
-    )
-
-
-def settings(**changes):
-    from retrieval.training.heads import HeadSettings
-    from retrieval.training.model import ModelSettings
-    from retrieval.training.reader import ReaderSettings
-    from retrieval.training.regions import RegionSettings
-    from retrieval.training.settings import Schedule, TrainSettings
-
-    small = ModelSettings(
-        HeadSettings(members=2, hidden=64, regions=32, words=32, dropout=0.1),
-        RegionSettings(dim=32, dropout=0.1),
-        ReaderSettings(heads=4, dropout=0.1),
-    )
-    of_both = {name: changes.pop(name) for name in ("epochs", "patience") if name in changes}
-    usual = {"epochs": 8, "captions": 2, "average": 0.8}
-    heads = Schedule(**(usual | {"batch": 40} | of_both))
-    scorer = Schedule(**(usual | {"batch": 20, "learning_rate": 3e-3} | of_both))
-    return TrainSettings(**({"model": small, "softness": 0.0, "heads": heads, "scorer": scorer} | changes))
-
-
-def classes():
-    found = np.random.default_rng(5).normal(size=(1000, 384)).astype(np.float32)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def dev_with_whole(dev):
@@ -108,6 +61,15 @@ def test_the_scorer_learns_from_either_loss_alone(tmp_path, itm, lm):
     found = fusion_of(model.scorer, dev, np.arange(len(dev.texts)), everything, regions)
     share = (found.argmax(axis=1) == dev.image_of_text).mean()
     assert share > (0.3 if itm else 0.08)  # chance is 0.025
+
+
+def test_matching_sets_in_when_the_scorer_has_read_for_a_while(tmp_path):
+    from retrieval.training.train import train
+
+    chosen = settings(epochs=4, match_from=0.5)
+    _, history = train(made_up(80), made_up(20, seed=1), classes(), tmp_path, chosen)
+    losses = [set(each.losses) for each in history if each.stage == "scorer"]
+    assert losses == [{"lm"}, {"lm"}, {"lm", "itm"}, {"lm", "itm"}]
 
 
 def test_hard_negatives_are_those_that_the_heads_confuse(tmp_path, monkeypatch):

@@ -1,0 +1,69 @@
+"""From an open_clip model and captioned images to another open_clip model, all of whose weights have learnt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import save_file
+
+from indexes.errors import CrosslookError
+from retrieval.captions import CaptionSet
+from retrieval.training.loop import LOG, Epoch, learn, log_of
+from retrieval.training.parallel import processes, rank
+from retrieval.training.run import RUN, enough, split_sets
+from retrieval.training.settings import TrainSettings
+from retrieval.training.towers_stage import TowersStage
+
+if TYPE_CHECKING:
+    from retrieval.encoders.openclip import OpenClipEncoder
+
+WEIGHTS = "open_clip_model.safetensors"
+CONFIG = "open_clip_config.json"
+
+
+def unfreeze(
+    sets: Sequence[CaptionSet],
+    encoder: OpenClipEncoder,
+    out: Path,
+    settings: TrainSettings,
+    *,
+    device: str = "cpu",
+    tell: Callable[[str], None] = lambda text: None,
+    observe: Callable[[Epoch], None] = lambda epoch: None,
+) -> list[Epoch]:
+    """Train both towers of a model, keep what is best on dev, and write it to `out` as open_clip does; returns the
+    history. Run again after a kill, it goes on from the last epoch.
+
+    Raises `CrosslookError` when there is too little to train on, an image cannot be read, or `out` holds a model or
+    another run."""
+    if (out / CONFIG).exists() or (out / "config.json").exists():
+        raise CrosslookError(f"{out} holds a model, which would be lost: choose another --out")
+    training, dev = split_sets(sets)
+    enough(training, dev)
+    content = [
+        (str(each.source.absolute()), image.image, image.captions)
+        for part in (training, dev)
+        for each in part
+        for image in each.images
+    ]
+    about = [asdict(settings), encoder.fingerprint, hashlib.sha256(json.dumps(content).encode()).hexdigest()]
+    with processes(device):
+        stage = TowersStage(encoder, training, dev, settings, json.dumps(about, sort_keys=True))
+        history = learn(stage, out / RUN, settings.seed, observe)
+        is_first = rank() == 0
+    if is_first:
+        weights = {name: value.cpu().contiguous() for name, value in stage.module.state_dict().items()}
+        save_file(weights, out / WEIGHTS)
+        config = {"model_cfg": encoder.config.get("model_cfg", encoder.config)}
+        config["preprocess_cfg"] = encoder.model.visual.preprocess_cfg
+        (out / LOG).write_text(log_of(history), encoding="utf-8")
+        (out / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(out / RUN)
+        tell(f"use it with --model {out}; train a scorer for it with `search train --model {out}`")
+    return history

@@ -1,0 +1,87 @@
+"""Several processes that train one model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.torch
+
+EACH = """
+import sys
+from pathlib import Path
+import torch
+from retrieval.training.parallel import average_gradients, of_first, processes, rank, world
+
+with processes("cpu"):
+    assert world() == 2
+    layer = torch.nn.Linear(2, 1, bias=False)
+    unused = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        layer.weight.fill_(1)
+    (layer(torch.full((1, 2), 1.0 + 2 * rank())) ** 1).sum().backward()
+    average_gradients([*layer.parameters(), *unused.parameters()])
+    found = [layer.weight.grad.tolist(), unused.weight.grad.tolist(), of_first(rank())]
+    Path(sys.argv[1], str(rank())).write_text(str(found))
+assert world() == 1 and rank() == 0
+"""
+
+
+def torchrun(*words, **changes):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **changes)
+
+
+def test_gradients_are_the_mean_of_all_processes_and_the_first_is_heard(tmp_path):
+    (tmp_path / "each.py").write_text(EACH)
+    run = torchrun(tmp_path / "each.py", tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["[[[2.0, 2.0]], [[0.0]], 0]"] * 2
+
+
+def test_one_process_is_left_alone():
+    import torch
+
+    from retrieval.training.parallel import average_gradients, of_first, processes, rank, world
+
+    with processes("cpu"):
+        weight = torch.nn.Parameter(torch.ones(1))
+        average_gradients([weight])
+        assert (weight.grad, of_first("said"), rank(), world()) == (None, "said", 0, 1)
+
+
+TRAIN = """
+import json, sys
+from pathlib import Path
+from retrieval.training.parallel import processes, rank
+from retrieval.training.train import train
+sys.path.insert(0, sys.argv[2])
+from tests.retrieval.training.made_up import classes, made_up, settings
+
+with processes("cpu"):
+    out = Path(sys.argv[1])
+    model, history = train(made_up(200), made_up(40, seed=1), classes(), out, settings(epochs=int(sys.argv[3])))
+    total = sum(value.double().sum().item() for value in model.state_dict().values())
+    (out / f"{rank()}.json").write_text(json.dumps([total, [epoch.dev for epoch in history]]))
+"""
+
+
+def test_processes_stay_alike_learn_and_go_on_after_a_kill(tmp_path):
+    import json
+    from pathlib import Path
+
+    (tmp_path / "train.py").write_text(TRAIN)
+    out = tmp_path / "out"
+
+    def run():
+        done = torchrun(tmp_path / "train.py", out, Path(__file__).parents[3], 4)
+        assert done.returncode == 0, done.stderr
+        return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
+
+    first, second = run()
+    assert first == second
+    of_heads = [figures["text -> image"] for figures in first[1] if "text -> image" in figures]
+    assert max(of_heads) > max(0.5, 1.5 * of_heads[0])
+    assert run() == [first, second]

@@ -1,0 +1,103 @@
+"""Training the towers of an open_clip model, on drawn pictures whose colours are their captions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from indexes.errors import CrosslookError
+from retrieval.captions import read_captions
+
+pytestmark = pytest.mark.torch
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    lines = []
+    for index in range(40):
+        name = list(COLOURS)[index % 4]
+        shade = np.array(COLOURS[name]) + np.random.default_rng(index).integers(-15, 16, 3)
+        Image.new("RGB", (48, 40), tuple(int(value) for value in shade.clip(0, 255))).save(folder / f"{index}.png")
+        split = "dev" if index < 4 else "train"
+        lines.append({"image": f"{index}.png", "captions": [f"{name} paint", f"something {name}"], "split": split})
+    (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_captions(folder / "captions.jsonl", images_dir=folder)
+
+
+def settings(**changes):
+    from retrieval.training.settings import Schedule, TrainSettings
+
+    usual = {"epochs": 6, "batch": 12, "captions": 1, "learning_rate": 2e-3, "average": 0.5, "patience": 9}
+    return TrainSettings(towers=Schedule(**(usual | changes)))
+
+
+def unfrozen(pictures, clip, out, chosen, **options):
+    from retrieval.encoders.openclip import load_openclip
+    from retrieval.training.unfreezing import unfreeze
+
+    return unfreeze([pictures], load_openclip(str(clip), "cpu"), out, chosen, **options)
+
+
+def test_towers_learn_and_are_a_model_of_open_clip(pictures, tiny_clip, tmp_path):
+    from retrieval.encoders import load_encoder
+    from retrieval.images import decode
+
+    history = unfrozen(pictures, tiny_clip, tmp_path / "out", settings())
+    best = max(history, key=lambda epoch: epoch.quality)
+    assert history[-1].losses["itc"] < history[0].losses["itc"] and best.dev["text -> image"] >= 0.75
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "log.jsonl",
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+    ]
+    encoder, before = load_encoder(str(tmp_path / "out"), "cpu"), load_encoder(str(tiny_clip), "cpu")
+    assert encoder.fingerprint != before.fingerprint
+    dev = [image for image in pictures.images if image.split == "dev"]
+    prepared = [encoder.prepare(decode((pictures.images_dir / image.image).read_bytes())) for image in dev]
+    texts = encoder.encode_texts([image.captions[0] for image in dev]).embeddings
+    right = (texts @ encoder.encode_images(prepared).embeddings.T).argmax(1) == np.arange(4)
+    assert right.mean() >= 0.75  # a random model: 0.25
+
+
+def test_a_run_that_was_killed_ends_in_the_same_weights(pictures, tiny_clip, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(epoch):
+        if epoch.number == 0:
+            raise Killed
+
+    unfrozen(pictures, tiny_clip, tmp_path / "whole", settings(epochs=2))
+    with pytest.raises(Killed):
+        unfrozen(pictures, tiny_clip, tmp_path / "part", settings(epochs=2), observe=kill)
+    unfrozen(pictures, tiny_clip, tmp_path / "part", settings(epochs=2))
+    for name in ("open_clip_model.safetensors", "log.jsonl"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_model_is_not_overwritten(pictures, tiny_clip):
+    with pytest.raises(CrosslookError, match="would be lost"):
+        unfrozen(pictures, tiny_clip, tiny_clip, settings())
+
+
+def test_an_image_that_cannot_be_read_is_named(pictures, tiny_clip, tmp_path):
+    images = tuple(replace(image, image="gone.png") if image.split != "dev" else image for image in pictures.images)
+    with pytest.raises(CrosslookError, match="gone.png"):
+        unfrozen(replace(pictures, images=images), tiny_clip, tmp_path / "out", settings())
+
+
+def test_lite_has_no_towers_to_train(pictures, tmp_path):
+    import subprocess
+    import sys
+
+    words = ["train", str(pictures.source), "--unfreeze", "--out", str(tmp_path)]
+    run = subprocess.run(
+        [sys.executable, "-c", "from cli.main import main; main()", *words], capture_output=True, text=True
+    )
+    assert run.returncode == 2 and "the towers of lite cannot learn" in run.stderr
