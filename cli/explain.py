@@ -27,10 +27,9 @@ def explain(
     model: Annotated[str | None, typer.Option(help="The model [default: the collection's, or lite].")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show where each word of a query looks in an image, by the attention that ranks it.
+    """Show where each word of a query looks in an image, by the scorer that ranks it.
 
-    Heat is attention as far as it speaks for a match: times its gradient where words are compared with regions, and by
-    what is lost without it where the text is read with the image before it."""
+    Heat is how much less the word would speak for a match if nothing could attend to that part of the image."""
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
     from retrieval.explain import explain as run
     from retrieval.maintenance import model_of

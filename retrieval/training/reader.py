@@ -4,7 +4,8 @@ A language model of captions whose words attend first to the words before them a
 Xu et al. 2015, "Show, Attend and Tell", with the blocks of Vaswani et al. 2017). What it says of a text and an image is
 log p(text | image) - log p(text): their pointwise mutual information, so that texts of common words are not liked for
 that (Lin et al. 2024, "Revisiting the Role of Language Priors in Vision-Language Models"). Every word of every caption
-teaches it something, where a contrast learns from whole captions only; on few captions that is what counts."""
+teaches it something, where a contrast learns from whole captions only; on few captions that is what counts. At the end
+it also learns by matching, so that what it says tells images, and captions, from one another."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """heads: of each attention. dropout: in every layer. word_dropout: of the words that are read. image_dropout: of
-    whole images, without which it learns what texts say as such. smoothing: share of the target that all words of the
+    """heads: of each attention. dropout: in every layer. word_dropout: of the words that are read. image_dropout:
+    share of the loss that is of reading without an image, from which it learns what texts say as such. smoothing: share of the target that all words of the
     vocabulary have in common. longest: words read of a text; of longer ones the rest is not."""
 
     heads: int = 8
@@ -99,7 +100,7 @@ class Reader(nn.Module):
         self.prior = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, words: Tensor, regions: Tensor) -> Tensor:
-        """log p(text | image) - log p(text) of one text with each of several images, float [n].
+        """The logit of one text with each of several images, float [n], see `logits`.
 
         words: float [m, 768], marks of begin and end included, the second half of which is read. regions: float
         [n, 49, dim], unit norm."""
@@ -109,7 +110,7 @@ class Reader(nn.Module):
         return self.logits(found, (self.read_image(states, self.without_image(regions[:1, :1]), said) * there).sum(-1))
 
     def logits(self, with_image: Tensor, without: Tensor) -> Tensor:
-        """From log p(text | image) and log p(text) to the logit of a match."""
+        """scale * (log p(text | image) - prior * log p(text)), both numbers learnt by matching; prior begins as 1."""
         return self.log_scale.exp() * (with_image - self.prior * without)
 
     def evidence(self, words: Tensor, regions: Tensor) -> Tensor:
