@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """heads: of each attention. dropout: in every layer. word_dropout: of the words that are read. image_dropout:
-    share of the loss that is of reading without an image, from which it learns what texts say as such. smoothing: share of the target that all words of the
-    vocabulary have in common. longest: words read of a text; of longer ones the rest is not."""
+    """heads: of each attention. dropout: in every layer. word_dropout: of the words that are read. image_dropout: share
+    of the loss that is of reading without an image, from which it learns what texts say as such. smoothing: share of
+    the target that all words of the vocabulary have in common. longest: words read of a text; of longer ones the rest
+    is not."""
 
     heads: int = 8
     dropout: float = 0.2
