@@ -33,20 +33,22 @@ def train(
     scorer_epochs: Annotated[int, typer.Option(help="The same for the scorer, which learns after them.")] = 16,
     views: Annotated[int, typer.Option(help="How many views of each image: as it is, mirrored, random crops.")] = 6,
     members: Annotated[int, typer.Option(help="Pairs of heads of lite, whose embeddings are combined.")] = 2,
-    itc: Annotated[float, typer.Option(help="Weight of the contrast of embeddings, of lite only.")] = 1.0,
+    itc: Annotated[float, typer.Option(help="Weight of the contrast of embeddings, where these learn.")] = 1.0,
     itm: Annotated[float, typer.Option(help="Weight of the scorer's listwise matching.")] = 1.0,
     lm: Annotated[float, typer.Option(help="Weight of the scorer's reading, word by word.")] = 1.0,
     group: Annotated[int, typer.Option(help="Images that the scorer learns to tell from one another at a time.")] = 4,
     unfreeze: Annotated[
         bool, typer.Option("--unfreeze", help="Train the towers of an open_clip model instead; for a GPU.")
     ] = False,
-    hard: Annotated[bool, typer.Option(help="Whether these are images that the heads confuse, or any.")] = True,
+    hard: Annotated[
+        bool, typer.Option(help="Whether the images of a group are such as the heads confuse, or any.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="`auto` is a GPU where there is one; `torchrun` uses several.")] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder for the towers' outputs [default: your cache].")] = None,
 ) -> None:
-    """Train the heads and the scorer of `lite`, or a scorer for an open_clip model, on captioned images, and write a
-    model directory for --model of the other commands.
+    """Train the heads and the scorer of `lite`, a scorer for an open_clip model or, with --unfreeze, that model itself,
+    on captioned images, and write a model directory for --model of the other commands.
 
     Images of the split dev (or val) choose the best epoch and fit the calibration; where there are none, every tenth
     image does. Images of the split test are not touched. Interrupt or kill it, and the same command goes on."""
@@ -58,7 +60,6 @@ def train(
     from retrieval.encoders import DEFAULT_MODEL
     from retrieval.encoders.lite import LiteEncoder
     from retrieval.encoders.openclip import load_openclip, torch_device
-    from retrieval.encoders.runtime import check_device
     from retrieval.training.heads import HeadSettings
     from retrieval.training.model import ModelSettings
     from retrieval.training.settings import TrainSettings
@@ -68,10 +69,12 @@ def train(
     of_lite = model == DEFAULT_MODEL
     if min(1 if epochs is None else epochs, scorer_epochs, views, members, group) < 1:
         raise typer.BadParameter("1 or more", param_hint="--epochs, --scorer-epochs, --views, --members, --group")
-    check_device(device)
-    if (of_lite and itc <= 0) or min(itc, itm, lm) < 0 or max(itm, lm) == 0:
+    on = torch_device(device).type
+    if ((of_lite or unfreeze) and itc <= 0) or min(itc, itm, lm) < 0 or max(itm, lm) == 0:
         hint = "--itc must be above 0, --itm and --lm 0 or above, and not both 0"
         raise typer.BadParameter(hint, param_hint="the weights")
+    if not lm and group == 1:
+        raise typer.BadParameter("without --lm there must be 2 or more", param_hint="--group")
     is_openclip = ":" in model or (Path(model) / "open_clip_config.json").exists()
     if not of_lite and not is_openclip:
         raise typer.BadParameter(
@@ -79,7 +82,7 @@ def train(
         )
     if of_lite and unfreeze:
         raise typer.BadParameter("the towers of lite cannot learn: --model NAME:PRETRAINED", param_hint="--unfreeze")
-    encoder = LiteEncoder(device="cpu") if of_lite else load_openclip(model)
+    encoder = LiteEncoder(device="cpu") if of_lite else load_openclip(model, "cpu" if unfreeze else on)
     folders: list[Path | None] = list(images) if images else [None] * len(captions)
     sets = [read_captions(path, images_dir=folder) for path, folder in zip(captions, folders, strict=True)]
     usual = TrainSettings()
@@ -95,7 +98,6 @@ def train(
         scorer=replace(usual.scorer, epochs=scorer_epochs),
         model=ModelSettings(heads=HeadSettings(members=members)),
     )
-    on = torch_device(device).type
     if unfreeze:
         assert not isinstance(encoder, LiteEncoder)
         from retrieval.training.unfreezing import unfreeze as train_towers

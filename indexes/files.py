@@ -23,7 +23,14 @@ def write_durably(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def replace_durably(path: Path, content: bytes) -> None:
     """Replace `path` in one step: readers see the old content or the new, also after a crash."""
     draft = path.with_name(path.name + ".new")
-    write_durably(draft, lambda file: file.write(content))
+    draft.write_bytes(content)
+    put_durably(draft, path)
+
+
+def put_durably(draft: Path, path: Path) -> None:
+    """Put a file that is written in the place of `path`, likewise."""
+    with draft.open("rb+") as file:
+        os.fsync(file.fileno())
     os.replace(draft, path)
     sync_folder(path.parent)
 

@@ -22,7 +22,7 @@ class Explanation:
     """Where the words of a text look in one image.
 
     words: as they stand in the text; the pieces of a word are summed. heat: float32 [words, rows, columns], 0 and up,
-    over a grid on the upright image: the cross-attention that speaks for a match, in units of the scorer's logit (see
+    over a grid on the upright image: how much speaks for a match, in units of the scorer's logit (see
     `Evidence.heat`), so that maps of several words can be compared. match: calibrated probability. similarity: of the
     embeddings. photo: the image."""
 

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retrieval.training.losses import softness_of
 from retrieval.training.parallel import on_device, world
 
 if TYPE_CHECKING:
     from retrieval.training.features import Features
     from retrieval.training.heads import Inputs
-    from retrieval.training.settings import Schedule, TrainSettings
+    from retrieval.training.settings import Schedule
 
 
 class Batches:
@@ -48,14 +47,6 @@ class Batches:
 def part_of_batch(schedule: Schedule, images: int) -> int:
     """This process's images of each batch."""
     return max(2, min(schedule.batch, images) // world())
-
-
-def softness(
-    settings: TrainSettings, frozen: torch.Tensor, image_of_text: torch.Tensor, count: int
-) -> torch.Tensor | None:
-    """See `softness_of`; None where the settings ask for none."""
-    weight, temperature = settings.softness, settings.softness_temperature
-    return softness_of(frozen, image_of_text, count, weight, temperature) if weight else None
 
 
 def endless(order: Callable[[], NDArray[np.int64]]) -> Iterator[int]:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from retrieval.training.applying import embed, first_both_ways, side_by_side
-from retrieval.training.batches import Batches, as_float, endless, part_of_batch, softness, take
-from retrieval.training.losses import contrast
+from retrieval.training.batches import Batches, as_float, endless, part_of_batch, take
+from retrieval.training.losses import contrast, softness_of
 from retrieval.training.parallel import on_device, world
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class HeadsStage:
         self.batch = part_of_batch(self.schedule, features.images)
         self.steps = max(1, features.images // (self.batch * world()))
         self.weights = {"itc": settings.itc}
+        self.patient_from = 0
         self.key = key
         self._batches = Batches(features, inputs)
         self._order: Iterator[int] = iter(())
@@ -56,7 +57,8 @@ class HeadsStage:
         frozen = as_float(features.texts[texts])
         of_images = self.module.images(*self._batches.views(images, rng))
         of_texts = self.module.texts(frozen, *features.words_of(texts))
-        soft = softness(self.settings, frozen, image_of_text, len(images))
+        weight, temperature = self.settings.softness, self.settings.softness_temperature
+        soft = softness_of(frozen, image_of_text, len(images), weight, temperature) if weight else None
         each = [
             contrast(scale * text @ image.T, image_of_text, soft)
             for scale, text, image in zip(self.module.log_scale.exp(), of_texts, of_images, strict=True)

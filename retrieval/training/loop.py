@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from indexes.errors import CrosslookError
-from retrieval.training.parallel import average_gradients, of_first, rank
+from indexes.files import put_durably
+from retrieval.training.parallel import average_gradients, copy_first, of_first, rank, world
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,13 +45,15 @@ class Epoch:
 
 class Stage(Protocol):
     """Something to learn. module: what learns; `learn` leaves the best average in it. steps: of an epoch. weights: of
-    the losses, by name. key: tells settings and data from others."""
+    the losses, by name. patient_from: number of the epoch from which patience counts. key: tells settings and data from
+    others."""
 
     name: str
     module: nn.Module
     schedule: Schedule
     steps: int
     weights: dict[str, float]
+    patient_from: int
     key: str
 
     def begin(self, number: int, rng: np.random.Generator) -> None:
@@ -76,10 +79,13 @@ def learn(stage: Stage, out: Path, seed: int, observe: Callable[[Epoch], None] =
     The state after every epoch is kept in the folder `out`: run again after a kill, it goes on from there and ends in
     the same weights. Where there are several processes, each calls it. Raises `CrosslookError` when `out` holds a run
     of other settings or data."""
+    copy_first(stage.module.state_dict().values())
     run = _Run(stage, out)
     history = run.resume()
+    if of_first(len(history)) != len(history):
+        raise CrosslookError(f"the processes see different runs in {out.parent}: use a folder that all of them share")
     for number in range(len(history), stage.schedule.epochs):
-        if number - _best(history) > stage.schedule.patience:
+        if number - max(_best(history), stage.patient_from) > stage.schedule.patience:
             break
         losses = run.epoch(number, seed)
         epoch = Epoch(stage.name, number, losses, of_first(stage.judge(run.averaged) if rank() == 0 else {}))
@@ -102,6 +108,7 @@ class _Run:
         self.stage = stage
         self.out = out
         self.path = out / f"{stage.name}.safetensors"
+        self.key = f"{stage.key}, {world()} processes"
         self.averaged = copy.deepcopy(stage.module).eval().requires_grad_(False)
         self.best: dict[str, Tensor] = {}
         matrices = [each for each in stage.module.parameters() if each.ndim > 1]
@@ -157,10 +164,10 @@ class _Run:
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
-        metadata = {"key": self.stage.key, "history": json.dumps([asdict(epoch) for epoch in history])}
+        metadata = {"key": self.key, "history": json.dumps([asdict(epoch) for epoch in history])}
         draft = self.path.with_suffix(".new")
         save_file({name: value.contiguous() for name, value in tensors.items()}, draft, metadata)
-        draft.replace(self.path)
+        put_durably(draft, self.path)
 
     def resume(self) -> list[Epoch]:
         """The history of the stage's run in the folder, its state taken over; empty where there is none."""
@@ -168,8 +175,8 @@ class _Run:
         if not self.path.exists():
             return []
         metadata = read_metadata(self.path)
-        if metadata["key"] != self.stage.key:
-            raise CrosslookError(f"{self.out} holds a run with other settings or data: choose another --out")
+        if metadata["key"] != self.key:
+            raise CrosslookError(f"{self.out.parent} holds a run with other settings or data: choose another --out")
         tensors = load_file(self.path)
 
         def under(prefix: str) -> dict[str, Tensor]:
@@ -185,6 +192,13 @@ class _Run:
         whole = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
         return [Epoch(**epoch) for epoch in json.loads(metadata["history"])]
+
+
+def only_stages(out: Path, names: Sequence[str]) -> None:
+    """Raises `CrosslookError` when the folder `out` holds the state of any other stage."""
+    others = sorted(path.stem for path in out.glob("*.safetensors") if path.stem not in names)
+    if others:
+        raise CrosslookError(f"{out.parent} holds a run that trains {others[0]}: choose another --out")
 
 
 def log_of(history: Sequence[Epoch]) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def contrast(logits: Tensor, image_of_text: Tensor, softness: Tensor | None = None) -> Tensor:
     """Symmetric listwise cross-entropy: every text among all images, and every image among all texts, where all of an
     image's texts are right (the target is shared among them). Of scaled similarities it is the image-text contrast
-    (ITC), of a scorer's logits in batches of hard negatives image-text matching (ITM), listwise.
+    (ITC).
 
     logits: float [t, i]. image_of_text: int [t]. softness: float [t, i], rows or columns of which need not sum to one:
     how else a text may fit an image, added to the targets (near-duplicate captions are common). Returns a scalar."""

@@ -1,4 +1,4 @@
-"""Hard negatives: batches in which images that the model takes for one another meet."""
+"""Hard negatives: groups of images that the heads take for one another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def confusable(
     """For each image the others that it is most easily confused with, in no order, int64 [images, count] or as many as
     there are: those whose similarity to its captions, and of theirs to it, is largest in sum.
 
-    images: [n, dim], texts: [t, dim], by the model that is to learn. image_of_text: int64 [t]."""
+    images: [n, dim], texts: [t, dim], by the heads. image_of_text: int64 [t]."""
     sums = np.zeros_like(images)
     np.add.at(sums, image_of_text, texts)
     captions = sums / np.maximum(np.bincount(image_of_text, minlength=len(images)), 1)[:, None]

@@ -85,7 +85,8 @@ def train_model(
         seen, held_out = (cached_features(part, towers, folder, count) for part, count in ((training, views), (dev, 1)))
         if rank() == 0:
             _tell_sizes(seen, held_out, tell)
-        model, history = train(seen, held_out, class_embeddings, out / RUN, settings, observe)
+        with torch.device(device):
+            model, history = train(seen, held_out, class_embeddings, out / RUN, settings, observe)
         is_first = rank() == 0
     if not is_first:
         return history

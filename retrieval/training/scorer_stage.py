@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,9 @@ class ScorerStage:
         self.batch = max(1, part_of_batch(self.schedule, features.images) // self.group) * self.group
         self.steps = max(1, features.images // (self.batch * world()))
         self.weights = {"itm": settings.itm, "lm": settings.lm}
+        last = self.schedule.epochs - 1
+        reads_first = settings.itm > 0 and settings.lm > 0
+        self.patient_from = min(math.ceil(settings.match_from * self.schedule.epochs), last) if reads_first else 0
         self.key = key
         self._model = model
         self._dev = dev
@@ -57,9 +61,7 @@ class ScorerStage:
         self._similarities, self._candidates = found
 
     def begin(self, number: int, rng: np.random.Generator) -> None:
-        self._matching = (
-            self.settings.itm > 0 and number >= (self.settings.lm > 0) * self.settings.match_from * self.schedule.epochs
-        )
+        self._matching = self.settings.itm > 0 and number >= self.patient_from
         neighbours, count = self._neighbours, self._batches.features.images
         if neighbours is None:
             self._order = endless(lambda: rng.permutation(count))

@@ -9,10 +9,10 @@ from retrieval.training.model import ModelSettings
 
 @dataclass(frozen=True)
 class Schedule:
-    """One stage of training. batch: images a step, each with so many of its captions. learning_rate: the highest
-    (AdamW); it rises linearly for the share `warm_up` of all steps and falls by half a cosine. decay: of weight
-    matrices. average: of the exponential moving average that is judged and kept. patience: epochs without better
-    figures on dev before stopping."""
+    """One stage of training. batch: images a step, each with so many of its captions; of several processes each has its
+    part, in which alone the contrast looks for negatives. learning_rate: the highest (AdamW); it rises linearly for the
+    share `warm_up` of all steps and falls by half a cosine. decay: of weight matrices. average: of the exponential
+    moving average that is judged and kept. patience: epochs without better figures on dev before stopping."""
 
     epochs: int
     batch: int

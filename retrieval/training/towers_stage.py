@@ -16,7 +16,7 @@ from retrieval.training.applying import first_both_ways
 from retrieval.training.batches import endless, part_of_batch, take
 from retrieval.training.features import photo_of, view
 from retrieval.training.losses import contrast
-from retrieval.training.parallel import on_device, world
+from retrieval.training.parallel import current_device, on_device, world
 from retrieval.training.towers import OpenClipSight
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class TowersStage:
         settings: TrainSettings,
         key: str,
     ) -> None:
-        self.module: nn.Module = encoder.model.to(torch.get_default_device())
+        self.module: nn.Module = encoder.model.to(current_device())
         self.schedule = settings.towers
         self._images, self._dev = (
             [(each, image) for each in part for image in each.images] for part in (training, dev)
@@ -53,6 +53,7 @@ class TowersStage:
         self.batch = part_of_batch(self.schedule, len(self._images))
         self.steps = max(1, len(self._images) // (self.batch * world()))
         self.weights = {"itc": settings.itc}
+        self.patient_from = 0
         self.key = key
         self._sight = OpenClipSight(encoder)
         self._tokenize = encoder.tokenizer
@@ -112,10 +113,12 @@ class TowersStage:
         return found
 
     def _embed_texts(self, module: Any, texts: Sequence[str]) -> Tensor:
-        found: Tensor = module.encode_text(self._tokenize(list(texts)).to(torch.get_default_device()), normalize=True)
+        with torch.device("cpu"):  # tokenizers make their tensors where new ones are made, and expect them there
+            words = self._tokenize(list(texts))
+        found: Tensor = module.encode_text(words.to(current_device()), normalize=True)
         return found
 
     @staticmethod
     def _autocast() -> Any:
-        kind = torch.get_default_device().type
+        kind = current_device().type
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda")

@@ -16,7 +16,7 @@ from retrieval.training.batches import as_float
 from retrieval.training.features import WHOLE, Features
 from retrieval.training.heads import input_statistics
 from retrieval.training.heads_stage import HeadsStage
-from retrieval.training.loop import Epoch, learn
+from retrieval.training.loop import Epoch, learn, only_stages
 from retrieval.training.model import Model
 from retrieval.training.parallel import on_device
 from retrieval.training.scorer_stage import ScorerStage
@@ -55,7 +55,9 @@ def train(
     of_heads = {name: value for name, value in everything.items() if name not in OF_OTHERS}
     of_heads["model"] = everything["model"]["heads"]
     history: list[Epoch] = []
-    if settings.itc and settings.model.heads.members:
+    has_heads = settings.itc > 0 and settings.model.heads.members > 0
+    only_stages(out, ["heads", "scorer"] if has_heads else ["scorer"])
+    if has_heads:
         key = json.dumps([of_heads, data], sort_keys=True)
         stage = HeadsStage(model.heads, model.inputs, features, dev, settings, key)
         history += learn(stage, out, settings.seed, observe)

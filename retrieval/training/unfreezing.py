@@ -10,11 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from open_clip.tokenizer import HFTokenizer
 from safetensors.torch import save_file
 
 from indexes.errors import CrosslookError
+from indexes.files import replace_durably
 from retrieval.captions import CaptionSet
-from retrieval.training.loop import LOG, Epoch, learn, log_of
+from retrieval.training.loop import LOG, Epoch, learn, log_of, only_stages
 from retrieval.training.parallel import processes, rank
 from retrieval.training.run import RUN, enough, split_sets
 from retrieval.training.settings import TrainSettings
@@ -42,7 +45,8 @@ def unfreeze(
 
     Raises `CrosslookError` when there is too little to train on, an image cannot be read, or `out` holds a model or
     another run."""
-    if (out / CONFIG).exists() or (out / "config.json").exists():
+    has_model = (out / CONFIG).exists() or (out / "config.json").exists()
+    if has_model and not (out / RUN / f"{TowersStage.name}.safetensors").exists():  # else it is ours, nearly done
         raise CrosslookError(f"{out} holds a model, which would be lost: choose another --out")
     training, dev = split_sets(sets)
     enough(training, dev)
@@ -52,18 +56,23 @@ def unfreeze(
         for each in part
         for image in each.images
     ]
-    about = [asdict(settings), encoder.fingerprint, hashlib.sha256(json.dumps(content).encode()).hexdigest()]
-    with processes(device):
+    checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    about = [asdict(settings.towers), settings.itc, settings.seed, encoder.fingerprint, checksum]
+    only_stages(out / RUN, [TowersStage.name])
+    with processes(device), torch.device(device):
         stage = TowersStage(encoder, training, dev, settings, json.dumps(about, sort_keys=True))
         history = learn(stage, out / RUN, settings.seed, observe)
         is_first = rank() == 0
     if is_first:
         weights = {name: value.cpu().contiguous() for name, value in stage.module.state_dict().items()}
         save_file(weights, out / WEIGHTS)
+        (out / WEIGHTS).chmod(0o644)  # safetensors keeps it to its writer
+        if isinstance(encoder.tokenizer, HFTokenizer):  # which open_clip looks for beside the weights
+            encoder.tokenizer.tokenizer.save_pretrained(out)
         config = {"model_cfg": encoder.config.get("model_cfg", encoder.config)}
         config["preprocess_cfg"] = encoder.model.visual.preprocess_cfg
         (out / LOG).write_text(log_of(history), encoding="utf-8")
-        (out / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        replace_durably(out / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         shutil.rmtree(out / RUN)
         tell(f"use it with --model {out}; train a scorer for it with `search train --model {out}`")
     return history

@@ -70,13 +70,3 @@ def test_a_query_that_may_look_nowhere_gets_zeros_and_no_nan():
     assert not found.any() and not weights.any()
     found.sum().backward()
     assert torch.isfinite(queries.grad).all()
-
-
-def test_the_scale_can_be_set():
-    import torch
-
-    from retrieval.fusion.attention import attention
-
-    queries, keys = made_up(2, 4), made_up(3, 4, seed=1)
-    _, sharp = attention(queries, keys, keys, scale=9.0)
-    torch.testing.assert_close(sharp, torch.softmax(9 * queries @ keys.T, dim=-1))

@@ -61,8 +61,9 @@ sys.path.insert(0, sys.argv[2])
 from tests.retrieval.training.made_up import classes, made_up, settings
 
 with processes("cpu"):
-    out = Path(sys.argv[1])
-    model, history = train(made_up(200), made_up(40, seed=1), classes(), out, settings(epochs=int(sys.argv[3])))
+    out, end = Path(sys.argv[1]), int(sys.argv[4])
+    kill = lambda epoch: epoch.number == end and sys.exit(1)
+    model, history = train(made_up(200), made_up(40, seed=1), classes(), out, settings(epochs=int(sys.argv[3])), kill)
     total = sum(value.double().sum().item() for value in model.state_dict().values())
     (out / f"{rank()}.json").write_text(json.dumps([total, [epoch.dev for epoch in history]]))
 """
@@ -75,13 +76,18 @@ def test_processes_stay_alike_learn_and_go_on_after_a_kill(tmp_path):
     (tmp_path / "train.py").write_text(TRAIN)
     out = tmp_path / "out"
 
-    def run():
-        done = torchrun(tmp_path / "train.py", out, Path(__file__).parents[3], 4)
-        assert done.returncode == 0, done.stderr
+    def run(out, killed_after=-1):
+        return torchrun(tmp_path / "train.py", out, Path(__file__).parents[3], 4, killed_after)
+
+    def found(out):
         return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
 
-    first, second = run()
+    whole, part = run(out), run(tmp_path / "part", killed_after=1)
+    assert whole.returncode == 0 and part.returncode != 0, whole.stderr
+    first, second = found(out)
     assert first == second
     of_heads = [figures["text -> image"] for figures in first[1] if "text -> image" in figures]
     assert max(of_heads) > max(0.5, 1.5 * of_heads[0])
-    assert run() == [first, second]
+    for again in (out, tmp_path / "part"):  # one that has nothing left to do, and one that has
+        assert run(again).returncode == 0
+        assert found(again) == [first, second]

@@ -137,6 +137,25 @@ def test_a_run_of_other_settings_is_not_taken_over(tmp_path):
         train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1, group=5))
 
 
+def test_a_run_that_trains_something_else_is_not_taken_over(tmp_path):
+    from retrieval.training.train import train
+
+    (tmp_path / "towers.safetensors").write_bytes(b"")
+    with pytest.raises(CrosslookError, match="a run that trains towers: choose another --out"):
+        train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1))
+
+
+@pytest.mark.parametrize(("epochs", "patience"), [(1, 8), (2, 8), (9, 2)])
+def test_matching_is_never_left_out(tmp_path, epochs, patience):
+    """Neither by few epochs, nor by what reads so badly that it would be stopped before."""
+    from retrieval.training.train import train
+
+    chosen = settings(epochs=epochs, patience=patience, match_from=0.7)
+    chosen = replace(chosen, scorer=replace(chosen.scorer, learning_rate=0.0))
+    _, history = train(made_up(80), made_up(20, seed=1), classes(), tmp_path, chosen)
+    assert "itm" in history[-1].losses
+
+
 def test_it_stops_when_dev_gets_no_better(tmp_path):
     from retrieval.training.train import train
 

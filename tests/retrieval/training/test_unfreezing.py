@@ -37,11 +37,16 @@ def settings(**changes):
     return TrainSettings(towers=Schedule(**(usual | changes)))
 
 
-def unfrozen(pictures, clip, out, chosen, **options):
+def loaded(clip):
     from retrieval.encoders.openclip import load_openclip
+
+    return load_openclip(str(clip), "cpu")
+
+
+def unfrozen(pictures, clip, out, chosen, **options):
     from retrieval.training.unfreezing import unfreeze
 
-    return unfreeze([pictures], load_openclip(str(clip), "cpu"), out, chosen, **options)
+    return unfreeze([pictures], loaded(clip), out, chosen, **options)
 
 
 def test_towers_learn_and_are_a_model_of_open_clip(pictures, tiny_clip, tmp_path):
@@ -79,6 +84,42 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(pictures, tiny_clip, tmp
     unfrozen(pictures, tiny_clip, tmp_path / "part", settings(epochs=2))
     for name in ("open_clip_model.safetensors", "log.jsonl"):
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_kill_before_the_run_is_cleared_away_is_made_good(pictures, tiny_clip, tmp_path, monkeypatch):
+    from retrieval.training import unfreezing
+
+    class Killed(Exception):
+        pass
+
+    def kill(path):
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(unfreezing.shutil, "rmtree", kill)
+        unfrozen(pictures, tiny_clip, tmp_path / "out", settings(epochs=1))
+    unfrozen(pictures, tiny_clip, tmp_path / "out", settings(epochs=1))
+    assert not (tmp_path / "out" / "run").exists()
+    assert (tmp_path / "out" / "open_clip_model.safetensors").stat().st_mode & 0o077 == 0o044
+
+
+def test_a_tokenizer_of_the_hub_goes_with_the_weights(pictures, tiny_clip, tmp_path, monkeypatch):
+    """open_clip looks for it in the directory."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    from retrieval.training import unfreezing
+
+    class OfHub(SimpleTokenizer):
+        class tokenizer:
+            @staticmethod
+            def save_pretrained(folder):
+                (folder / "tokenizer.json").write_text("{}")
+
+    monkeypatch.setattr(unfreezing, "HFTokenizer", OfHub)
+    encoder = loaded(tiny_clip)
+    encoder.tokenizer = OfHub(context_length=16)
+    unfreezing.unfreeze([pictures], encoder, tmp_path / "out", settings(epochs=1))
+    assert (tmp_path / "out" / "tokenizer.json").exists()
 
 
 def test_a_model_is_not_overwritten(pictures, tiny_clip):
