@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retrieval.engine import Engine, Hit, Results
 
 NOTHING_FOUND = 1
-DOUBTFUL = 0.02  # a best match below it is worth a warning
+DOUBTFUL = 0.01  # a best match below it is worth a warning: the model card shows what comes above and below
 
 
 def query(
