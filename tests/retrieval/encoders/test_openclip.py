@@ -66,7 +66,7 @@ def test_region_tokens_are_the_last_map_row_by_row(tiny_clip, photos):
 
     encoder = load_encoder(str(tiny_clip))
     prepared = encoder.prepare(photos[0])
-    visual = encoder._model.visual
+    visual = encoder.model.visual
     visual.output_tokens = True
     with torch.no_grad():
         _, patches = visual(torch.from_numpy(prepared)[None])
@@ -144,7 +144,7 @@ def test_a_text_tower_that_gives_no_words_is_refused_at_once(tiny_clip):
             raise AttributeError("no forward_intermediates")
 
     with pytest.raises(CrosslookError, match="without a Hugging Face text tower"):
-        OpenClipEncoder("some", whole._model, whole._preprocess, NoWords(), {}, "cpu")
+        OpenClipEncoder("some", whole.model, whole._preprocess, NoWords(), {}, "cpu")
 
 
 @pytest.mark.parametrize(
