@@ -49,6 +49,11 @@ def part_of_batch(schedule: Schedule, images: int) -> int:
     return max(2, min(schedule.batch, images) // world())
 
 
+def steps_an_epoch(images: int, batch: int) -> int:
+    """How many batches, of which `batch` images are this process's, go once through all images."""
+    return max(1, images // (batch * world()))
+
+
 def endless(order: Callable[[], NDArray[np.int64]]) -> Iterator[int]:
     """All images in an order, again and again."""
     while True:

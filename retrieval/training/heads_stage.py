@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from retrieval.training.applying import embed, first_both_ways, side_by_side
-from retrieval.training.batches import Batches, as_float, endless, part_of_batch, take
+from retrieval.training.batches import Batches, as_float, endless, part_of_batch, steps_an_epoch, take
 from retrieval.training.losses import contrast, softness_of
-from retrieval.training.parallel import on_device, world
+from retrieval.training.parallel import on_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class HeadsStage:
         self.settings = settings
         self.schedule = settings.heads
         self.batch = part_of_batch(self.schedule, features.images)
-        self.steps = max(1, features.images // (self.batch * world()))
+        self.steps = steps_an_epoch(features.images, self.batch)
         self.weights = {"itc": settings.itc}
         self.patient_from = 0
         self.key = key

@@ -12,10 +12,9 @@ import numpy as np
 from indexes.exact import nearest
 from retrieval.calibration import list_weights
 from retrieval.training.applying import embed, fusion_of, regions_of, side_by_side
-from retrieval.training.batches import Batches, endless, part_of_batch, take
+from retrieval.training.batches import Batches, endless, part_of_batch, steps_an_epoch, take
 from retrieval.training.losses import matching
 from retrieval.training.mining import confusable, grouped_order
-from retrieval.training.parallel import world
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +39,7 @@ class ScorerStage:
         self.schedule = settings.scorer
         self.group = min(settings.group, features.images)
         self.batch = max(1, part_of_batch(self.schedule, features.images) // self.group) * self.group
-        self.steps = max(1, features.images // (self.batch * world()))
+        self.steps = steps_an_epoch(features.images, self.batch)
         self.weights = {"itm": settings.itm, "lm": settings.lm}
         last = self.schedule.epochs - 1
         reads_first = settings.itm > 0 and settings.lm > 0

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from retrieval.encoders.runtime import usable_cores
 from retrieval.training.applying import first_both_ways
-from retrieval.training.batches import endless, part_of_batch, take
+from retrieval.training.batches import endless, part_of_batch, steps_an_epoch, take
 from retrieval.training.features import photo_of, view
 from retrieval.training.losses import contrast
-from retrieval.training.parallel import current_device, on_device, world
+from retrieval.training.parallel import current_device, on_device
 from retrieval.training.towers import OpenClipSight
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class TowersStage:
             [(each, image) for each in part for image in each.images] for part in (training, dev)
         )
         self.batch = part_of_batch(self.schedule, len(self._images))
-        self.steps = max(1, len(self._images) // (self.batch * world()))
+        self.steps = steps_an_epoch(len(self._images), self.batch)
         self.weights = {"itc": settings.itc}
         self.patient_from = 0
         self.key = key

@@ -18,7 +18,7 @@ from retrieval.training.heads import input_statistics
 from retrieval.training.heads_stage import HeadsStage
 from retrieval.training.loop import Epoch, learn, only_stages
 from retrieval.training.model import Model
-from retrieval.training.parallel import on_device
+from retrieval.training.parallel import current_device, on_device
 from retrieval.training.scorer_stage import ScorerStage
 from retrieval.training.settings import TrainSettings
 
@@ -42,9 +42,7 @@ def train(
         raise CrosslookError("hardly any word is in several captions, so that none can be learnt: give more captions")
     torch.manual_seed(settings.seed)
     statistics = input_statistics(as_float(features.cells[WHOLE, ::SAMPLED]), as_float(features.whole[WHOLE]))
-    model = Model(on_device(class_embeddings), statistics, features.vocabulary, settings.model).to(
-        torch.get_default_device()
-    )
+    model = Model(on_device(class_embeddings), statistics, features.vocabulary, settings.model).to(current_device())
     data = {
         "images": features.images,
         "texts": len(features.texts),
