@@ -30,15 +30,17 @@ def confusable(
 
 
 def grouped_order(neighbours: NDArray[np.int64], group: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """A random order of all images in which each is followed by up to `group` - 1 of its neighbours that have not had
-    their turn, so that batches cut from it hold hard negatives. neighbours: int64 [n, m]."""
+    """A random order of all images, in groups: each image that begins one is followed by `group` - 1 of its neighbours
+    that have not had their turn, so that batches cut from it hold hard negatives. Where fewer are left, they come at
+    the end, and do not divide the groups of others. neighbours: int64 [n, m]."""
     used = np.zeros(len(neighbours), np.bool_)
-    order: list[int] = []
+    whole: list[int] = []
+    short: list[int] = []
     for image in rng.permutation(len(neighbours)):
         if used[image]:
             continue
         near = rng.permutation(neighbours[image])
         chosen = [int(image), *near[~used[near]][: group - 1].tolist()]
         used[chosen] = True
-        order += chosen
-    return np.array(order, dtype=np.int64)
+        (whole if len(chosen) == group else short).extend(chosen)
+    return np.array(whole + short, dtype=np.int64)

@@ -42,3 +42,13 @@ def test_an_order_has_every_image_once_and_neighbours_together():
     for low in range(0, 60, 3):
         assert len(set(clusters[order[low : low + 3]])) == 1
     assert list(order) != list(grouped_order(neighbours, 3, np.random.default_rng(1)))
+
+
+def test_groups_that_ran_short_of_neighbours_do_not_divide_others():
+    from retrieval.training.mining import grouped_order
+
+    clusters = np.arange(60) // 6
+    neighbours = np.stack([np.setdiff1d(np.flatnonzero(clusters == clusters[image]), image) for image in range(60)])
+    order = grouped_order(neighbours, 4, np.random.default_rng(0))  # of every six, two are left
+    assert sorted(order) == list(range(60))
+    assert all(len(set(clusters[order[low : low + 4]])) == 1 for low in range(0, 40, 4))
