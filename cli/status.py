@@ -47,7 +47,7 @@ def _record(found: Status) -> dict[str, object]:
         "bytes": found.bytes,
         "committed": found.committed.isoformat(timespec="seconds"),
         "ann": found.ann,
-        "scorer": None,
+        "scorer": found.model if found.reranks else None,
     }
 
 
@@ -56,7 +56,7 @@ def _print(found: Status) -> None:
     lines = {
         "collection": printable(str(found.path)),
         "model": f"{found.model} ({found.fingerprint})",
-        "scorer": "none: ranked by similarity",
+        "scorer": "the model's own" if found.reranks else "none: ranked by similarity",
         "images": f"{found.images:,}",
         "failures": f"{found.failures:,}" + (" (`search status --failures` lists them)" if found.failures else ""),
         "folders": ", ".join(printable(folder) for folder in found.folders) or "none",

@@ -12,17 +12,20 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.manifest import current_binding
 from indexes.writer import CollectionWriter
+from retrieval.fusion import has_scorer
 from retrieval.location import spellings
 from retrieval.scan import is_below
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a collection holds. bytes: on disk. committed: when the commit in force was made, local time."""
+    """What a collection holds. reranks: whether its model has a scorer. bytes: on disk. committed: when the commit in
+    force was made, local time."""
 
     path: Path
     model: str
     fingerprint: str
+    reranks: bool
     images: int
     failures: int
     folders: tuple[str, ...]
@@ -41,6 +44,7 @@ def status(path: Path) -> Status:
         path=path,
         model=manifest.binding.model,
         fingerprint=manifest.binding.fingerprint,
+        reranks=has_scorer(manifest.binding.model),
         images=len(collection),
         failures=len(collection.failures()),
         folders=manifest.folders,

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from indexes.errors import CrosslookError
+from retrieval.encoders import DEFAULT_MODEL
 from retrieval.encoders.base import Encoder
+from retrieval.encoders.lite import HEADS
 from retrieval.fusion.base import PhotoScorer, Scorer
 from retrieval.fusion.scorer import SCORER, FusionScorer
 
-__all__ = ["FusionScorer", "PhotoScorer", "Scorer", "load_scorer", "own_scorer"]
+__all__ = ["FusionScorer", "PhotoScorer", "Scorer", "has_scorer", "load_scorer", "own_scorer"]
 
 BLIP = "blip:"
+
+
+def has_scorer(model: str) -> bool:
+    """Whether the model of a name has a scorer of its own, without loading either."""
+    return ((HEADS if model == DEFAULT_MODEL else Path(model)) / SCORER).is_file()
 
 
 def own_scorer(encoder: Encoder) -> FusionScorer | None:

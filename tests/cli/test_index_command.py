@@ -225,8 +225,9 @@ def test_status_tells_what_is_there(search, photos, path):
     search("index", photos, index=path)
     text = search("status", index=path).stdout
     assert f"collection  {path}" in text and "lite (" in text and "images      4" in text and str(photos) in text
+    assert "scorer      the model's own" in text
     record = json.loads(search("status", "--json", index=path).stdout)
-    assert (record["images"], record["failures"], record["model"]) == (4, 1, "lite")
+    assert (record["images"], record["failures"], record["model"], record["scorer"]) == (4, 1, "lite", "lite")
     assert record["folders"] == [str(photos)]
     assert search("status", "--failures", index=path).stdout.startswith(f"{photos / 'broken.jpg'}\tis not an image")
 
