@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.output import note
 from cli.plots import bar_plot, line_plot
 from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
     from retrieval.calibration import Reliability
     from retrieval.training.calibrate import Fitted
-    from retrieval.training.loop import Epoch
+    from retrieval.training.watching import Epoch
 
 
 def train(
@@ -56,6 +55,7 @@ def train(
         from retrieval.training.run import train_model
     except ImportError as error:
         raise CrosslookError("training needs torch: pip install 'crosslook[cpu,build]'") from error
+    from cli.training_progress import training_display
     from retrieval.captions import read_captions
     from retrieval.encoders import DEFAULT_MODEL
     from retrieval.encoders.lite import LiteEncoder
@@ -104,26 +104,21 @@ def train(
 
         if epochs is not None:
             settings = replace(settings, towers=replace(usual.towers, epochs=epochs))
-        train_towers(sets, encoder, out, settings, device=on, tell=note, observe=_tell)
+        with training_display() as watcher:
+            train_towers(sets, encoder, out, settings, device=on, watcher=watcher)
         return
-    train_model(
-        sets,
-        encoder,
-        out,
-        settings,
-        views=views,
-        cache=cache,
-        device=on,
-        tell=note,
-        observe=_tell,
-        illustrate=_illustrate,
-    )
-
-
-def _tell(epoch: Epoch) -> None:
-    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in epoch.losses.items())
-    figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in epoch.dev.items())
-    note(f"{epoch.stage}, epoch {epoch.number + 1}: {losses}; R@1 of dev {figures}")
+    with training_display() as watcher:
+        train_model(
+            sets,
+            encoder,
+            out,
+            settings,
+            views=views,
+            cache=cache,
+            device=on,
+            watcher=watcher,
+            illustrate=_illustrate,
+        )
 
 
 def _illustrate(history: Sequence[Epoch], fitted: Fitted) -> dict[str, str]:
@@ -135,7 +130,7 @@ def _run_plot(history: Sequence[Epoch]) -> str:
     curves: dict[str, list[float]] = {}
     for epoch in history:
         for name, value in epoch.dev.items():
-            curves.setdefault(name, []).append(value)
+            curves.setdefault(f"{epoch.stage}, {name}", []).append(value)
     longest = max(len(values) for values in curves.values())
     return line_plot(range(1, longest + 1), curves, "epoch of the stage", "R@1 of dev")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from retrieval.training.loop import Epoch, best_of_stages
+from retrieval.training.loop import best_of_stages
 from retrieval.training.scorer_stage import DEV_CANDIDATES
+from retrieval.training.watching import Epoch
 
 if TYPE_CHECKING:
     from retrieval.captions import CaptionSet
@@ -45,8 +46,8 @@ def model_card(
         f"images. Seed {settings.seed}. The terms of the images apply to what may be done "
         "with the weights.\n\n"
         f"Sources:\n\n{sources}\n\n"
-        f"R@1 on the images it was chosen on, in percent; `re-ranked` of one caption an image, after the scorer saw "
-        f"the nearest {DEV_CANDIDATES}:\n\n| stage | best epoch | |\n|---|---|---|\n{stages}\n\n"
+        f"R@1 on the images it was chosen on, in percent; of the scorer with one caption an image, after it saw the "
+        f"nearest {DEV_CANDIDATES}:\n\n| stage | best epoch | |\n|---|---|---|\n{stages}\n\n"
         "Expected calibration error of `match` on those images, each judged by a calibration fitted on the other half "
         f"of them: {100 * fitted.pairs.error:.2f} points of percentage over all candidates of all captions, "
         f"{100 * fitted.first.error:.1f} over the first hits alone. Of these, in percent:\n\n"

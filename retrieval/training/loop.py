@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from indexes.errors import CrosslookError
 from indexes.files import put_durably
 from retrieval.training.parallel import average_gradients, copy_first, of_first, rank, world
+from retrieval.training.watching import UNWATCHED, Epoch, Step, Watcher
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,21 +27,6 @@ if TYPE_CHECKING:
 
 
 LOG = "log.jsonl"
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """stage: what was learning. losses: by name, each the mean over the steps, before weighting. dev: figures on the
-    images to choose by, 0 to 1, by name, of the moving average."""
-
-    stage: str
-    number: int
-    losses: dict[str, float]
-    dev: dict[str, float]
-
-    @property
-    def quality(self) -> float:
-        return sum(self.dev.values()) / len(self.dev)
 
 
 class Stage(Protocol):
@@ -73,14 +59,14 @@ class Stage(Protocol):
         ...
 
 
-def learn(stage: Stage, out: Path, seed: int, observe: Callable[[Epoch], None] = lambda epoch: None) -> list[Epoch]:
+def learn(stage: Stage, out: Path, seed: int, watcher: Watcher = UNWATCHED) -> list[Epoch]:
     """Train a stage, leave what was best on dev in its module, and return the history.
 
     The state after every epoch is kept in the folder `out`: run again after a kill, it goes on from there and ends in
     the same weights. Where there are several processes, each calls it. Raises `CrosslookError` when `out` holds a run
     of other settings or data."""
     copy_first(stage.module.state_dict().values())
-    run = _Run(stage, out)
+    run = _Run(stage, out, watcher if rank() == 0 else UNWATCHED)
     history = run.resume()
     if of_first(len(history)) != len(history):
         raise CrosslookError(f"the processes see different runs in {out.parent}: use a folder that all of them share")
@@ -94,7 +80,7 @@ def learn(stage: Stage, out: Path, seed: int, observe: Callable[[Epoch], None] =
             run.best = {name: value.clone() for name, value in run.averaged.state_dict().items()}
         if rank() == 0:
             run.save(history)
-            observe(epoch)
+            watcher.epoch(epoch)
     if run.best:
         stage.module.load_state_dict(run.best)
     stage.module.eval()
@@ -104,8 +90,9 @@ def learn(stage: Stage, out: Path, seed: int, observe: Callable[[Epoch], None] =
 class _Run:
     """A stage's optimiser and moving average, with their state on disk."""
 
-    def __init__(self, stage: Stage, out: Path) -> None:
+    def __init__(self, stage: Stage, out: Path, watcher: Watcher) -> None:
         self.stage = stage
+        self.watcher = watcher
         self.out = out
         self.path = out / f"{stage.name}.safetensors"
         self.key = f"{stage.key}, {world()} processes"
@@ -124,7 +111,9 @@ class _Run:
         stage.begin(number, rng)
         stage.module.train()
         losses: dict[str, list[float]] = {}
-        for step in range(number * stage.steps, (number + 1) * stage.steps):
+        what = f"{stage.name}, epoch {number + 1} of {stage.schedule.epochs}"
+        for done in range(stage.steps):
+            step = number * stage.steps + done
             self._set_learning_rate(step)
             found = stage.losses(rng)
             self.optimizer.zero_grad()
@@ -135,8 +124,10 @@ class _Run:
             with torch.no_grad():
                 stage.clamp()
                 self._update_average(step)
-            for name, loss in found.items():
-                losses.setdefault(name, []).append(loss.item())
+            told = {name: loss.item() for name, loss in found.items()}
+            self.watcher.step(Step(what, done + 1, stage.steps, told))
+            for name, loss in told.items():
+                losses.setdefault(name, []).append(loss)
         return {name: float(np.mean(values)) for name, values in losses.items()}
 
     def _set_learning_rate(self, step: int) -> None:

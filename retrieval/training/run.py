@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +24,12 @@ from retrieval.training.embedder import fit_embedder
 from retrieval.training.export import CONFIG, IMAGE_HEAD, TEXT_HEAD, write_model, write_scorer
 from retrieval.training.features import Features, cached_features
 from retrieval.training.heads import DIM
-from retrieval.training.loop import LOG, Epoch, best_of_stages, log_of
+from retrieval.training.loop import LOG, best_of_stages, log_of
 from retrieval.training.parallel import of_first, processes, rank
 from retrieval.training.settings import TrainSettings
 from retrieval.training.towers import LiteTowers, OpenClipTowers, Towers
 from retrieval.training.train import train
+from retrieval.training.watching import UNWATCHED, Epoch, Step, Watcher
 
 if TYPE_CHECKING:
     from retrieval.encoders.openclip import OpenClipEncoder
@@ -39,7 +39,6 @@ RUN = "run"  # the state to go on from, until the run is finished
 DEV = ("dev", "val", "validation")
 TEST = "test"
 HELD_OUT = 10
-TELL_SECONDS = 10.0
 
 
 def train_model(
@@ -51,8 +50,7 @@ def train_model(
     views: int,
     cache: Path | None = None,
     device: str = "cpu",
-    tell: Callable[[str], None] = lambda text: None,
-    observe: Callable[[Epoch], None] = lambda epoch: None,
+    watcher: Watcher = UNWATCHED,
     illustrate: Callable[[Sequence[Epoch], Fitted], dict[str, str]] = lambda history, fitted: {},
 ) -> list[Epoch]:
     """Train heads and scorer for `lite`, or a scorer alone for an open_clip model, calibrate on dev, and write them to
@@ -79,29 +77,29 @@ def train_model(
     folder = cache if cache is not None else default_cache()
     with processes(device):
         if rank() == 0:  # before the others, which find them in the cache
-            cached_features(training, towers, folder, views, _teller("training", tell))
-            cached_features(dev, towers, folder, 1, _teller("dev", tell))
+            cached_features(training, towers, folder, views, _steps("training", watcher))
+            cached_features(dev, towers, folder, 1, _steps("dev", watcher))
         of_first(None)
         seen, held_out = (cached_features(part, towers, folder, count) for part, count in ((training, views), (dev, 1)))
         if rank() == 0:
-            _tell_sizes(seen, held_out, tell)
+            watcher.note(_sizes(seen, held_out))
         with torch.device(device):
-            model, history = train(seen, held_out, class_embeddings, out / RUN, settings, observe)
+            model, history = train(seen, held_out, class_embeddings, out / RUN, settings, watcher)
         is_first = rank() == 0
     if not is_first:
         return history
     model, draft = model.cpu(), out / RUN / "model"
     shutil.rmtree(draft, ignore_errors=True)
-    tell("fitting the calibration on dev")
+    watcher.note("fitting the calibration on dev")
     if isinstance(encoder, LiteEncoder):
         images, texts = embed(model.inputs, model.heads, seen, towers=True)
         known = model.heads.known(torch.from_numpy(texts[-1])).numpy()
         embedder = fit_embedder(images, texts, known, settings.seed)
         fitted, title = calibrate(model, embedder, held_out), "Heads and scorer of lite"
-        write_model(model, embedder, fitted.calibration, draft, towers.fingerprint)
+        write_model(model, embedder, fitted, draft, towers.fingerprint)
     else:
         fitted, title = calibrate(model, None, held_out), f"Scorer for {encoder.name}"
-        write_scorer(model, fitted.calibration, draft, canonical_name(encoder.name), towers.fingerprint)
+        write_scorer(model, fitted, draft, canonical_name(encoder.name), towers.fingerprint)
     card = model_card(title, sets, seen, held_out, settings, history, fitted)
     extra = illustrate(history, fitted) | {LOG: log_of(history), CARD: card}
     for name, text in extra.items():
@@ -109,7 +107,7 @@ def train_model(
     _put_in_place(draft, out)
     shutil.rmtree(out / RUN)
     best = ", ".join(f"{epoch.stage} {epoch.number + 1}" for epoch, _ in best_of_stages(history))
-    tell(f"best epochs: {best}; use it with --model {out}, measure it with `search evaluate --model {out}`")
+    watcher.note(f"best epochs: {best}; use it with --model {out}, measure it with `search evaluate --model {out}`")
     return history
 
 
@@ -151,21 +149,12 @@ def default_cache() -> Path:
     return user_cache_path("crosslook", appauthor=False) / "features"
 
 
-def _tell_sizes(seen: Features, held_out: Features, tell: Callable[[str], None]) -> None:
-    tell(
+def _sizes(seen: Features, held_out: Features) -> str:
+    return (
         f"training on {seen.images:,} images in {len(seen.cells)} views with {len(seen.texts):,} captions, choosing by "
         f"{held_out.images:,} with {len(held_out.texts):,}"
     )
 
 
-def _teller(what: str, tell: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Tells every few seconds."""
-    last = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > TELL_SECONDS:
-            last = time.monotonic()
-            tell(f"{what}: {done:,} of {total:,} seen by the towers")
-
-    return progress
+def _steps(what: str, watcher: Watcher) -> Callable[[int, int], None]:
+    return lambda done, total: watcher.step(Step(f"{what} seen by the towers", done, total))

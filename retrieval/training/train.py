@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from retrieval.training.batches import as_float
 from retrieval.training.features import WHOLE, Features
 from retrieval.training.heads import input_statistics
 from retrieval.training.heads_stage import HeadsStage
-from retrieval.training.loop import Epoch, learn, only_stages
+from retrieval.training.loop import learn, only_stages
 from retrieval.training.model import Model
 from retrieval.training.parallel import current_device, on_device
 from retrieval.training.scorer_stage import ScorerStage
 from retrieval.training.settings import TrainSettings
+from retrieval.training.watching import UNWATCHED, Epoch, Watcher
 
 OF_OTHERS = ("itm", "lm", "match_from", "group", "hard", "scorer", "towers")  # on which the heads do not depend
 SAMPLED = 4  # every so many images are enough for the statistics of their cells
@@ -32,7 +32,7 @@ def train(
     class_embeddings: NDArray[np.float32],
     out: Path,
     settings: TrainSettings,
-    observe: Callable[[Epoch], None] = lambda epoch: None,
+    watcher: Watcher = UNWATCHED,
 ) -> tuple[Model, list[Epoch]]:
     """Train on `features`, keep what is best on `dev`, and return it with the history of all stages.
 
@@ -58,9 +58,9 @@ def train(
     if has_heads:
         key = json.dumps([of_heads, data], sort_keys=True)
         stage = HeadsStage(model.heads, model.inputs, features, dev, settings, key)
-        history += learn(stage, out, settings.seed, observe)
+        history += learn(stage, out, settings.seed, watcher)
     if settings.itm or settings.lm:
         model.heads.eval()
         key = json.dumps([everything, data], sort_keys=True)
-        history += learn(ScorerStage(model, features, dev, settings, key), out, settings.seed, observe)
+        history += learn(ScorerStage(model, features, dev, settings, key), out, settings.seed, watcher)
     return model.eval(), history

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from indexes.errors import CrosslookError
 from indexes.files import replace_durably
 from retrieval.captions import CaptionSet
-from retrieval.training.loop import LOG, Epoch, learn, log_of, only_stages
+from retrieval.training.loop import LOG, learn, log_of, only_stages
 from retrieval.training.parallel import processes, rank
 from retrieval.training.run import RUN, enough, split_sets
 from retrieval.training.settings import TrainSettings
 from retrieval.training.towers_stage import TowersStage
+from retrieval.training.watching import UNWATCHED, Epoch, Watcher
 
 if TYPE_CHECKING:
     from retrieval.encoders.openclip import OpenClipEncoder
@@ -37,8 +38,7 @@ def unfreeze(
     settings: TrainSettings,
     *,
     device: str = "cpu",
-    tell: Callable[[str], None] = lambda text: None,
-    observe: Callable[[Epoch], None] = lambda epoch: None,
+    watcher: Watcher = UNWATCHED,
 ) -> list[Epoch]:
     """Train both towers of a model, keep what is best on dev, and write it to `out` as open_clip does; returns the
     history. Run again after a kill, it goes on from the last epoch.
@@ -61,7 +61,7 @@ def unfreeze(
     only_stages(out / RUN, [TowersStage.name])
     with processes(device), torch.device(device):
         stage = TowersStage(encoder, training, dev, settings, json.dumps(about, sort_keys=True))
-        history = learn(stage, out / RUN, settings.seed, observe)
+        history = learn(stage, out / RUN, settings.seed, watcher)
         is_first = rank() == 0
     if is_first:
         weights = {name: value.cpu().contiguous() for name, value in stage.module.state_dict().items()}
@@ -74,5 +74,5 @@ def unfreeze(
         (out / LOG).write_text(log_of(history), encoding="utf-8")
         replace_durably(out / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         shutil.rmtree(out / RUN)
-        tell(f"use it with --model {out}; train a scorer for it with `search train --model {out}`")
+        watcher.note(f"use it with --model {out}; train a scorer for it with `search train --model {out}`")
     return history

@@ -57,13 +57,15 @@ import json, sys
 from pathlib import Path
 from retrieval.training.parallel import processes, rank
 from retrieval.training.train import train
+from retrieval.training.watching import Watcher
 sys.path.insert(0, sys.argv[2])
 from tests.retrieval.training.made_up import classes, made_up, settings
 
 with processes("cpu"):
     out, end = Path(sys.argv[1]), int(sys.argv[4])
     kill = lambda epoch: epoch.number == end and sys.exit(1)
-    model, history = train(made_up(200), made_up(40, seed=1), classes(), out, settings(epochs=int(sys.argv[3])), kill)
+    chosen, watcher = settings(epochs=int(sys.argv[3])), Watcher(epoch=kill)
+    model, history = train(made_up(200), made_up(40, seed=1), classes(), out, chosen, watcher)
     total = sum(value.double().sum().item() for value in model.state_dict().values())
     (out / f"{rank()}.json").write_text(json.dumps([total, [epoch.dev for epoch in history]]))
 """

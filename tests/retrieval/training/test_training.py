@@ -13,6 +13,7 @@ from cli.demo import gather_samples
 from indexes.errors import CrosslookError
 from retrieval.captions import read_captions
 from retrieval.encoders.lite import LiteEncoder
+from retrieval.training.watching import Watcher
 from tests.retrieval.training.made_up import classes, made_up, settings
 
 pytestmark = pytest.mark.torch
@@ -56,11 +57,31 @@ def test_the_scorer_learns_from_either_loss_alone(tmp_path, itm, lm):
     dev = replace(dev, numbers=np.full_like(dev.numbers, -1))  # its words need not be in any vocabulary
     model, history = train(made_up(200), dev, classes(), tmp_path, settings(epochs=25, patience=99, itm=itm, lm=lm))
     assert set(history[-1].losses) == ({"itm"} if itm else {"lm"})
-    everything = np.tile(np.arange(40), (len(dev.texts), 1))
     regions = regions_of(model.inputs, model.scorer, dev)
-    found = fusion_of(model.scorer, dev, np.arange(len(dev.texts)), everything, regions)
+    found = fusion_of(model.scorer, dev, np.arange(len(dev.texts))[:, None], np.arange(40), regions)
     share = (found.argmax(axis=1) == dev.image_of_text).mean()
     assert share > (0.3 if itm else 0.08)  # chance is 0.025
+
+
+def test_pairs_at_once_are_read_as_each_by_itself(monkeypatch):
+    import torch
+
+    from retrieval.training import applying
+    from retrieval.training.model import ModelSettings, Scorer
+
+    monkeypatch.setattr(applying, "PAIRS_AT_ONCE", 7)
+    data, rng = made_up(20), np.random.default_rng(0)
+    data = replace(data, starts=np.cumsum([0, *np.tile([2, 4, 5, 1], 10)]))
+    torch.manual_seed(0)
+    scorer = Scorer(data.vocabulary, ModelSettings()).eval()
+    regions = torch.nn.functional.normalize(torch.randn(20, 49, 256), dim=-1)
+    texts, images = rng.integers(40, size=(6, 5)), rng.integers(20, size=5)
+    found = applying.fusion_of(scorer, data, texts, images, regions)
+    for row, column in np.ndindex(6, 5):
+        words = torch.from_numpy(data.words[slice(*data.starts[texts[row, column] :][:2])].astype(np.float32))
+        with torch.inference_mode():
+            alone = scorer.reader(words, regions[images[column]][None])[0]
+        assert found[row, column] == pytest.approx(float(alone), abs=1e-4)
 
 
 def test_matching_sets_in_when_the_scorer_has_read_for_a_while(tmp_path):
@@ -122,10 +143,15 @@ def test_a_run_stopped_after_an_epoch_ends_in_the_same_weights(tmp_path, moment)
             raise Killed
 
     with pytest.raises(Killed):
-        train(data, dev, classes(), tmp_path / "part", chosen, kill)
-    observed = []
-    resumed, resumed_history = train(data, dev, classes(), tmp_path / "part", chosen, observed.append)
+        train(data, dev, classes(), tmp_path / "part", chosen, Watcher(epoch=kill))
+    observed, steps = [], []
+    watcher = Watcher(epoch=observed.append, step=steps.append)
+    resumed, resumed_history = train(data, dev, classes(), tmp_path / "part", chosen, watcher)
     assert resumed_history == history and len(observed) == 6 - 3 * (moment[0] == "scorer") - moment[1] - 1
+    assert [step.what for step in steps if step.done == step.total] == [
+        f"{epoch.stage}, epoch {epoch.number + 1} of 3" for epoch in observed
+    ]
+    assert all(step.losses for step in steps)
     assert all(np.array_equal(weights(whole)[name], value) for name, value in weights(resumed).items())
 
 
@@ -342,7 +368,13 @@ def test_a_kill_while_the_model_is_written_loses_nothing(sample_set, tmp_path, m
         settings = one_epoch(seed=seed)
         encoder, cache = LiteEncoder(device="cpu"), tmp_path / "cache"
         run.train_model(
-            [sample_set], encoder, tmp_path / "out", settings, views=1, cache=cache, observe=observed.append
+            [sample_set],
+            encoder,
+            tmp_path / "out",
+            settings,
+            views=1,
+            cache=cache,
+            watcher=Watcher(epoch=observed.append),
         )
 
     train(0, [])

@@ -11,6 +11,7 @@ from PIL import Image
 
 from indexes.errors import CrosslookError
 from retrieval.captions import read_captions
+from retrieval.training.watching import Watcher
 
 pytestmark = pytest.mark.torch
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
@@ -80,7 +81,7 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(pictures, tiny_clip, tmp
 
     unfrozen(pictures, tiny_clip, tmp_path / "whole", settings(epochs=2))
     with pytest.raises(Killed):
-        unfrozen(pictures, tiny_clip, tmp_path / "part", settings(epochs=2), observe=kill)
+        unfrozen(pictures, tiny_clip, tmp_path / "part", settings(epochs=2), watcher=Watcher(epoch=kill))
     unfrozen(pictures, tiny_clip, tmp_path / "part", settings(epochs=2))
     for name in ("open_clip_model.safetensors", "log.jsonl"):
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
