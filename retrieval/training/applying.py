@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from retrieval.metrics import caption_relevance, streamed_ranks, success_at
 from retrieval.training.batches import as_float
 from retrieval.training.features import WHOLE
+from retrieval.training.parallel import on_device
 
 if TYPE_CHECKING:
     from retrieval.training.features import Features
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from retrieval.training.model import Scorer
 
 AT_ONCE = 500
+PAIRS_AT_ONCE = 100
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
@@ -57,19 +59,22 @@ def regions_of(inputs: Inputs, scorer: Scorer, features: Features) -> torch.Tens
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def fusion_of(
-    scorer: Scorer,
-    features: Features,
-    texts: NDArray[np.int64],
-    candidates: NDArray[np.int64],
-    regions: torch.Tensor,
+    scorer: Scorer, features: Features, texts: NDArray[np.int64], images: NDArray[np.int64], regions: torch.Tensor
 ) -> NDArray[np.float32]:
-    """The scorer's logits of some texts with their candidates, float32 [texts, n]. candidates: int64 [texts, n], rows
-    of images. regions: of all images."""
-    found = []
-    for text, row in zip(texts, candidates, strict=True):
-        words, _ = features.words_of([text])
-        found.append(scorer.reader(words[0], regions[row]))
-    return torch.stack(found).cpu().numpy()
+    """The scorer's logits of pairs of a text and an image, float32 of their common shape. texts, images: int64 rows,
+    which are broadcast together. regions: of all images."""
+    texts, images = np.broadcast_arrays(texts, images)
+    shape, texts, images = texts.shape, texts.ravel(), images.ravel()
+    found = np.zeros(len(texts), np.float32)
+    weighed = scorer.reader.weigh()
+    lengths = features.starts[texts + 1] - features.starts[texts]
+    in_turn = np.lexsort((texts, lengths))  # texts of one length, and pairs of one text, at once
+    for low in range(0, len(in_turn), PAIRS_AT_ONCE):
+        pairs = in_turn[low : low + PAIRS_AT_ONCE]
+        some, text = np.unique(texts[pairs], return_inverse=True)
+        words, _ = features.words_of(some)
+        found[pairs] = scorer.reader.of_pairs(words, on_device(text), regions[images[pairs]], weighed).cpu().numpy()
+    return found.reshape(shape)
 
 
 def side_by_side(members: list[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -38,6 +38,13 @@ class ReaderSettings:
     image_dropout: float = 0.1
     smoothing: float = 0.1
     longest: int = 48
+
+
+class Weighed(NamedTuple):
+    """outputs: float [words, dim]. common: float [words]."""
+
+    outputs: Tensor
+    common: Tensor
 
 
 class Attention(nn.Module):
@@ -100,15 +107,28 @@ class Reader(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(0.3)))
         self.prior = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, words: Tensor, regions: Tensor) -> Tensor:
+    def forward(self, words: Tensor, regions: Tensor, weighed: Weighed | None = None) -> Tensor:
         """The logit of one text with each of several images, float [n], see `logits`.
 
         words: float [m, 768], marks of begin and end included, the second half of which is read. regions: float
-        [n, 49, dim], unit norm."""
+        [n, 49, dim], unit norm. weighed: as `weigh` gives it, for who asks often."""
+        weighed = self.weigh() if weighed is None else weighed
         before, said = self.before_and_said(words)
         there, states = (said != 0).any(-1), self.read(before)
-        found = (self.read_image(states, self.region_norm(regions), said) * there).sum(-1)
-        return self.logits(found, (self.read_image(states, self.without_image(regions[:1, :1]), said) * there).sum(-1))
+        likely = self.read_image(states, self.region_norm(regions), said, weighed)
+        typical = self.read_image(states, self.without_image(regions[:1, :1]), said, weighed)
+        return self.logits((likely * there).sum(-1), (typical * there).sum(-1))
+
+    def of_pairs(self, words: Tensor, text: Tensor, regions: Tensor, weighed: Weighed) -> Tensor:
+        """The logits of pairs of a text and an image, float [n], as `forward` gives them of one text.
+
+        words: float [t, m, 768], zeros after the end of each. text: int64 [n], which of them a pair has. regions: float
+        [n, 49, dim], of the image that it has."""
+        before, said = self.before_and_said(words)
+        there, states = (said != 0).any(-1), self.read(before)
+        likely = self.read_image(states[text], self.region_norm(regions), said[text], weighed)
+        typical = self.read_image(states, self.without_image(regions[:1, :1]), said, weighed)
+        return self.logits((likely * there[text]).sum(-1), (typical * there).sum(-1)[text])
 
     def logits(self, with_image: Tensor, without: Tensor) -> Tensor:
         """scale * (log p(text | image) - prior * log p(text)), both numbers learnt by matching; prior begins as 1."""
@@ -124,16 +144,17 @@ class Reader(nn.Module):
         count = len(regions)
         states, image = self.read(before), self.region_norm(regions).unsqueeze(0)
         others = ~torch.eye(count, dtype=torch.bool)[:, None, None]
-        without = self.read_image(states, image.expand(count, -1, -1), said, others)
-        lost = self.log_scale.exp() * (self.read_image(states, image, said) - without) * (said != 0).any(-1)
+        weighed = self.weigh()
+        without = self.read_image(states, image.expand(count, -1, -1), said, weighed, others)
+        lost = self.log_scale.exp() * (self.read_image(states, image, said, weighed) - without) * (said != 0).any(-1)
         unread = words[1:][self.settings.longest :, :count] * 0
         return torch.cat([words[:1, :count] * 0, lost.T, unread])
 
     def before_and_said(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        """What is read before each word, and the words, both float [m - 1, 384], or as many as are read. words: float
-        [m, 768]."""
-        words = words[..., DIM:]
-        return words[:-1][: self.settings.longest], words[1:][: self.settings.longest]
+        """What is read before each word, and the words, both float [..., m - 1, 384], or as many as are read. words:
+        float [..., m, 768]."""
+        words, longest = words[..., DIM:], self.settings.longest
+        return words[..., :-1, :][..., :longest, :], words[..., 1:, :][..., :longest, :]
 
     def read_groups(self, words: Tensor, numbers: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Every text of a group of images read with every image of the group, and without any.
@@ -144,9 +165,8 @@ class Reader(nn.Module):
         Returns the cross-entropy of the words, each given those before it and its own image or, at a share of
         `image_dropout`, none; and the logit of every text with every image, as `forward` gives it, float [groups, texts
         of the group, images]."""
-        longest = self.settings.longest
-        before, said = words[..., :-1, DIM:][..., :longest, :], words[..., 1:, DIM:][..., :longest, :]
-        numbers = numbers[..., 1:][..., :longest]
+        before, said = self.before_and_said(words)
+        numbers = numbers[..., 1:][..., : self.settings.longest]
         groups, images, texts, length = numbers.shape
         if self.training:
             before = before * (torch.rand(before.shape[:-1]) > self.settings.word_dropout).unsqueeze(-1)
@@ -159,16 +179,17 @@ class Reader(nn.Module):
         states, said, numbers = (each.flatten(1, 3)[group, place] for each in (states, said, numbers))
         there, text = there.gather(1, place), place // length
         of_images = self.region_norm(regions)
-        seen, unseen = states.unsqueeze(1).expand(-1, images, -1, -1), states[there]
+        seen, unseen = states.unsqueeze(1).expand(-1, images, -1, -1), states
         for block in self.looks:
             seen, unseen = block(seen, of_images), block(unseen, self.without_image(of_images[0, 0, :1]))
         group, image, place = there.unsqueeze(1).expand(-1, images, -1).nonzero(as_tuple=True)
-        likely, typical = self.log_likelihoods(seen[group, image, place], said[group, place])
+        weighed = self.weigh()
+        likely, typical = self.log_likelihoods(seen[group, image, place], said[group, place], weighed)
         pair = (group * images * texts + text[group, place]) * images + image
         with_image = torch.zeros(groups * images * texts * images).index_add(0, pair, likely)
         is_own = (image == text[group, place] // texts) & (numbers[group, place] >= 0)
         own = self._surprise(likely, typical, is_own)
-        likely, typical = self.log_likelihoods(unseen, said[there])
+        likely, typical = self.log_likelihoods(unseen[there], said[there], weighed)
         of_text = (torch.arange(groups).unsqueeze(1) * images * texts + text)[there]
         without = torch.zeros(groups * images * texts).index_add(0, of_text, likely)
         share = self.settings.image_dropout
@@ -193,23 +214,33 @@ class Reader(nn.Module):
         states = self.enter(before) + self.places[: before.shape[-2]]
         return self.words(states, mask=torch.ones(before.shape[-2], before.shape[-2], dtype=torch.bool).tril())
 
-    def read_image(self, states: Tensor, of_images: Tensor, said: Tensor, mask: Tensor | None = None) -> Tensor:
+    def read_image(
+        self, states: Tensor, of_images: Tensor, said: Tensor, weighed: Weighed, mask: Tensor | None = None
+    ) -> Tensor:
         """log p of each word given those before it and each image, float [n, m].
 
-        states: [m, dim] as `read` gives them. of_images: [n, 49, dim]. said: float [m, 384], the words. mask: bool,
-        broadcast to [n, heads, m, 49], where each may look."""
+        states: [m, dim] as `read` gives them, or [n, m, dim]. of_images: [n, 49, dim]. said: float [m, 384], the words,
+        or [n, m, 384]. mask: bool, broadcast to [n, heads, m, 49], where each may look."""
         for block in self.looks:  # the first makes one of each state for every image
             states = block(states, of_images, mask)
-        return self.log_likelihoods(states, said)[0]
+        return self.log_likelihoods(states, said, weighed)[0]
 
-    def log_likelihoods(self, states: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
+    def weigh(self) -> Weighed:
+        """The vocabulary as states are held against it."""
+        return Weighed(*self._weigh(self.vocabulary))
+
+    def _weigh(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """words: float [..., 384]. Returns float [..., dim], and how common each is, [...]."""
+        return self.outputs(words) / self.enter.out_features**0.5, self.common(words).squeeze(-1)
+
+    def log_likelihoods(self, states: Tensor, said: Tensor, weighed: Weighed) -> tuple[Tensor, Tensor]:
         """log p of each word, and the mean of it over all words of the vocabulary, both float [..., m]. states: float
         [..., m, dim], after the last block. said: float [..., m, 384]."""
-        outputs, common = self.outputs(self.vocabulary) / self.enter.out_features**0.5, self.common(self.vocabulary)
         states = self.leave(states)
         if torch.is_grad_enabled():
-            sums = log_partition(states, outputs, common.squeeze(-1))
+            sums = log_partition(states, weighed.outputs, weighed.common)
         else:
-            sums = (states @ outputs.T + common.squeeze(-1)).logsumexp(-1)
-        chosen = (states * self.outputs(said)).sum(-1) / self.enter.out_features**0.5 + self.common(said).squeeze(-1)
-        return chosen - sums, states @ outputs.mean(0) + common.mean() - sums
+            sums = (states @ weighed.outputs.T + weighed.common).logsumexp(-1)
+        outputs, common = self._weigh(said)
+        chosen = (states * outputs).sum(-1) + common - sums
+        return chosen, states @ weighed.outputs.mean(0) + weighed.common.mean() - sums

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexes.exact import nearest
 from retrieval.calibration import list_weights
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from retrieval.training.model import Model, Scorer
     from retrieval.training.settings import TrainSettings
 
-DEV_CANDIDATES = 30
+DEV_CANDIDATES = 10
 
 
 class ScorerStage:
-    """Judged by R@1 text -> image of one caption an image of dev, after the scorer saw the nearest images and its logit
-    was added to the similarity, weighted as it ranks best."""
+    """Judged by R@1 of dev, of one caption an image among the images and of every image among the captions, after the
+    scorer saw the nearest and its logit was added to the similarity, weighted as it ranks best."""
 
     name = "scorer"
 
@@ -55,9 +56,10 @@ class ScorerStage:
             images, texts = (side_by_side(each) for each in embed(model.inputs, model.heads, features))
             self._neighbours = confusable(images, texts, features.image_of_text)
         images, texts = (side_by_side(each) for each in embed(model.inputs, model.heads, dev))
-        self._asked = np.unique(dev.image_of_text, return_index=True)[1]
-        found = nearest(texts[self._asked], [images], [None], min(DEV_CANDIDATES, len(images)))
-        self._similarities, self._candidates = found
+        asked = np.unique(dev.image_of_text, return_index=True)[1]
+        self._to_image = asked[:, None], *nearest(texts[asked], [images], [None], min(DEV_CANDIDATES, len(images)))
+        everyone = np.arange(len(images))
+        self._to_text = everyone[:, None], *nearest(images, [texts], [None], min(DEV_CANDIDATES, len(texts)))
 
     def begin(self, number: int, rng: np.random.Generator) -> None:
         self._matching = self.settings.itm > 0 and number >= self.patient_from
@@ -86,8 +88,16 @@ class ScorerStage:
 
     def judge(self, module: Scorer) -> dict[str, float]:
         regions = regions_of(self._model.inputs, module, self._dev)
-        fusion = fusion_of(module, self._dev, self._asked, self._candidates, regions)
-        is_match = self._candidates == self._dev.image_of_text[self._asked][:, None]
-        scores = np.stack([self._similarities, fusion], axis=-1)
-        best = (scores @ list_weights(scores, is_match)).argmax(axis=1)
-        return {"re-ranked": float(is_match[np.arange(len(best)), best].mean())}
+
+        def first(texts: NDArray[np.int64], images: NDArray[np.int64], similarities: NDArray[np.float32]) -> float:
+            """R@1 of lists of pairs, all [queries, candidates]."""
+            scores = np.stack([similarities, fusion_of(module, self._dev, texts, images, regions)], axis=-1)
+            is_match = self._dev.image_of_text[texts] == images
+            best = (scores @ list_weights(scores, is_match)).argmax(axis=1)
+            return float(is_match[np.arange(len(best)), best].mean())
+
+        (asked, similarities, images), (asking, similarities_back, texts) = self._to_image, self._to_text
+        return {
+            "text -> image": first(asked, images, similarities),
+            "image -> text": first(texts, asking, similarities_back),
+        }
