@@ -162,7 +162,7 @@ class Engine:
             with clock.time("fetch"):
                 tokens = self.collection.tokens(positions)
             with clock.time("score"):
-                scores = self.scorer.score(features, tokens, similarities)
+                scores = self.scorer.to_image.logits(similarities, self.scorer.fusion(features, tokens))
         found_matches: NDArray[np.float64] | None = None
         if self.scorer is not None and self.scorer.calibrated:
             found_matches = matches(scores)

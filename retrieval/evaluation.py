@@ -254,13 +254,11 @@ def rerank(
             slots = by_text[starts[text] : starts[text + 1]]
             asking = slots // texts_of_image.shape[1]
             images, where = np.unique(np.concatenate([images_of_text[text], asking]), return_inverse=True)
-            found = scorer.score(
-                features.of(row),
-                engine.collection.tokens(positions[images]),
-                image_embeddings[images] @ text_embeddings[text],
-            )
-            scores[text] = found[where[: len(images_of_text[text])]]
-            scores_back.ravel()[slots] = found[where[len(images_of_text[text]) :]]
+            similarities = image_embeddings[images] @ text_embeddings[text]
+            fusion = scorer.fusion(features.of(row), engine.collection.tokens(positions[images]))
+            asked, asked_for = np.split(where, [len(images_of_text[text])])
+            scores[text] = scorer.to_image.logits(similarities[asked], fusion[asked])
+            scores_back.ravel()[slots] = scorer.to_text.logits(similarities[asked_for], fusion[asked_for])
     return Candidates(images_of_text, scores), Candidates(texts_of_image, scores_back)
 
 

@@ -55,7 +55,7 @@ def explain(encoder: Encoder, text: str, path: Path) -> Explanation:
     features = encoder.encode_texts([text])
     similarity = image.embeddings[0] @ features.embeddings[0]
     evidence = scorer.evidence(features, image.tokens[0])
-    logit = scorer.calibration.logits(similarity, evidence.fusion)
+    logit = scorer.to_image.logits(similarity, evidence.fusion)
     heat = np.stack([evidence.heat[rows].sum(axis=0) for rows in pieces])
     side = math.isqrt(heat.shape[1])
     return Explanation(words, heat.reshape(len(words), side, side), float(matches(logit)), float(similarity), photo)

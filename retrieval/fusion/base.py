@@ -8,18 +8,23 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.calibration import Calibration
 from retrieval.encoders.base import TextFeatures
 from retrieval.images import Photo
 
 
 class Scorer(Protocol):
-    """A fusion scorer: looks at the words of one query and the stored regions of its candidates. `calibrated`: whether
-    the sigmoid of its logits is a probability that was fitted on a validation set."""
+    """A fusion scorer: looks at the words of one query and the stored regions of its candidates. to_image: what makes a
+    match logit of similarity and fusion where images are ranked for a text; to_text: where texts are for an image.
+    `calibrated`: whether the sigmoid of these logits is a probability that was fitted on a validation set."""
 
     calibrated: bool
+    to_image: Calibration
+    to_text: Calibration
 
-    def score(self, text: TextFeatures, tokens: NDArray[Any], similarities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Match logits, float32 [n]. text: of one query. tokens: [n, regions, token_dim]. similarities: float32 [n]."""
+    def fusion(self, text: TextFeatures, tokens: NDArray[Any]) -> NDArray[np.float32]:
+        """The scorer's own logits, float32 [n], which know nothing of the similarity. text: of one query. tokens:
+        [n, regions, token_dim]."""
         ...
 
 

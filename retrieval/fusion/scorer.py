@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.errors import CrosslookError
 from retrieval.calibration import Calibration
 from retrieval.encoders.base import TextFeatures
 from retrieval.encoders.runtime import open_session
@@ -41,14 +42,19 @@ class Evidence:
 
 
 class FusionScorer:
-    """The scorer in a model directory. Its logit is a * similarity + b * fusion + c, calibrated on a validation set."""
+    """The scorer in a model directory. Its logits are a * similarity + b * fusion + c, calibrated on a validation set.
+
+    Raises `CrosslookError` for a directory that an older version wrote."""
 
     calibrated = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         config = json.loads((folder / "config.json").read_text())
-        self.calibration = Calibration(**config["calibration"])
+        found = config["calibration"]
+        if "to_image" not in found:
+            raise CrosslookError(f"{folder} was written by an older version: train it again")
+        self.to_image, self.to_text = Calibration(**found["to_image"]), Calibration(**found["to_text"])
 
     @cached_property
     def _session(self) -> Any:
@@ -59,12 +65,8 @@ class FusionScorer:
         return open_session(self._folder / EXPLAINER)
 
     def fusion(self, text: TextFeatures, tokens: NDArray[Any]) -> NDArray[np.float32]:
-        """The scorer's own logits, float32 [n], which know nothing of the similarity."""
         parts = [tokens[low : low + IMAGES_AT_ONCE] for low in range(0, len(tokens), IMAGES_AT_ONCE)]
         return np.concatenate([self._session.run(["fusion"], self._inputs(text, part))[0] for part in parts])
-
-    def score(self, text: TextFeatures, tokens: NDArray[Any], similarities: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.calibration.logits(similarities, self.fusion(text, tokens))
 
     def evidence(self, text: TextFeatures, tokens: NDArray[Any]) -> Evidence:
         """Of one text and one image, whose tokens are [regions, token_dim]."""

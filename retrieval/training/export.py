@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from retrieval.calibration import Calibration
 from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.build_lite import export, save, sha256, store_as_half
 from retrieval.encoders.lite import HEADS_OF_LITE
 from retrieval.fusion.scorer import EXPLAINER, SCORER
+from retrieval.training.calibrate import Fitted
 from retrieval.training.cells import CELLS, MAP_SHAPES, Cells
 from retrieval.training.embedder import Embedder
 from retrieval.training.external import share_weights
@@ -94,7 +94,7 @@ class Explainer(nn.Module):
         return self.reader(words, regions.unsqueeze(0))[0], self.reader.evidence(words, regions)
 
 
-def write_model(model: Model, embedder: Embedder, calibration: Calibration, folder: Path, towers: str) -> None:
+def write_model(model: Model, embedder: Embedder, fitted: Fitted, folder: Path, towers: str) -> None:
     """Heads and scorer of `lite` as a model directory: `config.json`, the weights (float16 safetensors), and the ONNX
     graphs that share them. towers: fingerprint of the towers that the heads belong to."""
     model, embedder = model.eval(), embedder.eval()
@@ -121,10 +121,10 @@ def write_model(model: Model, embedder: Embedder, calibration: Calibration, fold
     by_word: dict[str, dict[int, str]] = {"words": {0: "words"}, "evidence": {0: "words"}}
     _export(Explainer(rounded.scorer), pair, ["fusion", "evidence"], by_word, folder / EXPLAINER)
     about = {"kind": HEADS_OF_LITE, "towers": towers, "dim": embedder.dim}
-    _write_about(model, calibration, folder, about, (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER))
+    _write_about(model, fitted, folder, about, (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER))
 
 
-def write_scorer(model: Model, calibration: Calibration, folder: Path, encoder: str, towers: str) -> None:
+def write_scorer(model: Model, fitted: Fitted, folder: Path, encoder: str, towers: str) -> None:
     """A scorer for another encoder, and the adapter that makes its regions, as a model directory, which names the
     encoder. encoder: its name. towers: its fingerprint."""
     model = model.eval()
@@ -139,7 +139,7 @@ def write_scorer(model: Model, calibration: Calibration, folder: Path, encoder: 
     _export(_Adapter(rounded), inputs, ["tokens"], axes, folder / ADAPTER)
     _export_scorer(rounded, folder)
     about = {"kind": "scorer", "encoder": encoder, "towers": towers}
-    _write_about(model, calibration, folder, about, (ADAPTER, SCORER))
+    _write_about(model, fitted, folder, about, (ADAPTER, SCORER))
 
 
 def _save_weights(modules: dict[str, nn.Module], folder: Path) -> None:
@@ -157,14 +157,12 @@ def _export_scorer(model: Model, folder: Path) -> None:
     _export(_Scorer(model.scorer), pairs, ["fusion"], by_pair, folder / SCORER)
 
 
-def _write_about(
-    model: Model, calibration: Calibration, folder: Path, about: dict[str, Any], graphs: tuple[str, ...]
-) -> None:
+def _write_about(model: Model, fitted: Fitted, folder: Path, about: dict[str, Any], graphs: tuple[str, ...]) -> None:
     of_regions = model.settings.regions
     config = about | {
         "regions": {"count": of_regions.cells, "dim": of_regions.dim, "dtype": "int8"},
         "model": asdict(model.settings),
-        "calibration": asdict(calibration),
+        "calibration": {"to_image": asdict(fitted.to_image), "to_text": asdict(fitted.to_text)},
         "sha256": {name: sha256(folder / name) for name in (*graphs, WEIGHTS)},
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")

@@ -12,6 +12,7 @@ import pytest
 import retrieval
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
+from retrieval.calibration import Calibration
 from retrieval.engine import Engine
 from retrieval.indexing import index_folders
 from tests.support import FakeEncoder, write_photos
@@ -36,10 +37,11 @@ class LastFirst:
     """A scorer that turns the candidates' order round, and remembers what it saw."""
 
     calibrated = False
+    to_image = Calibration(-1, 0, 0)
 
-    def score(self, text, tokens, similarities):
-        self.seen = (text, tokens, similarities)
-        return -similarities
+    def fusion(self, text, tokens):
+        self.seen = (text, tokens)
+        return np.zeros(len(tokens), np.float32)
 
 
 def test_hits_come_by_similarity(engine, path, encoder):
@@ -82,21 +84,19 @@ def test_a_scorer_ranks_the_candidates_and_only_them(path, encoder):
     nearest = [hit.path for hit in Engine(Collection.open(path), encoder).search("a dog", k=5)]
     results = engine.search("a dog", k=3)
     assert [hit.path for hit in results] == nearest[::-1][:3]
-    text, tokens, similarities = scorer.seen
+    text, tokens = scorer.seen
     assert tokens.shape == (5, 2, 3) and text.embeddings.shape == (1, 8)
     assert [hit.score for hit in results] == [-hit.similarity for hit in results]
-    np.testing.assert_array_equal(np.sort(similarities)[::-1], similarities)
 
 
 def test_a_scorer_sees_the_tokens_of_the_very_images(path, encoder):
     scorer = LastFirst()
     collection = Collection.open(path)
     Engine(collection, encoder, scorer, candidates=12).search("a dog")
-    _, tokens, similarities = scorer.seen
+    _, tokens = scorer.seen
     query = encoder.encode_texts(["a dog"]).embeddings
-    found, positions = collection.nearest(query, 12)
+    _, positions = collection.nearest(query, 12)
     np.testing.assert_array_equal(tokens, collection.tokens(positions[0]))
-    np.testing.assert_array_equal(similarities, found[0])
 
 
 def test_more_results_than_candidates_are_all_scored(path, encoder):
@@ -111,12 +111,13 @@ def test_no_candidates_are_refused(path, encoder):
 
 
 class Calibrated:
-    """A scorer of logits 3, 2, 1, 0, -1, ... by similarity."""
+    """A scorer of logits 3, 2, 1, 0, -1, ... for the candidates, nearest first."""
 
     calibrated = True
+    to_image = Calibration(0, 1, 0)
 
-    def score(self, text, tokens, similarities):
-        return 3.0 - np.argsort(np.argsort(-similarities)).astype(np.float32)
+    def fusion(self, text, tokens):
+        return 3.0 - np.arange(len(tokens), dtype=np.float32)
 
 
 def test_a_match_is_the_probability_of_the_logit(path, encoder):

@@ -12,6 +12,7 @@ import pytest
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from retrieval import figures
+from retrieval.calibration import Calibration
 from retrieval.captions import read_captions
 from retrieval.evaluation import evaluate
 from retrieval.indexing import index_folders
@@ -25,14 +26,16 @@ class FakeScorer:
     """Of no sense, but each text and image have their own score: a fixed function of both."""
 
     calibrated = False
+    to_image = Calibration(1, 1, 0)
+    to_text = Calibration(1, 3, -1)
 
     def __init__(self):
         self.pairs = 0
 
-    def score(self, text, tokens, similarities):
+    def fusion(self, text, tokens):
         self.pairs += len(tokens)
         assert text.tokens.shape[0] == len(text.embeddings) == 1 and text.mask.all()
-        return np.sin(100 * text.embeddings[0, 0] + 50 * tokens[:, 0, 0].astype(np.float32)) + similarities
+        return np.sin(100 * text.embeddings[0, 0] + 50 * tokens[:, 0, 0].astype(np.float32))
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ def test_reranking_is_what_scoring_each_list_by_itself_gives(captions, encoder, 
     found = evaluate(captions, encoder, tmp_path / "w", scorer=scorer, candidates=candidates)
     images, tokens, texts = embedded(captions, FakeEncoder())
     matrix = texts.embeddings @ images.T
-    scored = np.stack([FakeScorer().score(texts.of(row), tokens, matrix[row]) for row in range(len(matrix))])
+    fusion = np.stack([FakeScorer().fusion(texts.of(row), tokens) for row in range(len(matrix))])
 
     def reranked(similar, scores, relevance):
         """Candidates by their scores, then all others by similarity."""
@@ -113,8 +116,8 @@ def test_reranking_is_what_scoring_each_list_by_itself_gives(captions, encoder, 
         return relevant_ranks(places, relevance)
 
     to_image, to_text = caption_relevance(image_of_caption(captions))
-    same(found.text_to_image.reranked, reranked(matrix, scored, to_image))
-    same(found.image_to_text.reranked, reranked(matrix.T, scored.T, to_text))
+    same(found.text_to_image.reranked, reranked(matrix, matrix + fusion, to_image))
+    same(found.image_to_text.reranked, reranked(matrix.T, (matrix + 3 * fusion).T, to_text))
     if candidates == 100:
         assert scorer.pairs - found_by_timing(found) * len(images) == matrix.size, "no pair is scored twice"
 
@@ -128,8 +131,9 @@ def test_the_first_after_reranking_is_the_best_scored_candidate(captions, encode
     found = evaluate(captions, encoder, tmp_path / "w", scorer=FakeScorer(), candidates=100)
     images, tokens, texts = embedded(captions, FakeEncoder())
     matrix = texts.embeddings @ images.T
-    scored = np.stack([FakeScorer().score(texts.of(row), tokens, matrix[row]) for row in range(len(matrix))])
-    np.testing.assert_array_equal(found.text_to_image.first, scored.argmax(axis=1))
+    fusion = np.stack([FakeScorer().fusion(texts.of(row), tokens) for row in range(len(matrix))])
+    np.testing.assert_array_equal(found.text_to_image.first, (matrix + fusion).argmax(axis=1))
+    np.testing.assert_array_equal(found.image_to_text.first, (matrix + 3 * fusion).argmax(axis=0))
 
 
 def test_embeddings_are_taken_from_a_collection_that_holds_the_images(captions, photos, encoder, tmp_path):

@@ -8,8 +8,16 @@ import pytest
 
 from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
-from retrieval.fusion import FusionScorer, load_scorer, own_scorer
+from retrieval.fusion import FusionScorer, has_scorer, load_scorer, own_scorer
+from retrieval.fusion.scorer import SCORER
 from tests.support import FakeEncoder
+
+
+def test_what_has_a_scorer_is_known_without_loading_it(tmp_path):
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / SCORER).touch()
+    names = ["lite", "lite-untrained", "ViT-B-32:openai", str(tmp_path / "trained"), str(tmp_path)]
+    assert [has_scorer(name) for name in names] == [True, False, False, True, False]
 
 
 def test_the_embedded_model_has_its_own_and_its_towers_have_none():
@@ -28,3 +36,9 @@ def test_blip_without_transformers_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(CrosslookError, match=r"crosslook\[cpu,build\]"):
         load_scorer(FakeEncoder(), "blip:some/model")
+
+
+def test_a_scorer_that_an_older_version_wrote_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"calibration": {"a": 1, "b": 2, "c": 3}}')
+    with pytest.raises(CrosslookError, match="written by an older version: train it again"):
+        FusionScorer(tmp_path)
