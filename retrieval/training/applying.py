@@ -66,14 +66,13 @@ def fusion_of(
     texts, images = np.broadcast_arrays(texts, images)
     shape, texts, images = texts.shape, texts.ravel(), images.ravel()
     found = np.zeros(len(texts), np.float32)
-    weighed = scorer.reader.weigh()
     lengths = features.starts[texts + 1] - features.starts[texts]
     in_turn = np.lexsort((texts, lengths))  # texts of one length, and pairs of one text, at once
     for low in range(0, len(in_turn), PAIRS_AT_ONCE):
         pairs = in_turn[low : low + PAIRS_AT_ONCE]
         some, text = np.unique(texts[pairs], return_inverse=True)
         words, _ = features.words_of(some)
-        found[pairs] = scorer.reader.of_pairs(words, on_device(text), regions[images[pairs]], weighed).cpu().numpy()
+        found[pairs] = scorer.reader.of_pairs(words, on_device(text), regions[images[pairs]]).cpu().numpy()
     return found.reshape(shape)
 
 

@@ -23,9 +23,10 @@ def model_card(
     held_out: Features,
     settings: TrainSettings,
     history: Sequence[Epoch],
+    estimate_error: float,
     fitted: Fitted,
 ) -> str:
-    """What anyone who uses the weights should know, as far as the run can tell."""
+    """What anyone who uses the weights should know, as far as the run can tell. estimate_error: see `fit_estimate`."""
     sources = "\n".join(f"- {each.source.parent.name}/{each.source.name} ({each.format})" for each in sets)
     bins = "\n".join(
         f"| {100 * predicted:.1f} | {100 * observed:.1f} | {count:,} |"
@@ -48,6 +49,8 @@ def model_card(
         f"Sources:\n\n{sources}\n\n"
         f"R@1 on the images it was chosen on, in percent; of the scorer with one caption an image, after it saw the "
         f"nearest {DEV_CANDIDATES}:\n\n| stage | best epoch | |\n|---|---|---|\n{stages}\n\n"
+        f"The scorer estimates what its probabilities are divided by, with an error of {estimate_error:.3f} nats a "
+        "word.\n\n"
         "Expected calibration error of `match` on those images, each judged by a calibration fitted on the other half "
         f"of them: {100 * fitted.pairs.error:.2f} points of percentage over all candidates of all captions, "
         f"{100 * fitted.first.error:.1f} over the first hits alone. Of these, in percent:\n\n"

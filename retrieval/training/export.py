@@ -186,6 +186,7 @@ def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder | 
     statistics = {name: of_model[f"inputs.{name}"] for name in STATISTICS}
     model = Model(of_model["heads.class_embeddings"], statistics, of_model["scorer.reader.vocabulary"], chosen).eval()
     model.load_state_dict(of_model)
+    model.scorer.reader.exact = False
     if not of_embedder:
         return model, None
     embedder = Embedder(chosen.heads.members + 1, len(of_embedder["image_bank"]))

@@ -5,13 +5,16 @@ Xu et al. 2015, "Show, Attend and Tell", with the blocks of Vaswani et al. 2017)
 log p(text | image) - log p(text): their pointwise mutual information, so that texts of common words are not liked for
 that (Lin et al. 2024, "Revisiting the Role of Language Priors in Vision-Language Models"). Every word of every caption
 teaches it something, where a contrast learns from whole captions only; on few captions that is what counts. At the end
-it also learns by matching, so that what it says tells images, and captions, from one another."""
+it also learns by matching, so that what it says tells images, and captions, from one another.
+
+What probabilities are divided by, a sum over the vocabulary, would cost a query most. When all else has learnt, two
+layers learn to estimate it from the state."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -32,19 +35,12 @@ class ReaderSettings:
     the target that all words of the vocabulary have in common. longest: words read of a text; of longer ones the rest
     is not."""
 
-    heads: int = 8
+    heads: int = 4
     dropout: float = 0.2
     word_dropout: float = 0.1
     image_dropout: float = 0.1
     smoothing: float = 0.1
     longest: int = 48
-
-
-class Weighed(NamedTuple):
-    """outputs: float [words, dim]. common: float [words]."""
-
-    outputs: Tensor
-    common: Tensor
 
 
 class Attention(nn.Module):
@@ -61,6 +57,19 @@ class Attention(nn.Module):
         parts = self.split(self.queries(sequence)), self.split(self.keys(context)), self.split(self.values(context))
         found, _ = attention(*parts, mask)
         return self.out(found.transpose(-2, -3).flatten(-2))
+
+    def few(self, sequence: Tensor, context: Tensor) -> Tensor:
+        """The same where the sequence is short and the context long, or of many images: what the keys are projected by
+        is folded into the queries, and values are projected once they are mixed, so that the context is read as it is.
+        (The bias of the keys adds the same to all logits of a query, which softmax does not see.)
+
+        sequence: [..., n, dim]. context: [..., m, dim]."""
+        of_keys, of_values = (each.weight.unflatten(0, (self.heads, -1)) for each in (self.keys, self.values))
+        queries = self.split(self.queries(sequence))
+        asked = queries @ of_keys * (context.shape[-1] / queries.shape[-1]) ** 0.5  # `attention` divides by its root
+        mixed, _ = attention(asked.flatten(-3, -2), context, context)
+        found = mixed.unflatten(-2, (self.heads, -1)) @ of_values.transpose(-1, -2)
+        return self.out(found.transpose(-2, -3).flatten(-2) + self.values.bias)
 
     def split(self, sequence: Tensor) -> Tensor:
         """[..., n, dim] -> [..., heads, n, dim / heads]."""
@@ -82,7 +91,11 @@ class Block(nn.Module):
     def forward(self, states: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """states: [..., n, dim]. context: [..., m, dim] to attend to, None for the states themselves."""
         ready = self.before_attention(states)
-        states = states + self.dropout(self.attention(ready, ready if context is None else context, mask))
+        if context is None or mask is not None or torch.is_grad_enabled():
+            found = self.attention(ready, ready if context is None else context, mask)
+        else:
+            found = self.attention.few(ready, context)
+        states = states + self.dropout(found)
         return states + self.dropout(self.feed(self.before_feed(states)))
 
 
@@ -100,34 +113,35 @@ class Reader(nn.Module):
         self.enter = nn.Linear(DIM, dim)
         self.places = nn.Parameter(0.02 * torch.randn(settings.longest, dim))
         self.words = Block(settings, dim)
-        self.looks = nn.ModuleList(Block(settings, dim) for _ in range(2))
+        self.look = Block(settings, dim)
         self.leave = nn.LayerNorm(dim)
+        self.estimate = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1))
+        self.exact = True  # until `fit_estimate`
         self.outputs = nn.Linear(DIM, dim)
         self.common = nn.Linear(DIM, 1)
         self.log_scale = nn.Parameter(torch.tensor(math.log(0.3)))
         self.prior = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, words: Tensor, regions: Tensor, weighed: Weighed | None = None) -> Tensor:
+    def forward(self, words: Tensor, regions: Tensor) -> Tensor:
         """The logit of one text with each of several images, float [n], see `logits`.
 
         words: float [m, 768], marks of begin and end included, the second half of which is read. regions: float
-        [n, 49, dim], unit norm. weighed: as `weigh` gives it, for who asks often."""
-        weighed = self.weigh() if weighed is None else weighed
+        [n, 49, dim], unit norm."""
         before, said = self.before_and_said(words)
         there, states = (said != 0).any(-1), self.read(before)
-        likely = self.read_image(states, self.region_norm(regions), said, weighed)
-        typical = self.read_image(states, self.without_image(regions[:1, :1]), said, weighed)
+        likely = self.read_image(states, self.region_norm(regions), said)
+        typical = self.read_image(states, self.without_image(regions[:1, :1]), said)
         return self.logits((likely * there).sum(-1), (typical * there).sum(-1))
 
-    def of_pairs(self, words: Tensor, text: Tensor, regions: Tensor, weighed: Weighed) -> Tensor:
+    def of_pairs(self, words: Tensor, text: Tensor, regions: Tensor) -> Tensor:
         """The logits of pairs of a text and an image, float [n], as `forward` gives them of one text.
 
         words: float [t, m, 768], zeros after the end of each. text: int64 [n], which of them a pair has. regions: float
         [n, 49, dim], of the image that it has."""
         before, said = self.before_and_said(words)
         there, states = (said != 0).any(-1), self.read(before)
-        likely = self.read_image(states[text], self.region_norm(regions), said[text], weighed)
-        typical = self.read_image(states, self.without_image(regions[:1, :1]), said, weighed)
+        likely = self.read_image(states[text], self.region_norm(regions), said[text])
+        typical = self.read_image(states, self.without_image(regions[:1, :1]), said)
         return self.logits((likely * there[text]).sum(-1), (typical * there).sum(-1)[text])
 
     def logits(self, with_image: Tensor, without: Tensor) -> Tensor:
@@ -144,9 +158,8 @@ class Reader(nn.Module):
         count = len(regions)
         states, image = self.read(before), self.region_norm(regions).unsqueeze(0)
         others = ~torch.eye(count, dtype=torch.bool)[:, None, None]
-        weighed = self.weigh()
-        without = self.read_image(states, image.expand(count, -1, -1), said, weighed, others)
-        lost = self.log_scale.exp() * (self.read_image(states, image, said, weighed) - without) * (said != 0).any(-1)
+        without = self.read_image(states, image.expand(count, -1, -1), said, others)
+        lost = self.log_scale.exp() * (self.read_image(states, image, said) - without) * (said != 0).any(-1)
         unread = words[1:][self.settings.longest :, :count] * 0
         return torch.cat([words[:1, :count] * 0, lost.T, unread])
 
@@ -164,7 +177,7 @@ class Reader(nn.Module):
 
         Returns the cross-entropy of the words, each given those before it and its own image or, at a share of
         `image_dropout`, none; and the logit of every text with every image, as `forward` gives it, float [groups, texts
-        of the group, images]."""
+        of the group, images]. All exact, whatever `exact` says."""
         before, said = self.before_and_said(words)
         numbers = numbers[..., 1:][..., : self.settings.longest]
         groups, images, texts, length = numbers.shape
@@ -180,22 +193,29 @@ class Reader(nn.Module):
         there, text = there.gather(1, place), place // length
         of_images = self.region_norm(regions)
         seen, unseen = states.unsqueeze(1).expand(-1, images, -1, -1), states
-        for block in self.looks:
-            seen, unseen = block(seen, of_images), block(unseen, self.without_image(of_images[0, 0, :1]))
+        seen, unseen = self.look(seen, of_images), self.look(unseen, self.without_image(of_images[0, 0, :1]))
         group, image, place = there.unsqueeze(1).expand(-1, images, -1).nonzero(as_tuple=True)
-        weighed = self.weigh()
-        likely, typical = self.log_likelihoods(seen[group, image, place], said[group, place], weighed)
+        seen, unseen = self.leave(seen[group, image, place]), self.leave(unseen[there])
+        vocabulary = self.weigh(self.vocabulary)
+        likely, typical = self._likelihoods_and_means(seen, said[group, place], *vocabulary)
         pair = (group * images * texts + text[group, place]) * images + image
         with_image = torch.zeros(groups * images * texts * images).index_add(0, pair, likely)
         is_own = (image == text[group, place] // texts) & (numbers[group, place] >= 0)
         own = self._surprise(likely, typical, is_own)
-        likely, typical = self.log_likelihoods(unseen[there], said[there], weighed)
+        likely, typical = self._likelihoods_and_means(unseen, said[there], *vocabulary)
         of_text = (torch.arange(groups).unsqueeze(1) * images * texts + text)[there]
         without = torch.zeros(groups * images * texts).index_add(0, of_text, likely)
         share = self.settings.image_dropout
         loss = (1 - share) * own + share * self._surprise(likely, typical, numbers[there] >= 0)
         logits = self.logits(with_image.unflatten(0, (-1, images)), without.unsqueeze(1))
         return loss, logits.unflatten(0, (groups, -1))
+
+    def _likelihoods_and_means(
+        self, states: Tensor, said: Tensor, outputs: Tensor, common: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """log p of each word, and its mean over all words of the vocabulary, as `weigh` gives it; exact, [words]."""
+        sums = log_partition(states, outputs, common)
+        return self.held_against(states, said) - sums, states @ outputs.mean(0) + common.mean() - sums
 
     def _surprise(self, likely: Tensor, typical: Tensor, counted: Tensor) -> Tensor:
         """The mean cross-entropy of the counted words, smoothed. All [words]: log p of each, its mean over the
@@ -214,33 +234,31 @@ class Reader(nn.Module):
         states = self.enter(before) + self.places[: before.shape[-2]]
         return self.words(states, mask=torch.ones(before.shape[-2], before.shape[-2], dtype=torch.bool).tril())
 
-    def read_image(
-        self, states: Tensor, of_images: Tensor, said: Tensor, weighed: Weighed, mask: Tensor | None = None
-    ) -> Tensor:
+    def read_image(self, states: Tensor, of_images: Tensor, said: Tensor, mask: Tensor | None = None) -> Tensor:
         """log p of each word given those before it and each image, float [n, m].
 
         states: [m, dim] as `read` gives them, or [n, m, dim]. of_images: [n, 49, dim]. said: float [m, 384], the words,
         or [n, m, 384]. mask: bool, broadcast to [n, heads, m, 49], where each may look."""
-        for block in self.looks:  # the first makes one of each state for every image
-            states = block(states, of_images, mask)
-        return self.log_likelihoods(states, said, weighed)[0]
+        return self.likelihoods(self.leave(self.look(states, of_images, mask)), said)
 
-    def weigh(self) -> Weighed:
-        """The vocabulary as states are held against it."""
-        return Weighed(*self._weigh(self.vocabulary))
+    def likelihoods(self, states: Tensor, said: Tensor) -> Tensor:
+        """log p of each word, float [..., m]. states: float [..., m, dim], after `leave`. said: float [..., m, 384]."""
+        return self.held_against(states, said) - (
+            self.sums(states) if self.exact else self.estimate(states).squeeze(-1)
+        )
 
-    def _weigh(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        """words: float [..., 384]. Returns float [..., dim], and how common each is, [...]."""
+    def sums(self, states: Tensor) -> Tensor:
+        """The logarithm of what the probabilities of all words are divided by, float [...], exactly. states: float
+        [..., dim], after `leave`."""
+        outputs, common = self.weigh(self.vocabulary)
+        return (states @ outputs.T + common).logsumexp(-1)
+
+    def held_against(self, states: Tensor, words: Tensor) -> Tensor:
+        """log p of each word but for what all are divided by, float [..., m]. As `likelihoods`."""
+        outputs, common = self.weigh(words)
+        return (states * outputs).sum(-1) + common
+
+    def weigh(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Words as states are held against them, float [..., dim], and how common each is, [...]. words: float
+        [..., 384]."""
         return self.outputs(words) / self.enter.out_features**0.5, self.common(words).squeeze(-1)
-
-    def log_likelihoods(self, states: Tensor, said: Tensor, weighed: Weighed) -> tuple[Tensor, Tensor]:
-        """log p of each word, and the mean of it over all words of the vocabulary, both float [..., m]. states: float
-        [..., m, dim], after the last block. said: float [..., m, 384]."""
-        states = self.leave(states)
-        if torch.is_grad_enabled():
-            sums = log_partition(states, weighed.outputs, weighed.common)
-        else:
-            sums = (states @ weighed.outputs.T + weighed.common).logsumexp(-1)
-        outputs, common = self._weigh(said)
-        chosen = (states * outputs).sum(-1) + common - sums
-        return chosen, states @ weighed.outputs.mean(0) + weighed.common.mean() - sums

@@ -21,6 +21,7 @@ from retrieval.training.applying import embed
 from retrieval.training.calibrate import Fitted, calibrate
 from retrieval.training.card import model_card
 from retrieval.training.embedder import fit_embedder
+from retrieval.training.estimate import fit_estimate
 from retrieval.training.export import CONFIG, IMAGE_HEAD, TEXT_HEAD, write_model, write_scorer
 from retrieval.training.features import Features, cached_features
 from retrieval.training.heads import DIM
@@ -90,7 +91,8 @@ def train_model(
         return history
     model, draft = model.cpu(), out / RUN / "model"
     shutil.rmtree(draft, ignore_errors=True)
-    watcher.note("fitting the calibration on dev")
+    watcher.note("fitting the scorer's estimate and, on dev, the calibration")
+    error = fit_estimate(model.scorer, model.inputs, seen, settings.seed)
     if isinstance(encoder, LiteEncoder):
         images, texts = embed(model.inputs, model.heads, seen, towers=True)
         known = model.heads.known(torch.from_numpy(texts[-1])).numpy()
@@ -100,7 +102,7 @@ def train_model(
     else:
         fitted, title = calibrate(model, None, held_out), f"Scorer for {encoder.name}"
         write_scorer(model, fitted, draft, canonical_name(encoder.name), towers.fingerprint)
-    card = model_card(title, sets, seen, held_out, settings, history, fitted)
+    card = model_card(title, sets, seen, held_out, settings, history, error, fitted)
     extra = illustrate(history, fitted) | {LOG: log_of(history), CARD: card}
     for name, text in extra.items():
         (draft / name).write_text(text, encoding="utf-8")

@@ -81,7 +81,7 @@ class ScorerStage:
         words, numbers = (each.unflatten(0, (*shape, texts.shape[1])) for each in (words, numbers))
         lm, logits = self.module.reader.read_groups(words, numbers, regions)
         found = {"lm": lm} if self.settings.lm else {}
-        return found | {"itm": matching(logits)} if self._matching else found
+        return found | ({"itm": matching(logits)} if self._matching else {})
 
     def clamp(self) -> None:
         """Nothing here has bounds."""

@@ -51,9 +51,7 @@ def one_by_one(reader, numbers, of_image):
     """log p of a text, each word from a fresh reading of nothing but those before it."""
     total = 0.0
     for place, number in enumerate(numbers):
-        states = reader.read(text(reader, numbers[:place])[: place + 1, 384:])
-        for block in reader.looks:
-            states = block(states, of_image)
+        states = reader.look(reader.read(text(reader, numbers[:place])[: place + 1, 384:]), of_image)
         logits = (
             reader.leave(states[-1]) @ reader.outputs(reader.vocabulary).T / 4 + reader.common(reader.vocabulary)[:, 0]
         )
@@ -86,6 +84,15 @@ def groups(reader):
     numbers[3, 2] = -1
     shape = (2, 2, 2)
     return words.unflatten(0, shape), numbers.unflatten(0, shape), regions(4).unflatten(0, (2, 2)), texts
+
+
+def test_a_few_words_find_in_many_images_what_projected_keys_and_values_give(reader):
+    import torch
+
+    torch.manual_seed(2)
+    attend, images = reader.look.attention, torch.randn(5, 49, 16)
+    for sequence in (torch.randn(3, 16), torch.randn(5, 3, 16)):
+        torch.testing.assert_close(attend.few(sequence, images), attend(sequence, images), atol=1e-5, rtol=1e-4)
 
 
 def test_every_text_of_a_group_meets_every_image_of_it(reader, groups):
