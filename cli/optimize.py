@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from cli.options import Index, collection_path
 from cli.output import note, plural
 
 
-def optimize(index: Index = None) -> None:
-    """Merge segments and drop what was removed, for less disk space and faster search."""
-    from retrieval import maintenance
+def optimize(
+    index: Index = None,
+    recall_target: Annotated[
+        float, typer.Option(help="Share of the exact first ten that ANN search, of large collections, is to find.")
+    ] = 0.95,
+) -> None:
+    """Merge segments and drop what was removed, for less disk space and faster search.
 
-    found = maintenance.optimize(collection_path(index))
+    Of a large collection it also makes, or extends, the index by which a query need not be compared with every image,
+    tunes it with texts, and says what share of the exact first ten it finds."""
+    from cli.steps import step_display
+    from retrieval import maintenance
+    from retrieval.approximation import describe
+
+    with step_display() as watcher:
+        found = maintenance.optimize(collection_path(index), recall_target, watcher.step)
     done = [f"{plural(found.before, 'segment')} became {found.after:,}"] if found.before != found.after else []
     done += [f"{plural(found.dropped, 'tombstone')} dropped"] if found.dropped else []
-    note(", ".join(done) or "nothing to merge")
+    done += [describe(found.ann) if found.ann else "exact search again"] if found.new_ann else []
+    note("; ".join(done) or "nothing to do")

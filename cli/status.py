@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,9 +47,19 @@ def _record(found: Status) -> dict[str, object]:
         "tombstones": found.tombstones,
         "bytes": found.bytes,
         "committed": found.committed.isoformat(timespec="seconds"),
-        "ann": found.ann,
+        "ann": None if found.ann is None else asdict(found.ann) | {"fault": found.ann_fault},
         "scorer": found.model if found.reranks else None,
     }
+
+
+def _search(found: Status) -> str:
+    from retrieval.approximation import describe
+
+    if found.ann is None:
+        return "exact"
+    if found.ann_fault is not None:
+        return f"exact, since {found.ann_fault}: make it anew with `search optimize`"
+    return describe(found.ann)
 
 
 def _print(found: Status) -> None:
@@ -61,7 +72,7 @@ def _print(found: Status) -> None:
         "failures": f"{found.failures:,}" + (" (`search status --failures` lists them)" if found.failures else ""),
         "folders": ", ".join(printable(folder) for folder in found.folders) or "none",
         "segments": f"{plural(found.segments, 'segment')}, {plural(found.tombstones, 'tombstone')}",
-        "search": found.ann or "exact",
+        "search": _search(found),
         "on disk": size(found.bytes) + per_image,
         "committed": f"{found.committed:%Y-%m-%d %H:%M:%S}",
     }

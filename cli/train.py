@@ -55,7 +55,7 @@ def train(
         from retrieval.training.run import train_model
     except ImportError as error:
         raise CrosslookError("training needs torch: pip install 'crosslook[cpu,build]'") from error
-    from cli.training_progress import training_display
+    from cli.steps import step_display
     from retrieval.captions import read_captions
     from retrieval.encoders import DEFAULT_MODEL
     from retrieval.encoders.lite import LiteEncoder
@@ -104,10 +104,10 @@ def train(
 
         if epochs is not None:
             settings = replace(settings, towers=replace(usual.towers, epochs=epochs))
-        with training_display() as watcher:
+        with step_display() as watcher:
             train_towers(sets, encoder, out, settings, device=on, watcher=watcher)
         return
-    with training_display() as watcher:
+    with step_display() as watcher:
         train_model(
             sets,
             encoder,

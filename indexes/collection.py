@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from indexes.ann import FEWEST_ROWS, Ann
 from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.exact import nearest
 from indexes.manifest import Binding, Manifest, current_manifest, damaged, orphaned_manifest, read_manifest
@@ -77,11 +78,94 @@ class Collection:
         self, queries: NDArray[np.float32], k: int, below: Sequence[bytes] = ()
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k most similar images to each query, best first: similarities float32 [q, k] and positions int64 [q, k],
-        padded with -inf and -1. queries: float32 [q, dim], unit norm. below: only images in one of these folders."""
+        padded with -inf and -1. queries: float32 [q, dim], unit norm. below: only images in one of these folders.
+
+        Where there is an ANN index it finds nearly all of them, see `AnnEntry.recall`; similarities are exact."""
+        inside = [_is_below(segment, below) for segment in self.segments] if below else None
+        few = inside is not None and sum(int(mask.sum()) for mask in inside) <= FEWEST_ROWS
+        if self.ann is not None and not few:
+            found = [self._nearest_by_ann(self.ann, query, k, inside) for query in queries]
+            if all(each is not None for each in found):
+                both = [each for each in found if each is not None]
+                return np.stack([each[0] for each in both]), np.stack([each[1] for each in both])
         masks = [alive for _, alive in self.parts]
-        if below:
-            masks = [_both(mask, _is_below(segment, below)) for segment, mask in zip(self.segments, masks, strict=True)]
+        if inside is not None:
+            masks = [_both(mask, there) for mask, there in zip(masks, inside, strict=True)]
         return nearest(queries, [segment.embeddings for segment in self.segments], masks, k)
+
+    @cached_property
+    def ann(self) -> Ann | None:
+        """The ANN index, None where there is none, or it cannot be read: then all rows are compared."""
+        try:
+            return self.open_ann()
+        except CrosslookError:
+            return None
+
+    def open_ann(self) -> Ann | None:
+        """The same. Raises `CrosslookError` where it cannot be read."""
+        entry = self.manifest.ann
+        return None if entry is None else Ann(ann_folder(self.folder) / entry.file_name, entry)
+
+    def _nearest_by_ann(
+        self, ann: Ann, query: NDArray[np.float32], k: int, inside: Sequence[NDArray[np.bool_]] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+        """The k nearest of one query, of what the index covers by its shortlist, and of all other rows; None where too
+        few of the shortlist count, and all rows must be compared."""
+        count = max(ann.entry.shortlist, 2 * k)
+        positions = self.positions(ann.shortlist(query[None], count)[0])
+        positions = positions[positions >= 0]
+        if inside is not None:
+            owners = np.searchsorted(self.starts, positions, side="right") - 1
+            there = [inside[owner][at - self.starts[owner]] for owner, at in zip(owners, positions, strict=True)]
+            positions = positions[np.array(there, np.bool_)]
+        if len(positions) < k:
+            return None
+        similarities = self.embeddings(positions).astype(np.float32) @ query
+        rest = self._uncovered(ann.entry.last_id)
+        masks = [mask if inside is None else _both(mask, inside[index]) for index, mask in rest]
+        arrays = [self.segments[index].embeddings for index, _ in rest]
+        others, places = nearest(query[None], arrays, masks, k)
+        others, places = others[0][places[0] >= 0], places[0][places[0] >= 0]
+        starts = np.cumsum([0, *(len(array) for array in arrays)])
+        owners = np.searchsorted(starts, places, side="right") - 1
+        first = np.array([self.starts[index] for index, _ in rest], np.int64)
+        places = places - starts[owners] + first[owners] if len(places) else places
+        similarities, positions = np.concatenate([similarities, others]), np.concatenate([positions, places])
+        order = np.lexsort((positions, -similarities))[:k]
+        return similarities[order], positions[order]
+
+    def _uncovered(self, last_id: int) -> list[tuple[int, NDArray[np.bool_] | None]]:
+        """The segments that have rows with larger ids, with the mask of those of them that count."""
+        found = []
+        for index, (segment, alive) in enumerate(self.parts):
+            if len(segment) and segment.last_id > last_id:
+                after = segment.first_id > last_id
+                found.append((index, alive if after else _both(alive, segment.ids > last_id)))
+        return found
+
+    def positions(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the rows of some ids are, int64 [n], -1 for ids that no row has or that no longer count."""
+        found = np.full(len(ids), -1, np.int64)
+        owners = np.searchsorted(self._first_ids, ids, side="right") - 1
+        for index in np.unique(owners[owners >= 0]):
+            mine = owners == index
+            offsets = self._filled[index][1].offsets(ids[mine])
+            found[mine] = np.where(offsets < 0, -1, offsets + self._filled[index][0])
+        return np.where(np.isin(ids, self._dead), -1, found)
+
+    @cached_property
+    def _dead(self) -> NDArray[np.int64]:
+        return np.asarray(self.manifest.tombstones, dtype=np.int64)
+
+    @cached_property
+    def _filled(self) -> list[tuple[int, Segment]]:
+        """The segments that have rows, each with the position of its first."""
+        pairs = zip(self.starts.tolist(), self.segments, strict=False)
+        return [(start, segment) for start, segment in pairs if len(segment)]
+
+    @cached_property
+    def _first_ids(self) -> NDArray[np.int64]:
+        return np.array([segment.first_id for _, segment in self._filled], dtype=np.int64)
 
     def row(self, position: int) -> Row:
         return self.rows([position])[0]
@@ -123,8 +207,7 @@ class Collection:
     @cached_property
     def parts(self) -> list[tuple[Segment, NDArray[np.bool_] | None]]:
         """Each segment with the mask of its rows that count; None for all of them."""
-        dead = np.asarray(self.manifest.tombstones, dtype=np.int64)
-        return [(segment, _alive(segment, dead)) for segment in self.segments]
+        return [(segment, _alive(segment, self._dead)) for segment in self.segments]
 
     def _gather(
         self, name: str, positions: Sequence[int] | NDArray[np.int64], shape: tuple[int, ...], dtype: str
@@ -146,6 +229,10 @@ def segment_folder(folder: Path, number: int) -> Path:
     return folder / "segments" / f"{number:06d}"
 
 
+def ann_folder(folder: Path) -> Path:
+    return folder / "ann"
+
+
 def missing_file(folder: Path, manifest: str, error: FileNotFoundError) -> CrosslookError:
     """What to say where a commit names a file that is not there."""
     path = Path(error.filename or manifest)
@@ -161,6 +248,9 @@ def folder_prefix(folder: bytes) -> bytes:
 
 def _alive(segment: Segment, dead: NDArray[np.int64]) -> NDArray[np.bool_] | None:
     if not len(dead) or not len(segment):
+        return None
+    low, high = np.searchsorted(dead, [segment.first_id, segment.last_id + 1])
+    if low == high:
         return None
     found = np.isin(segment.ids, dead)
     return ~found if found.any() else None

@@ -41,9 +41,33 @@ class SegmentEntry:
 
 
 @dataclass(frozen=True)
+class AnnEntry:
+    """An ANN index as the manifest knows it: the number of its file, and how many bytes that has.
+
+    It covers the rows whose ids are at most `last_id`; `rows`: how many it holds, some of which may be dead by now.
+    probes: lists that are searched. shortlist: how many rows are then scored exactly. recall: share of the exact first
+    ten that it found for texts, 0 to 1, of which `recall_target` was asked for; milliseconds: the median time of one
+    text; both when it was made."""
+
+    number: int = 0
+    bytes: int = 0
+    last_id: int = 0
+    rows: int = 0
+    probes: int = 1
+    shortlist: int = 100
+    recall_target: float = 0.0
+    recall: float = 0.0
+    milliseconds: float = 0.0
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.number:06d}.faiss"
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One commit. `tombstones`: sorted ids of rows and failures that no longer count. `folders`: what was indexed.
-    `ann`: name of the ANN file in force, if any. `committed`: when, seconds since 1970."""
+    `ann`: the ANN index in force, if any; `next_ann`: number of the next. `committed`: when, seconds since 1970."""
 
     binding: Binding
     generation: int = 0
@@ -52,7 +76,8 @@ class Manifest:
     next_id: int = 1
     folders: tuple[str, ...] = ()
     segments: tuple[SegmentEntry, ...] = ()
-    ann: str | None = None
+    ann: AnnEntry | None = None
+    next_ann: int = 1
     tombstones: tuple[int, ...] = field(default=(), repr=False)
 
     @property
@@ -67,6 +92,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest and put it in force."""
     fields = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(manifest)}
     fields |= {"binding": asdict(manifest.binding), "segments": [asdict(entry) for entry in manifest.segments]}
+    fields |= {"ann": None if manifest.ann is None else asdict(manifest.ann)}
     content = json.dumps({"format": FORMAT, **fields}).encode()
     write_durably(folder / manifest.file_name, lambda file: file.write(content))
     sync_folder(folder)
@@ -138,6 +164,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
         folders=tuple(content.pop("folders")),
         segments=tuple(SegmentEntry(**entry) for entry in content.pop("segments")),
         tombstones=tuple(int(row) for row in content.pop("tombstones")),
+        ann=None if (ann := content.pop("ann", None)) is None else AnnEntry(**ann),
         **content,
     )
 

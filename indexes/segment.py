@@ -167,6 +167,31 @@ class Segment:
         return self._read(lambda: self._rows.read([name])).column(0)
 
     @cached_property
+    def first_id(self) -> int:
+        """The smallest id of the rows, of which there must be some."""
+        return self._bound(0, "min")
+
+    @cached_property
+    def last_id(self) -> int:
+        """The largest."""
+        return self._bound(self._rows.metadata.num_row_groups - 1, "max")
+
+    def _bound(self, group: int, which: str) -> int:
+        """From the footer, which is read already; `ids` costs reading a column."""
+        statistics = self._rows.metadata.row_group(group).column(ROW_SCHEMA.get_field_index("id")).statistics
+        if statistics is None or not statistics.has_min_max:
+            return int(self.ids[0 if which == "min" else -1])
+        return int(getattr(statistics, which))
+
+    def offsets(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the rows of some ids lie, int64 [n], -1 for ids that no row has."""
+        first, last = self.first_id, self.last_id
+        if last - first + 1 == len(self):  # none between them is missing
+            return np.where((ids >= first) & (ids <= last), ids - first, -1)
+        found = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)
+        return np.where(self.ids[found] == ids, found, -1)
+
+    @cached_property
     def ids(self) -> NDArray[np.int64]:
         """int64 [rows], ascending."""
         return self.column("id").to_numpy()

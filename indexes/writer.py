@@ -7,8 +7,9 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +20,13 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from indexes.collection import Collection, missing_file, open_segments, segment_folder
+from indexes.collection import Collection, ann_folder, missing_file, open_segments, segment_folder
 from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.files import replace_durably, sync_folder, writing_to
 from indexes.manifest import (
     CURRENT,
     MANIFEST_NAME,
+    AnnEntry,
     Binding,
     Manifest,
     SegmentEntry,
@@ -39,7 +41,8 @@ from indexes.segment import FAILURE_SCHEMA, ROW_SCHEMA, SEGMENT_FILES, Batch, Se
 LOCK = "writer.lock"
 HOLDER = "writer.json"
 COPIED_ROWS = 1024
-OURS = (LOCK, HOLDER, "segments", "CURRENT.new")
+OURS = (LOCK, HOLDER, "segments", "ann", "CURRENT.new")
+ANN_NAME = re.compile(r"\d{6,}\.faiss")
 SEGMENT_NAME = re.compile(r"\d{6,}")
 
 
@@ -144,6 +147,31 @@ class CollectionWriter:
             )
         self._remove_unreferenced()
 
+    def put_ann(self, make: Callable[[Path], AnnEntry]) -> AnnEntry:
+        """Write an ANN index and put it in force. make: writes it to the path that it is given, and describes it."""
+        manifest, folder = self.manifest, ann_folder(self.folder)
+        with self._writing():
+            folder.mkdir(exist_ok=True)
+            sync_folder(self.folder)
+            path = folder / AnnEntry(number=manifest.next_ann).file_name
+            try:
+                entry = replace(make(path), number=manifest.next_ann)
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+            except BaseException:
+                path.unlink(missing_ok=True)  # on a full disk, half an index would keep it full
+                raise
+            sync_folder(folder)
+            self._put_in_force(manifest.next(ann=entry, next_ann=manifest.next_ann + 1))
+        self._remove_unreferenced()
+        return entry
+
+    def drop_ann(self) -> None:
+        """Take the ANN index out of force: then all rows are compared."""
+        with self._writing():
+            self._put_in_force(self.manifest.next(ann=None))
+        self._remove_unreferenced()
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """After a failure, what is on disk may be ahead of what this writer knows: it must not write again."""
@@ -194,8 +222,9 @@ class CollectionWriter:
         for path in self.folder.iterdir():
             if MANIFEST_NAME.fullmatch(path.name) and path.name != in_force:
                 path.unlink(missing_ok=True)
-        for path in (self.folder / "ann").glob("*.faiss"):
-            if path.name != self.manifest.ann:
+        ann = self.manifest.ann
+        for path in ann_folder(self.folder).glob("*.faiss"):
+            if ann is None or path.name != ann.file_name:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -256,6 +285,8 @@ def _refuse_foreign(folder: Path) -> None:
         foreign += [path for path in inside if not SEGMENT_NAME.fullmatch(path.name)]
         deeper = [path for each in inside if SEGMENT_NAME.fullmatch(each.name) for path in each.iterdir()]
         foreign += [path for path in deeper if path.name not in SEGMENT_FILES]
+    if (folder / "ann").is_dir():
+        foreign += [path for path in (folder / "ann").iterdir() if not ANN_NAME.fullmatch(path.name)]
     if foreign:
         raise CrosslookError(
             f"{folder} is not a collection and not empty (it holds {foreign[0].relative_to(folder)}): choose another "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,17 +11,20 @@ from pathlib import Path
 
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
-from indexes.manifest import current_binding
+from indexes.manifest import AnnEntry, current_binding
 from indexes.writer import CollectionWriter
+from retrieval.approximation import RECALL_TARGET, ann_fault, update_ann
 from retrieval.fusion import has_scorer
 from retrieval.location import spellings
+from retrieval.progress import Step
 from retrieval.scan import is_below
 
 
 @dataclass(frozen=True)
 class Status:
     """What a collection holds. reranks: whether its model has a scorer. bytes: on disk. committed: when the commit in
-    force was made, local time."""
+    force was made, local time. ann: the ANN index, where there is one; ann_fault: why it cannot be read, so that search
+    is exact."""
 
     path: Path
     model: str
@@ -33,7 +37,8 @@ class Status:
     tombstones: int
     bytes: int
     committed: datetime
-    ann: str | None
+    ann: AnnEntry | None
+    ann_fault: str | None
 
 
 def status(path: Path) -> Status:
@@ -53,6 +58,7 @@ def status(path: Path) -> Status:
         bytes=_bytes_below(path),
         committed=datetime.fromtimestamp(manifest.committed),
         ann=manifest.ann,
+        ann_fault=ann_fault(collection),
     )
 
 
@@ -82,20 +88,32 @@ def remove_folder(path: Path, folder: str | Path) -> int:
 
 @dataclass(frozen=True)
 class Optimized:
-    """Numbers of segments before and after, and of tombstones that are gone."""
+    """Numbers of segments before and after, and of tombstones that are gone. ann: the ANN index now in force; new_ann:
+    whether anything changed about it."""
 
     before: int
     after: int
     dropped: int
+    ann: AnnEntry | None
+    new_ann: bool
 
 
-def optimize(path: Path) -> Optimized:
-    """Merge all segments and drop what is dead."""
+def optimize(
+    path: Path, recall_target: float = RECALL_TARGET, step: Callable[[Step], None] = lambda step: None
+) -> Optimized:
+    """Merge all segments, drop what is dead, and bring the ANN index up to date, which large collections have.
+
+    recall_target: share of the exact first ten that ANN search is to find for a text, 0 to 1. step: told of progress.
+    Raises `CrosslookError` where the collection is in use or damaged, or its model cannot be loaded."""
+    if not 0 < recall_target <= 1:
+        raise CrosslookError(f"recall is a share, above 0 and up to 1, not {recall_target:g}")
     with _open_writer(path) as writer:
         old = writer.manifest
         writer.merge(everything=True)
+        new_ann = update_ann(writer, recall_target, step)
         new = writer.manifest
-        return Optimized(len(old.segments), len(new.segments), len(old.tombstones) - len(new.tombstones))
+        dropped = len(old.tombstones) - len(new.tombstones)
+        return Optimized(len(old.segments), len(new.segments), dropped, new.ann, new_ann)
 
 
 def model_of(path: Path) -> str | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 
 class Interrupted(Exception):
@@ -46,3 +46,14 @@ class Observer:
 
 
 SILENT = Observer()
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something of a run is done. what: it is, for people. done, total: how far that is, in units of its own. losses:
+    where something learns, those of the step, by name."""
+
+    what: str
+    done: int
+    total: int
+    losses: Mapping[str, float] = field(default_factory=dict)

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from indexes.errors import CrosslookError
 from indexes.files import put_durably
+from retrieval.progress import Step
 from retrieval.training.parallel import average_gradients, copy_first, of_first, rank, world
-from retrieval.training.watching import UNWATCHED, Epoch, Step, Watcher
+from retrieval.training.watching import UNWATCHED, Epoch, Watcher
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

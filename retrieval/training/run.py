@@ -17,6 +17,7 @@ from retrieval.encoders import canonical_name
 from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.lite import LiteEncoder
 from retrieval.fusion.scorer import EXPLAINER
+from retrieval.progress import Step
 from retrieval.training.applying import embed
 from retrieval.training.calibrate import Fitted, calibrate
 from retrieval.training.card import model_card
@@ -30,7 +31,7 @@ from retrieval.training.parallel import of_first, processes, rank
 from retrieval.training.settings import TrainSettings
 from retrieval.training.towers import LiteTowers, OpenClipTowers, Towers
 from retrieval.training.train import train
-from retrieval.training.watching import UNWATCHED, Epoch, Step, Watcher
+from retrieval.training.watching import UNWATCHED, Epoch, Watcher
 
 if TYPE_CHECKING:
     from retrieval.encoders.openclip import OpenClipEncoder

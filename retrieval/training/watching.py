@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from retrieval.progress import Step
 
 
 @dataclass(frozen=True)
@@ -19,17 +21,6 @@ class Epoch:
     @property
     def quality(self) -> float:
         return sum(self.dev.values()) / len(self.dev)
-
-
-@dataclass(frozen=True)
-class Step:
-    """Something of a run is done. what: it is, for people. done, total: how far that is, in units of its own. losses:
-    where something learns, those of the step, by name."""
-
-    what: str
-    done: int
-    total: int
-    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -284,7 +284,7 @@ def test_optimize_tells_what_it_dropped(search, photos, path):
     search("index", photos, index=path)
     search("remove", photos / "000.png", index=path)
     assert "1 tombstone dropped" in search("optimize", index=path).stderr
-    assert "nothing to merge" in search("optimize", index=path).stderr
+    assert "nothing to do" in search("optimize", index=path).stderr
 
 
 def test_settings_reach_the_run(search, photos, path):

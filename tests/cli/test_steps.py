@@ -6,8 +6,9 @@ import io
 
 from rich.console import Console
 
-from cli import training_progress
-from retrieval.training.watching import Epoch, Step
+from cli import steps
+from retrieval.progress import Step
+from retrieval.training.watching import Epoch
 
 
 class Terminal(io.StringIO):
@@ -21,7 +22,7 @@ def test_the_bar_shows_losses_and_how_dev_came_out(monkeypatch):
     monkeypatch.setattr(
         "rich.console.Console", lambda **options: Console(file=terminal, force_terminal=True, width=160)
     )
-    with training_progress.training_display() as watcher:
+    with steps.step_display() as watcher:
         watcher.note("training on 80 images")
         watcher.step(Step("training seen by the towers", 80, 80))
         for done in range(1, 22):
@@ -37,8 +38,8 @@ def test_the_bar_shows_losses_and_how_dev_came_out(monkeypatch):
 
 
 def test_elsewhere_there_is_a_line_an_epoch_and_now_and_then_one_of_the_towers(capsys, monkeypatch):
-    monkeypatch.setattr(training_progress, "EVERY_SECONDS", 0.0)
-    with training_progress.training_display() as watcher:
+    monkeypatch.setattr(steps, "EVERY_SECONDS", 0.0)
+    with steps.step_display() as watcher:
         watcher.step(Step("dev seen by the towers", 1_000, 2_000))
         watcher.step(Step("heads, epoch 1 of 1", 1, 1, {"itc": 2.0}))
         watcher.epoch(Epoch("heads", 0, {"itc": 2.0}, {"text -> image": 0.1, "image -> text": 0.2}))
@@ -49,7 +50,7 @@ def test_elsewhere_there_is_a_line_an_epoch_and_now_and_then_one_of_the_towers(c
 
 
 def test_lines_do_not_come_faster_than_they_can_be_read(capsys):
-    with training_progress.training_display() as watcher:
+    with steps.step_display() as watcher:
         for done in range(1_000):
             watcher.step(Step("dev seen by the towers", done, 1_000))
     assert not capsys.readouterr().err

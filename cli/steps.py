@@ -1,4 +1,4 @@
-"""How a training run shows where it is: a bar on a terminal, elsewhere a line now and then."""
+"""How something that goes on in steps shows where it is: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from cli.output import note, printable
 from cli.progress import EVERY_SECONDS
-from retrieval.training.watching import Epoch, Step, Watcher
+from retrieval.progress import Step
+from retrieval.training.watching import Epoch, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ KEPT = 0.95  # of the losses that a bar shows, of each step
 
 
 @contextmanager
-def training_display() -> Iterator[Watcher]:
+def step_display() -> Iterator[Watcher]:
     """The display that fits stderr."""
     if not sys.stderr.isatty():
         lines = _Lines()

@@ -1,0 +1,63 @@
+"""Put a new ANN index in force in child processes that are killed (SIGKILL) before their first, second, third ... step
+that makes something durable. After each kill, in further processes: the index before or the new one is in force, whole,
+and the next writer leaves no file that nothing names. Prints how many moments were tried.
+
+A script of its own, since it forks before any thread exists."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from indexes.collection import Collection, ann_folder
+from indexes.writer import CollectionWriter
+from tests.indexes.test_ann import BINDING, add_ann, batch, image_embeddings
+from tests.retrieval.kill_at_every_write import in_child, kill_before
+
+
+def main(folder: Path) -> None:
+    start, tried = folder / "start", folder / "tried"
+
+    def prepare() -> None:
+        with CollectionWriter(start, BINDING) as writer:
+            writer.commit(batch(1, image_embeddings(600)))
+        add_ann(start)
+
+    def put_and_die(step: int) -> None:
+        kill_before(step)
+        add_ann(tried)
+
+    def check() -> None:
+        collection = Collection.open(tried)
+        assert collection.manifest.ann is not None and collection.manifest.ann.number in (1, 2)
+        assert collection.open_ann() is not None
+        with CollectionWriter(tried, BINDING) as writer:
+            assert writer.manifest.ann == collection.manifest.ann
+        assert [path.name for path in ann_folder(tried).iterdir()] == [collection.manifest.ann.file_name]
+        add_ann(tried)
+        assert Collection.open(tried).open_ann() is not None
+
+    if in_child(prepare):
+        sys.exit("the uninterrupted run failed")
+    step = 0
+    while True:
+        step += 1
+        shutil.rmtree(tried, ignore_errors=True)
+        shutil.copytree(start, tried)
+        status = in_child(lambda step=step: put_and_die(step))
+        if status == 0:
+            break
+        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+            sys.exit(f"step {step}: the run failed by itself")
+        if in_child(check):
+            sys.exit(f"step {step}: see above")
+    print(step - 1, "moments")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
