@@ -75,15 +75,16 @@ class Collection:
         )
 
     def nearest(
-        self, queries: NDArray[np.float32], k: int, below: Sequence[bytes] = ()
+        self, queries: NDArray[np.float32], k: int, below: Sequence[bytes] = (), exact: bool = False
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k most similar images to each query, best first: similarities float32 [q, k] and positions int64 [q, k],
         padded with -inf and -1. queries: float32 [q, dim], unit norm. below: only images in one of these folders.
 
-        Where there is an ANN index it finds nearly all of them, see `AnnEntry.recall`; similarities are exact."""
+        Where there is an ANN index it finds nearly all of them, see `AnnEntry.recall`; similarities are exact. exact:
+        compare all rows nevertheless."""
         inside = [_is_below(segment, below) for segment in self.segments] if below else None
         few = inside is not None and sum(int(mask.sum()) for mask in inside) <= FEWEST_ROWS
-        if self.ann is not None and not few:
+        if not exact and not few and self.ann is not None:
             found = [self._nearest_by_ann(self.ann, query, k, inside) for query in queries]
             if all(each is not None for each in found):
                 both = [each for each in found if each is not None]

@@ -26,6 +26,7 @@ from retrieval.progress import SILENT, Observer
 
 TEXTS_AT_ONCE = 256
 TIMED_QUERIES = 200
+ANN_QUERIES, ANN_RECALL_AT = 200, 10
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def _evaluate(
         text_to_image=Direction(image_of_caption, base, reranked, first),
         image_to_text=Direction(np.arange(len(images)), base_back, reranked_back, first_back),
         milliseconds=_time_queries(engine, texts),
-        ann_recall=None,
+        ann_recall=_ann_recall(engine.collection, text_embeddings),
         left_out=left_out,
         from_index=from_index,
     )
@@ -260,6 +261,15 @@ def rerank(
             scores[text] = scorer.to_image.logits(similarities[asked], fusion[asked])
             scores_back.ravel()[slots] = scorer.to_text.logits(similarities[asked_for], fusion[asked_for])
     return Candidates(images_of_text, scores), Candidates(texts_of_image, scores_back)
+
+
+def _ann_recall(collection: Collection, texts: NDArray[np.float32]) -> float | None:
+    """Of some of the texts, spread over all."""
+    if collection.ann is None:
+        return None
+    some = texts[np.unique(np.linspace(0, len(texts) - 1, ANN_QUERIES).astype(int))]
+    found, exact = (collection.nearest(some, ANN_RECALL_AT, exact=exact)[1] for exact in (False, True))
+    return float((exact[:, :, None] == found[:, None]).any(axis=2)[exact >= 0].mean())
 
 
 def _encoded(encoder: Encoder, texts: Sequence[str]) -> Iterator[tuple[int, TextFeatures]]:

@@ -9,13 +9,15 @@ import tarfile
 import numpy as np
 import pytest
 
+from indexes.ann import Rows, Source, build_ann
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
+from indexes.writer import CollectionWriter
 from retrieval import figures
 from retrieval.calibration import Calibration
 from retrieval.captions import read_captions
 from retrieval.evaluation import evaluate
-from retrieval.indexing import index_folders
+from retrieval.indexing import binding_of, index_folders
 from retrieval.metrics import caption_relevance, relevant_ranks, similarities
 from tests.support import FakeEncoder, write_photo, write_photos
 
@@ -120,6 +122,26 @@ def test_reranking_is_what_scoring_each_list_by_itself_gives(captions, encoder, 
     same(found.image_to_text.reranked, reranked(matrix.T, (matrix + 3 * fusion).T, to_text))
     if candidates == 100:
         assert scorer.pairs - found_by_timing(found) * len(images) == matrix.size, "no pair is scored twice"
+
+
+def test_what_the_ann_index_finds_is_measured_with_the_captions(captions, photos, encoder, tmp_path):
+    write_photos(photos, 88, first=50)
+    index_folders([photos], tmp_path / "index", encoder)
+    rng = np.random.default_rng(0)
+    with CollectionWriter(tmp_path / "index", binding_of(encoder)) as writer:
+        collection = writer.collection
+        parts = [Rows(segment.ids, segment.embeddings) for segment in collection.segments]
+        texts = rng.normal(size=(20, encoder.dim)).astype(np.float32)
+        source = Source(parts, lambda ids: collection.embeddings(collection.positions(ids)), texts)
+        writer.put_ann(lambda path: build_ann(source, 0.5, path))
+    found = evaluate(captions, FakeEncoder(), tmp_path / "w", index=tmp_path / "index")
+    collection, queries = Collection.open(tmp_path / "index"), embedded(captions, FakeEncoder())[2].embeddings
+    exact = np.argsort(-queries @ collection.embeddings(range(100)).astype(np.float32).T, axis=1)[:, :10]
+    expected = [
+        len(set(a) & set(b)) / 10
+        for a, b in zip(collection.nearest(queries, 10)[1].tolist(), exact.tolist(), strict=True)
+    ]
+    assert found.ann_recall == pytest.approx(np.mean(expected)) and found.ann_recall > 0.3
 
 
 def found_by_timing(found):
