@@ -18,48 +18,57 @@ if TYPE_CHECKING:
     from retrieval.training.features import Features
     from retrieval.training.heads import Inputs
     from retrieval.training.model import Scorer
+    from retrieval.training.reader import Reader
 
 TEXTS = 8_000
 TEXTS_AT_ONCE = 100
 STEPS = 2000
+SAMPLED = 20_000  # states, by which the leading words are chosen
 BATCH = 1024
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 4e-3
 WARM_UP = 50  # steps
 
 
 def fit_estimate(scorer: Scorer, inputs: Inputs, features: Features, seed: int) -> float:
-    """Fit `Reader.estimate` to the sums over the vocabulary after the words of captions, read with their own image and
-    with any, as queries meet images; from then on the reader uses it. Returns the root mean squared error on other
-    captions, in nats a word."""
+    """Choose the leading words, those of most probability, and fit the rest of `Reader.estimate` to the sums over the
+    vocabulary after the words of captions, read with their own image and with any, as queries meet images; from then on
+    the reader uses it. Returns the root mean squared error on other captions, in nats a word."""
     rng = np.random.default_rng([seed, *b"estimate"])
     texts = rng.permutation(len(features.texts))[:TEXTS]
     held_out = len(texts) // 10
     regions = regions_of(inputs, scorer, features)
     states, sums = _states(scorer, features, texts[held_out:], regions, rng)
-    shift, scale = sums.mean(), sums.std().clamp(min=1e-3)
+    reader = scorer.reader
+    with torch.no_grad():
+        order = _mass(reader, states).argsort(descending=True)
+        reader.leading.copy_(reader.vocabulary[order[: len(reader.leading)]])
     torch.manual_seed(int(rng.integers(2**62)))
-    layers = scorer.reader.estimate
-    for layer in (layers[0], layers[2]):
+    for layer in (reader.rest[0], reader.rest[2]):
         layer.reset_parameters()
+    torch.nn.init.constant_(reader.rest[2].bias, float(sums.mean()))
     with torch.enable_grad():
-        optimizer = torch.optim.AdamW(layers.parameters(), lr=LEARNING_RATE)
+        optimizer = torch.optim.AdamW(reader.rest.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min((step + 1) / WARM_UP, 0.5 * (1 + math.cos(math.pi * step / STEPS)))
         )
         for _ in range(STEPS):
             rows = on_device(rng.integers(len(states), size=min(BATCH, len(states))))
-            error = layers(states[rows]).squeeze(-1) - (sums[rows] - shift) / scale
             optimizer.zero_grad()
-            error.square().mean().backward()
+            (reader.estimate(states[rows]) - sums[rows]).square().mean().backward()
             optimizer.step()
             schedule.step()
     with torch.no_grad():
-        layers[2].weight.mul_(scale)
-        layers[2].bias.mul_(scale).add_(shift)
         states, sums = _states(scorer, features, texts[:held_out] if held_out else texts, regions, rng)
-        found = float((layers(states).squeeze(-1) - sums).square().mean().sqrt())
-    scorer.reader.exact = False
-    return found
+        error = float((reader.estimate(states) - sums).square().mean().sqrt())
+    reader.exact = False
+    return error
+
+
+def _mass(reader: Reader, states: Tensor) -> Tensor:
+    """The probability of each word of the vocabulary, summed over some of the states, float [words]."""
+    outputs, common = reader.weigh(reader.vocabulary)
+    some = states[:: max(1, len(states) // SAMPLED)]
+    return torch.stack([(part @ outputs.T + common).softmax(-1).sum(0) for part in some.split(BATCH)]).sum(0)
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

@@ -7,8 +7,8 @@ that (Lin et al. 2024, "Revisiting the Role of Language Priors in Vision-Languag
 teaches it something, where a contrast learns from whole captions only; on few captions that is what counts. At the end
 it also learns by matching, so that what it says tells images, and captions, from one another.
 
-What probabilities are divided by, a sum over the vocabulary, would cost a query most. When all else has learnt, two
-layers learn to estimate it from the state."""
+What probabilities are divided by, a sum over the vocabulary, would cost a query most. When all else has learnt, it is
+summed over the words that are likeliest on the whole, and two layers learn to tell the rest from the state."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn.functional import softplus
 
 from retrieval.fusion.attention import attention
 from retrieval.training.dropout import SharedDropout
@@ -26,6 +27,9 @@ from retrieval.training.partition import log_partition
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+LEADING = 256  # words of the vocabulary over which queries sum
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ class Reader(nn.Module):
         self.words = Block(settings, dim)
         self.look = Block(settings, dim)
         self.leave = nn.LayerNorm(dim)
-        self.estimate = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1))
+        self.register_buffer("leading", torch.zeros(min(LEADING, max(1, len(vocabulary) // 2)), DIM))
+        self.rest = nn.Sequential(nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, 1))
         self.exact = True  # until `fit_estimate`
         self.outputs = nn.Linear(DIM, dim)
         self.common = nn.Linear(DIM, 1)
@@ -243,14 +248,20 @@ class Reader(nn.Module):
 
     def likelihoods(self, states: Tensor, said: Tensor) -> Tensor:
         """log p of each word, float [..., m]. states: float [..., m, dim], after `leave`. said: float [..., m, 384]."""
-        return self.held_against(states, said) - (
-            self.sums(states) if self.exact else self.estimate(states).squeeze(-1)
-        )
+        return self.held_against(states, said) - (self.sums(states) if self.exact else self.estimate(states))
 
     def sums(self, states: Tensor) -> Tensor:
         """The logarithm of what the probabilities of all words are divided by, float [...], exactly. states: float
         [..., dim], after `leave`."""
-        outputs, common = self.weigh(self.vocabulary)
+        return self._sum_over(self.vocabulary, states)
+
+    def estimate(self, states: Tensor) -> Tensor:
+        """The same, of which only the leading words are summed, and the rest is estimated."""
+        leading = self._sum_over(self.leading, states)
+        return leading + softplus(self.rest(states).squeeze(-1) - leading)
+
+    def _sum_over(self, words: Tensor, states: Tensor) -> Tensor:
+        outputs, common = self.weigh(words)
         return (states @ outputs.T + common).logsumexp(-1)
 
     def held_against(self, states: Tensor, words: Tensor) -> Tensor:

@@ -37,8 +37,7 @@ def test_it_is_near_to_the_sum_for_captions_it_was_not_fitted_on(trained):
     states = torch.randn(5, 32)
     with torch.no_grad():
         said = torch.zeros(5, 384)
-        estimate = model.scorer.reader.estimate(states).squeeze(-1)
-        expected = model.scorer.reader.held_against(states, said) - estimate
+        expected = model.scorer.reader.held_against(states, said) - model.scorer.reader.estimate(states)
         torch.testing.assert_close(model.scorer.reader.likelihoods(states, said), expected)
 
 
@@ -59,5 +58,30 @@ def test_the_same_seed_fits_the_same(trained):
     found = []
     for seed in (1, 1, 2):
         fit_estimate(model.scorer, model.inputs, data, seed)
-        found.append(model.scorer.reader.estimate[0].weight.detach().numpy().copy())
+        found.append(model.scorer.reader.rest[0].weight.detach().numpy().copy())
     assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
+
+
+def test_of_a_rest_that_is_known_it_is_the_exact_sum(trained):
+    """The leading half of the vocabulary summed, and of the other half exactly what it is."""
+    import torch
+
+    _, model = trained
+    reader, states = model.scorer.reader, torch.randn(6, 32)
+    with torch.no_grad():
+        reader.leading.copy_(reader.vocabulary[: len(reader.leading)])
+        rest, reader.rest = reader.rest, exact_rest(reader)
+        found = reader.estimate(states)
+        reader.rest = rest
+        torch.testing.assert_close(found, reader.sums(states))
+
+
+def exact_rest(reader):
+    import torch
+
+    class Rest(torch.nn.Module):
+        def forward(self, states):
+            outputs, common = reader.weigh(reader.vocabulary[len(reader.leading) :])
+            return (states @ outputs.T + common).logsumexp(-1, keepdim=True)
+
+    return Rest()
