@@ -108,7 +108,7 @@ class Engine:
         name = collection.binding.model if model is None else canonical_name(model)
         if name != collection.binding.model and not Path(name).is_dir():
             collection.check(name, "")  # names alone tell; of a directory, which may have been moved, the fingerprint
-        encoder = load_encoder(name, device)
+        encoder = load_encoder(name, "cpu" if device == "auto" else device)  # a few words take a GPU longer
         return cls(collection, encoder, load_scorer(encoder, scorer, device) if rerank else None, candidates)
 
     def search(self, text: str, k: int = 10, *, below: str | Path | None = None, min_match: float = 0.0) -> Results:

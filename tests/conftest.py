@@ -12,11 +12,18 @@ from retrieval.encoders.lite import LiteEncoder
 from tests.support import BINDING, TINY_CLIP, FakeEncoder, make_batch
 
 
+@pytest.fixture(scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For all tests together: exporting a model takes a while."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_surroundings(tmp_path: Path, _cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CROSSLOOK_INDEX", str(tmp_path / "default-collection"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_cache))
     for name in ("NO_COLOR", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
 

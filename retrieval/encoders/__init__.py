@@ -8,12 +8,14 @@ from pathlib import Path
 from indexes.errors import CrosslookError
 from retrieval.encoders.adapted import AdaptedEncoder
 from retrieval.encoders.base import Encoder, ImageFeatures, TextFeatures
+from retrieval.encoders.exported import find_export
 from retrieval.encoders.lite import HEADS, HEADS_OF_LITE, LiteEncoder
 
 __all__ = ["DEFAULT_MODEL", "Encoder", "ImageFeatures", "TextFeatures", "canonical_name", "load_encoder"]
 
 DEFAULT_MODEL = "lite"
 UNTRAINED_MODEL = "lite-untrained"
+GPUS = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/kfd"))
 EMBEDDED = (DEFAULT_MODEL, UNTRAINED_MODEL)
 
 
@@ -31,9 +33,7 @@ def load_encoder(name: str = DEFAULT_MODEL, device: str = "auto") -> Encoder:
     if name in EMBEDDED:
         return LiteEncoder(name, heads=HEADS if name == DEFAULT_MODEL else None, device=device)
     if ":" in name or (Path(name) / "open_clip_config.json").is_file():
-        from retrieval.encoders.openclip import load_openclip
-
-        return load_openclip(name, device)
+        return _of_openclip(name, device)
     if (Path(name) / "config.json").is_file():
         return _trained(Path(name), device)
     if Path(name).is_dir():
@@ -42,6 +42,22 @@ def load_encoder(name: str = DEFAULT_MODEL, device: str = "auto") -> Encoder:
         f"no model named {name}: use {DEFAULT_MODEL}, an open_clip model as NAME:PRETRAINED (`search models` lists "
         "some), or a model directory"
     )
+
+
+def _of_openclip(name: str, device: str) -> Encoder:
+    """On torch where there is, or may be, a GPU; else on ONNX Runtime, to which the model is exported when it is loaded
+    for the first time."""
+    on_cpu = device == "cpu" or (device == "auto" and not any(path.exists() for path in GPUS))
+    if on_cpu and (found := find_export(name)) is not None:
+        return found
+    from retrieval.encoders.openclip import load_openclip
+
+    encoder = load_openclip(name, device)
+    if not on_cpu:
+        return encoder
+    from retrieval.encoders.exporting import exported
+
+    return exported(encoder) or encoder
 
 
 def _trained(folder: Path, device: str) -> Encoder:

@@ -23,7 +23,8 @@ class OpenClipEncoder:
     """An open_clip model with its preprocessing and tokeniser.
 
     Region tokens: the vision tower's last normalised map, averaged to at most 7x7 cells, float16. Word tokens: the text
-    tower's last hidden states. `model`, `tokenizer` and `config` are open_clip's, for training them."""
+    tower's last hidden states. `model`, `tokenizer` and `config` are open_clip's, for training and exporting them;
+    normalized: whether the towers' last norms fit their maps, which CoCa's do not."""
 
     batch_size = 32
     folder: Path | None = None  # a scorer for it is in a directory of its own, see `AdaptedEncoder`
@@ -43,12 +44,12 @@ class OpenClipEncoder:
         self.image_size: int = max(size) if isinstance(size, tuple | list) else int(size)
         self.max_words: int = tokenizer.context_length
         self.token_dtype = "float16"
-        self._normalized = True  # whether the tower's last norm fits its maps; CoCa's does not
+        self.normalized = True
         grey = [self.prepare(Photo(np.full((8, 8, 3), 128, np.uint8), 8, 8, None))]
         try:
             probe = self.encode_images(grey)
         except RuntimeError:
-            self._normalized = False
+            self.normalized = False
             probe = self.encode_images(grey)
         self._probe_words()
         self.dim: int = probe.embeddings.shape[1]
@@ -75,11 +76,12 @@ class OpenClipEncoder:
         pixels = torch.from_numpy(np.stack(prepared)).to(self._device)
         with torch.inference_mode(), self._autocast():
             found = self.model.forward_intermediates(
-                image=pixels, image_indices=1, normalize_intermediates=self._normalized
+                image=pixels, image_indices=1, normalize_intermediates=self.normalized
             )
             cells = found["image_intermediates"][-1].float()
-            grid = (min(GRID, cells.shape[2]), min(GRID, cells.shape[3]))
-            tokens = torch.nn.functional.adaptive_avg_pool2d(cells, grid).flatten(2).transpose(1, 2)
+            tokens = (
+                torch.nn.functional.adaptive_avg_pool2d(cells, grid_of(*cells.shape[2:])).flatten(2).transpose(1, 2)
+            )
         embeddings = found["image_features"].float().cpu().numpy()
         return ImageFeatures(embeddings, tokens.cpu().numpy().astype(np.float16))
 
@@ -89,7 +91,7 @@ class OpenClipEncoder:
         ids = self.tokenizer(list(texts))
         with torch.inference_mode(), self._autocast():
             found = self.model.forward_intermediates(
-                text=ids.to(self._device), text_indices=1, normalize_intermediates=self._normalized
+                text=ids.to(self._device), text_indices=1, normalize_intermediates=self.normalized
             )
         mask = self._word_mask(ids.numpy())
         longest = int(mask.sum(axis=1).max(initial=1))
@@ -123,6 +125,11 @@ class OpenClipEncoder:
         import torch
 
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda")
+
+
+def grid_of(rows: int, columns: int) -> tuple[int, int]:
+    """Cells that are kept of a map of so many."""
+    return min(GRID, rows), min(GRID, columns)
 
 
 def load_openclip(name: str, device: str = "auto") -> OpenClipEncoder:

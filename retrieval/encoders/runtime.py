@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 
-def open_session(model: Path, device: str = "cpu", threads: int | None = None) -> InferenceSession:
-    """A session over one ONNX file, by default on as many threads as this process may use.
+def open_session(
+    model: Path, device: str = "cpu", threads: int | None = None, remedy: str = "reinstall crosslook"
+) -> InferenceSession:
+    """A session over one ONNX file, by default on as many threads as this process may use. remedy: what to do where the
+    file is damaged.
 
     Raises `CrosslookError` when the file is missing or damaged."""
     import onnxruntime
@@ -28,7 +31,7 @@ def open_session(model: Path, device: str = "cpu", threads: int | None = None) -
         return onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         reason = str(error).splitlines()[0]
-        raise CrosslookError(f"cannot load {model}: {reason} (reinstall crosslook)") from error
+        raise CrosslookError(f"cannot load {model}: {reason} ({remedy})") from error
 
 
 def has_cuda() -> bool:

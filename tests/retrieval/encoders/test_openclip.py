@@ -64,7 +64,9 @@ def test_a_model_directory_is_an_encoder(tiny_clip, photos):
 def test_region_tokens_are_the_last_map_row_by_row(tiny_clip, photos):
     import torch
 
-    encoder = load_encoder(str(tiny_clip))
+    from retrieval.encoders.openclip import load_openclip
+
+    encoder = load_openclip(str(tiny_clip), "cpu")
     prepared = encoder.prepare(photos[0])
     visual = encoder.model.visual
     visual.output_tokens = True
@@ -133,9 +135,9 @@ def test_a_collection_can_be_searched_after_its_model_directory_was_moved(tiny_c
 
 
 def test_a_text_tower_that_gives_no_words_is_refused_at_once(tiny_clip):
-    from retrieval.encoders.openclip import OpenClipEncoder
+    from retrieval.encoders.openclip import OpenClipEncoder, load_openclip
 
-    whole = load_encoder(str(tiny_clip))
+    whole = load_openclip(str(tiny_clip), "cpu")
 
     class NoWords:
         context_length = 16

@@ -1,0 +1,121 @@
+"""An open_clip model on ONNX Runtime, without torch, as `retrieval.encoders.exporting` wrote it into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.encoders.base import ImageFeatures, TextFeatures, unit_norm
+from retrieval.encoders.preprocessing import Preprocessing
+from retrieval.encoders.runtime import open_session
+from retrieval.images import Photo
+
+VERSION = 1
+IMAGE, TEXT, TOKENIZER, CONFIG = "image.onnx", "text.onnx", "tokenizer.json", "config.json"
+REFUSED = "refused"  # a file that says why a model is not exported
+
+
+class ExportedEncoder:
+    """The same embeddings, tokens and fingerprint as the open_clip model of the same name."""
+
+    batch_size = 16
+    folder: Path | None = None
+
+    def __init__(self, name: str, folder: Path) -> None:
+        config = json.loads((folder / CONFIG).read_text())
+        self.name = name
+        self._files = folder
+        self.fingerprint: str = config["fingerprint"]
+        self.dim: int = config["dim"]
+        self.token_shape: tuple[int, int] = tuple(config["token_shape"])
+        self.token_dtype: str = config["token_dtype"]
+        self.max_words: int = config["max_words"]
+        self.prepare_photo = Preprocessing(**config["preprocessing"])
+        self.image_size = self.prepare_photo.side
+        self._marks: tuple[int, int] | None = config["marks"] and tuple(config["marks"])
+        self._padding: int = config["padding"]
+
+    @cached_property
+    def _image(self) -> Any:
+        return open_session(self._files / IMAGE, remedy=f"delete {self._files}, it will be made again")
+
+    @cached_property
+    def _text(self) -> Any:
+        return open_session(self._files / TEXT, remedy=f"delete {self._files}, it will be made again")
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(self._files / TOKENIZER))
+
+    def prepare(self, photo: Photo) -> NDArray[np.float32]:
+        """float32 [3, side, side]."""
+        return self.prepare_photo(photo)
+
+    def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:
+        embeddings, tokens = self._image.run(["embedding", "tokens"], {"pixels": np.stack(prepared)})
+        return ImageFeatures(unit_norm(embeddings), tokens.astype(self.token_dtype))
+
+    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
+        ids = self.ids(texts)
+        embeddings, words = self._text.run(["embedding", "words"], {"ids": ids})
+        mask = self.word_mask(ids)
+        longest = int(mask.sum(axis=1).max(initial=1))
+        words, mask = words[:, :longest], mask[:, :longest]
+        return TextFeatures(
+            unit_norm(embeddings), words * mask[:, :, None], mask, truncated=mask.sum(axis=1) >= self.max_words
+        )
+
+    def ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Word pieces, int64 [n, max_words], with what the model wants around and after them."""
+        found = np.full((len(texts), self.max_words), self._padding, np.int64)
+        for row, text in enumerate(texts):
+            pieces = self._tokenizer.encode(text.encode("utf-8", "replace").decode()).ids
+            if self._marks is not None:
+                begin, end = self._marks
+                pieces = [begin, *pieces[: self.max_words - 2], end]
+            found[row, : len(pieces)] = pieces[: self.max_words]
+        return found
+
+    def word_mask(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """bool [n, max_words]. Where marks surround a text, the last has the largest id; the padding may be a word."""
+        if self._marks is not None:
+            return np.asarray(np.arange(ids.shape[1]) <= ids.argmax(axis=1)[:, None])
+        return np.asarray(ids != self._padding)
+
+
+def exports() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("crosslook", appauthor=False) / "exports"
+
+
+def export_folder(name: str) -> Path:
+    """Where the export of a model is, or would be. It belongs to the weights as they are: of a directory, or a file
+    named as weights, their sizes and times of change."""
+    parts = [str(VERSION), name]
+    folder = Path(name)
+    files = sorted(folder.iterdir()) if folder.is_dir() else [Path(name.partition(":")[2])]
+    for path in files:
+        if path.is_file():
+            status = os.stat(path)
+            parts.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+    return exports() / hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def find_export(name: str) -> ExportedEncoder | None:
+    """The export of a model of open_clip, None where there is none yet, or it cannot be read."""
+    folder = export_folder(name)
+    try:
+        return ExportedEncoder(name, folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

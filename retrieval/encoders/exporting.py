@@ -1,0 +1,218 @@
+"""Write an open_clip model for ONNX Runtime, check it against torch, and keep it in the cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrieval.encoders.exported import (
+    CONFIG,
+    IMAGE,
+    REFUSED,
+    TEXT,
+    TOKENIZER,
+    ExportedEncoder,
+    export_folder,
+    find_export,
+)
+from retrieval.encoders.openclip import OpenClipEncoder, grid_of
+from retrieval.encoders.preprocessing import FILTERS, Preprocessing
+from retrieval.images import Photo
+from retrieval.sample_texts import sample_texts
+
+OPSET = 18
+CHECKED_TEXTS = 200
+ODD_TEXTS = ("", "A Café, №5!  isn't it?", "100% naïve", "one\ttwo\nthree", "日本の猫", "x" * 300, "a dog " * 60)
+TOLERANCE = 2e-3  # of unit-norm embeddings; tokens are stored as float16
+
+
+class NotExportable(Exception):
+    """Why a model has to stay on torch."""
+
+
+def exported(encoder: OpenClipEncoder) -> ExportedEncoder | None:
+    """A model on ONNX Runtime, None where it has to stay on torch; either is remembered."""
+    folder = export_folder(encoder.name)
+    if (folder / REFUSED).exists():
+        return None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if find_export(encoder.name) is None:
+        shutil.rmtree(folder, ignore_errors=True)  # what there is cannot be read
+    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        try:
+            _write(encoder, draft)
+            _check(encoder, ExportedEncoder(encoder.name, draft))
+        except Exception as error:  # the exporter, the checker and the runtime raise what they like
+            shutil.rmtree(draft)
+            draft.mkdir()
+            (draft / REFUSED).write_text(f"{type(error).__name__}: {error}\n")
+        try:
+            os.replace(draft, folder)
+        except OSError:  # another process was faster
+            shutil.rmtree(draft, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return None if (folder / REFUSED).exists() else ExportedEncoder(encoder.name, folder)
+
+
+class _Image(nn.Module):
+    def __init__(self, encoder: OpenClipEncoder) -> None:
+        super().__init__()
+        self.model = encoder.model
+        self.normalized = encoder.normalized
+        self.register_buffer("pooling", torch.zeros(0))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.model.forward_intermediates(image=pixels, image_indices=1, normalize_intermediates=self.normalized)
+        cells = found["image_intermediates"][-1].float().flatten(2).transpose(1, 2)
+        return found["image_features"].float(), self.pooling @ cells
+
+
+class _Text(nn.Module):
+    def __init__(self, encoder: OpenClipEncoder) -> None:
+        super().__init__()
+        self.model = encoder.model
+        self.normalized = encoder.normalized
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.model.forward_intermediates(text=ids, text_indices=1, normalize_intermediates=self.normalized)
+        return found["text_features"].float(), found["text_intermediates"][-1].float()
+
+
+def pooling_matrix(rows: int, columns: int, grid: tuple[int, int]) -> Tensor:
+    """What `adaptive_avg_pool2d` does to a map of rows x columns cells, as a matrix, float [grid cells, cells]; the
+    exporter knows it only where the grid divides the map."""
+    each = torch.eye(rows * columns).reshape(rows * columns, rows, columns)
+    return nn.functional.adaptive_avg_pool2d(each, grid).flatten(1).T.contiguous()
+
+
+def _write(encoder: OpenClipEncoder, folder: Path) -> None:
+    side = encoder.image_size
+    image, text = _Image(encoder).eval(), _Text(encoder).eval()
+    with torch.no_grad():
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            pixels = torch.zeros(2, 3, side, side)
+            shape = encoder.model.forward_intermediates(
+                image=pixels, image_indices=1, normalize_intermediates=encoder.normalized
+            )["image_intermediates"][-1].shape
+            image.pooling = pooling_matrix(shape[2], shape[3], grid_of(shape[2], shape[3]))
+            _export(image, pixels, "pixels", ["embedding", "tokens"], folder / IMAGE)
+            ids = torch.as_tensor(encoder.tokenizer(["a dog", "a cat on a beach"]))
+            _export(text, ids, "ids", ["embedding", "words"], folder / TEXT)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+    marks, padding = _write_tokenizer(encoder, folder / TOKENIZER)
+    config = {
+        "name": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "dim": encoder.dim,
+        "token_shape": encoder.token_shape,
+        "token_dtype": encoder.token_dtype,
+        "max_words": encoder.max_words,
+        "preprocessing": asdict(_preprocessing(encoder)),
+        "marks": marks,
+        "padding": padding,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _export(module: nn.Module, given: Tensor, name: str, outputs: list[str], path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (given,),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[name],
+            output_names=outputs,
+            dynamic_axes={each: {0: "n"} for each in (name, *outputs)},
+        )
+
+
+def _preprocessing(encoder: OpenClipEncoder) -> Preprocessing:
+    config = encoder.model.visual.preprocess_cfg
+    size = config["size"]
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1 or config["resize_mode"] == "longest" or config["interpolation"] not in FILTERS:
+        raise NotExportable(f"its preprocessing, {config}, is known to torch only")
+    mean, std = (tuple(float(each) for each in config[key]) for key in ("mean", "std"))
+    return Preprocessing(int(sides.pop()), config["interpolation"], config["resize_mode"] == "squash", mean, std)
+
+
+def _write_tokenizer(encoder: OpenClipEncoder, path: Path) -> tuple[tuple[int, int] | None, int]:
+    """Returns the marks of begin and end that go around word pieces, None where the tokeniser adds its own; and what
+    comes after the end."""
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    own = encoder.tokenizer
+    if isinstance(own, HFTokenizer):
+        fast = own.tokenizer.backend_tokenizer
+        fast.no_padding()
+        fast.enable_truncation(encoder.max_words)
+        fast.save(str(path))
+        return None, int(own.tokenizer.pad_token_id or 0)
+    if not isinstance(own, SimpleTokenizer):
+        raise NotExportable(f"its tokeniser is a {type(own).__name__}")
+    merges = sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
+    fast = Tokenizer(models.BPE(vocab=own.encoder, merges=merges, end_of_word_suffix="</w>"))
+    fast.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(), normalizers.Lowercase()]
+    )
+    pieces = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pieces, behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    fast.save(str(path))
+    return (own.sot_token_id, own.eot_token_id), 0
+
+
+def _check(encoder: OpenClipEncoder, found: ExportedEncoder) -> None:
+    """Raises `NotExportable` where the export does not give what torch gives."""
+    texts = [*sample_texts(CHECKED_TEXTS), *ODD_TEXTS]
+    expected = np.asarray(encoder.tokenizer(texts))
+    differing = [text for text, own, ids in zip(texts, expected, found.ids(texts), strict=True) if (own != ids).any()]
+    if differing:
+        raise NotExportable(f"its word pieces differ, of {differing[0]!r}")
+    rng = np.random.default_rng(0)
+    photos = [
+        Photo(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), width, height, None)
+        for width, height in ((640, 480), (90, 333), (128, 128))
+    ]
+    prepared, own_prepared = ([each.prepare(photo) for photo in photos] for each in (found, encoder))
+    _near(np.stack(prepared), np.stack(own_prepared), "pictures")
+    images, own_images = found.encode_images(own_prepared), encoder.encode_images(own_prepared)
+    _near(images.embeddings, own_images.embeddings, "embeddings of images")
+    scale = float(np.abs(own_images.tokens.astype(np.float32)).max())
+    _near(images.tokens.astype(np.float32) / scale, own_images.tokens.astype(np.float32) / scale, "regions")
+    some = sample_texts(5)
+    words, own_words = found.encode_texts(some), encoder.encode_texts(some)
+    _near(words.embeddings, own_words.embeddings, "embeddings of texts")
+    scale = float(np.abs(own_words.tokens).max())
+    _near(words.tokens / scale, own_words.tokens / scale, "words")
+    if (words.mask != own_words.mask).any():
+        raise NotExportable("the numbers of its words differ")
+
+
+def _near(found: Any, expected: Any, what: str) -> None:
+    error = float(np.abs(found - expected).max())
+    if found.shape != expected.shape or not error < TOLERANCE:
+        raise NotExportable(f"the {what} differ by {error:.4f}")

@@ -1,0 +1,179 @@
+"""open_clip models on ONNX Runtime, against the same models on torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from indexes.errors import CrosslookError
+from retrieval.encoders import load_encoder
+from retrieval.encoders.exported import CONFIG, REFUSED, TEXT, ExportedEncoder, export_folder, find_export
+from retrieval.encoders.preprocessing import Preprocessing
+from retrieval.images import Photo
+from tests.support import TINY_CLIP
+
+pytestmark = pytest.mark.torch
+TEXTS = ["a dog!", "A  Café,\tin the evening -- isn't it?", "", "dog " * 99, "日本の猫 100%"]
+
+
+@pytest.fixture
+def photos():
+    rng = np.random.default_rng(0)
+    sizes = [(300, 200), (120, 500), (64, 64), (65, 64)]
+    return [
+        Photo(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), width, height, None) for width, height in sizes
+    ]
+
+
+@pytest.fixture(params=[16, 4], ids=["4x4 cells", "16x16 cells"])
+def clip(request, tmp_path):
+    """A tiny CLIP whose map is kept, and one whose map 7 does not divide."""
+    import torch
+    from open_clip import CLIP
+    from safetensors.torch import save_file
+
+    config = json.loads(json.dumps(TINY_CLIP))
+    config["vision_cfg"]["patch_size"] = request.param
+    torch.manual_seed(0)
+    (tmp_path / "clip").mkdir()
+    save_file(CLIP(**config).state_dict(), tmp_path / "clip" / "open_clip_model.safetensors")
+    (tmp_path / "clip" / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    return tmp_path / "clip"
+
+
+def test_it_gives_what_torch_gives(clip, photos):
+    from retrieval.encoders.openclip import load_openclip
+
+    found, own = load_encoder(str(clip)), load_openclip(str(clip), "cpu")
+    assert isinstance(found, ExportedEncoder)
+    for name in ("name", "fingerprint", "dim", "token_shape", "token_dtype", "image_size", "max_words"):
+        assert getattr(found, name) == getattr(own, name)
+    prepared = [found.prepare(photo) for photo in photos]
+    np.testing.assert_allclose(prepared, [own.prepare(photo) for photo in photos], atol=1e-6)
+    images, expected = found.encode_images(prepared), own.encode_images(prepared)
+    np.testing.assert_allclose(images.embeddings, expected.embeddings, atol=1e-4)
+    np.testing.assert_allclose(images.tokens.astype(float), expected.tokens.astype(float), atol=5e-3)
+    assert images.tokens.dtype == expected.tokens.dtype
+    texts, expected = found.encode_texts(TEXTS), own.encode_texts(TEXTS)
+    np.testing.assert_array_equal(found.ids(TEXTS), own.tokenizer(TEXTS).numpy())
+    np.testing.assert_allclose(texts.embeddings, expected.embeddings, atol=1e-4)
+    np.testing.assert_allclose(texts.tokens, expected.tokens, atol=1e-3)
+    np.testing.assert_array_equal(texts.mask, expected.mask)
+    np.testing.assert_array_equal(texts.truncated, expected.truncated)
+
+
+def test_an_image_does_not_depend_on_its_neighbours(clip, photos):
+    encoder = load_encoder(str(clip))
+    prepared = [encoder.prepare(photo) for photo in photos]
+    together = encoder.encode_images(prepared)
+    for index, each in enumerate(prepared):
+        np.testing.assert_allclose(encoder.encode_images([each]).embeddings[0], together.embeddings[index], atol=1e-6)
+
+
+@pytest.mark.parametrize("squash", [True, False])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_preprocessing_is_that_of_open_clip(photos, squash, interpolation):
+    from open_clip.transform import image_transform
+    from PIL import Image
+
+    mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
+    mode = "squash" if squash else "shortest"
+    own = image_transform(48, False, mean, std, resize_mode=mode, interpolation=interpolation)
+    found = Preprocessing(48, interpolation, squash, mean, std)
+    for photo in photos:
+        np.testing.assert_allclose(found(photo), own(Image.fromarray(photo.pixels)).numpy(), atol=1e-6)
+
+
+def test_the_second_time_torch_is_not_needed(clip):
+    load_encoder(str(clip))
+    script = """
+import sys
+for name in ("torch", "open_clip", "timm", "transformers"):
+    sys.modules[name] = None
+from retrieval.encoders import load_encoder
+print(load_encoder(sys.argv[1]).encode_texts(["a dog"]).embeddings.shape)
+"""
+    run = subprocess.run([sys.executable, "-c", script, str(clip)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "(1, 32)"
+
+
+def test_other_weights_are_another_export(clip):
+    from safetensors.torch import load_file, save_file
+
+    before, folder = load_encoder(str(clip)), export_folder(str(clip))
+    weights = load_file(clip / "open_clip_model.safetensors")
+    weights["text_projection"] = -weights["text_projection"]
+    save_file(weights, clip / "open_clip_model.safetensors")
+    assert export_folder(str(clip)) != folder and find_export(str(clip)) is None
+    after = load_encoder(str(clip))
+    assert after.fingerprint != before.fingerprint
+    assert np.abs(after.encode_texts(["a"]).embeddings - before.encode_texts(["a"]).embeddings).max() > 1e-3
+
+
+def test_a_model_whose_export_differs_stays_on_torch_and_is_not_tried_again(clip, monkeypatch):
+    from retrieval.encoders import exporting
+    from retrieval.encoders.openclip import OpenClipEncoder
+
+    real = exporting._write
+
+    def write_wrongly(encoder, folder):
+        real(encoder, folder)
+        config = json.loads((folder / CONFIG).read_text())
+        config["preprocessing"]["mean"] = [0.5, 0.5, 0.5]
+        (folder / CONFIG).write_text(json.dumps(config))
+
+    monkeypatch.setattr(exporting, "_write", write_wrongly)
+    assert isinstance(load_encoder(str(clip)), OpenClipEncoder)
+    assert "the pictures differ by" in (export_folder(str(clip)) / REFUSED).read_text()
+    monkeypatch.setattr(exporting, "_write", lambda *given: pytest.fail("tried again"))
+    assert isinstance(load_encoder(str(clip)), OpenClipEncoder)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda folder: (folder / CONFIG).write_text("{"), lambda folder: (folder / CONFIG).unlink()]
+)
+def test_an_export_that_cannot_be_read_is_made_again(clip, damage):
+    before = load_encoder(str(clip)).encode_texts(["a dog"]).embeddings
+    damage(export_folder(str(clip)))
+    found = load_encoder(str(clip))
+    assert isinstance(found, ExportedEncoder)
+    np.testing.assert_array_equal(found.encode_texts(["a dog"]).embeddings, before)
+
+
+def test_a_damaged_graph_says_what_to_delete(clip):
+    load_encoder(str(clip))
+    folder = export_folder(str(clip))
+    (folder / TEXT).write_bytes(b"no")
+    with pytest.raises(CrosslookError, match=f"delete {folder}"):
+        load_encoder(str(clip)).encode_texts(["a dog"])
+
+
+def test_where_two_export_at_once_one_of_both_is_kept(clip, monkeypatch):
+    from retrieval.encoders import exporting
+
+    real = exporting._check
+
+    def other_was_faster(encoder, found):
+        real(encoder, found)
+        shutil.copytree(found._files, export_folder(str(clip)))
+
+    monkeypatch.setattr(exporting, "_check", other_was_faster)
+    assert isinstance(load_encoder(str(clip)), ExportedEncoder)
+    beside = [path.name for path in export_folder(str(clip)).parent.iterdir() if path.name.startswith(f"{clip.name}.")]
+    assert not beside
+
+
+def test_on_a_gpu_it_is_torch(clip, monkeypatch):
+    import retrieval.encoders as encoders
+
+    asked = []
+    monkeypatch.setattr(encoders, "GPUS", (clip,))
+    monkeypatch.setattr("retrieval.encoders.openclip.load_openclip", lambda *given: asked.append(given))
+    load_encoder(str(clip))
+    assert asked == [(str(clip), "auto")]
