@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from retrieval.encoders.exported import (
@@ -33,7 +35,9 @@ from retrieval.sample_texts import sample_texts
 OPSET = 18
 CHECKED_TEXTS = 200
 ODD_TEXTS = ("", "A Café, №5!  isn't it?", "100% naïve", "one\ttwo\nthree", "日本の猫", "x" * 300, "a dog " * 60)
-TOLERANCE = 2e-3  # of unit-norm embeddings; tokens are stored as float16
+TOLERANCE = 1e-3  # how long the error may be, by the length of what is right; tokens are stored as float16
+QUANTIZED_TOLERANCE = 3e-2
+BLOCK = 128  # weights that have a scale of their own
 
 
 class NotExportable(Exception):
@@ -52,7 +56,8 @@ def exported(encoder: OpenClipEncoder) -> ExportedEncoder | None:
     try:
         try:
             _write(encoder, draft)
-            _check(encoder, ExportedEncoder(encoder.name, draft))
+            _check(encoder, ExportedEncoder(encoder.name, draft), TOLERANCE)
+            _quantize(encoder, draft)
         except Exception as error:  # the exporter, the checker and the runtime raise what they like
             shutil.rmtree(draft)
             draft.mkdir()
@@ -129,6 +134,66 @@ def _write(encoder: OpenClipEncoder, folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
+def _quantize(encoder: OpenClipEncoder, folder: Path) -> None:
+    """Both graphs with the weights of matrix products as int8, and inputs rounded to it in blocks when they run: a
+    third of the size, and half as fast again. Each row of a batch has scales of its own, so that nothing depends on its
+    neighbours, as it does with ONNX Runtime's dynamic quantisation. Where the embeddings do not stay near, nothing is
+    changed."""
+    draft = folder / "int8"
+    draft.mkdir()
+    try:
+        for name in (IMAGE, TEXT):
+            _quantize_graph(folder / name, draft / name)
+        for name in (TOKENIZER, CONFIG):
+            shutil.copy(folder / name, draft)
+        _check(encoder, ExportedEncoder(encoder.name, draft), QUANTIZED_TOLERANCE)
+        for name in (IMAGE, TEXT):
+            os.replace(draft / name, folder / name)
+    except (NotExportable, ImportError):
+        pass
+    finally:
+        shutil.rmtree(draft)
+
+
+def _quantize_graph(source: Path, target: Path) -> None:
+    import onnx
+    from onnxruntime.quantization import matmul_nbits_quantizer as nbits
+
+    model = onnx.load(source)
+    _split_gemm(model)
+    settings = nbits.DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, accuracy_level=4, bits=8)
+    logging.getLogger(nbits.__name__).setLevel(logging.WARNING)
+    quantizer = nbits.MatMulNBitsQuantizer(model, algo_config=settings)
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(target), False)
+
+
+def _split_gemm(model: Any) -> None:
+    """Every x W^T + b as a product and a sum, which is what can be quantised."""
+    from onnx import helper, numpy_helper
+
+    weights = {each.name: each for each in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        settings = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        plain = settings.get("alpha", 1.0) == settings.get("beta", 1.0) == 1.0 and not settings.get("transA", 0)
+        if node.op_type != "Gemm" or not plain or node.input[1] not in weights or len(node.input) < 3:
+            nodes.append(node)
+            continue
+        values = numpy_helper.to_array(weights[node.input[1]])
+        product, weight = f"{node.output[0]}_product", f"{node.output[0]}_weight"
+        values = np.ascontiguousarray(values.T if settings.get("transB", 0) else values)
+        model.graph.initializer.append(numpy_helper.from_array(values, weight))
+        nodes.append(helper.make_node("MatMul", [node.input[0], weight], [product], f"{node.name}/MatMul"))
+        nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], f"{node.name}/Add"))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [each for each in model.graph.initializer if each.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
 def _export(module: nn.Module, given: Tensor, name: str, outputs: list[str], path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -185,8 +250,9 @@ def _write_tokenizer(encoder: OpenClipEncoder, path: Path) -> tuple[tuple[int, i
     return (own.sot_token_id, own.eot_token_id), 0
 
 
-def _check(encoder: OpenClipEncoder, found: ExportedEncoder) -> None:
-    """Raises `NotExportable` where the export does not give what torch gives."""
+def _check(encoder: OpenClipEncoder, found: ExportedEncoder, tolerance: float) -> None:
+    """Raises `NotExportable` where the export does not give what torch gives. tolerance: of what the towers give, see
+    `TOLERANCE`."""
     texts = [*sample_texts(CHECKED_TEXTS), *ODD_TEXTS]
     expected = np.asarray(encoder.tokenizer(texts))
     differing = [text for text, own, ids in zip(texts, expected, found.ids(texts), strict=True) if (own != ids).any()]
@@ -200,19 +266,20 @@ def _check(encoder: OpenClipEncoder, found: ExportedEncoder) -> None:
     prepared, own_prepared = ([each.prepare(photo) for photo in photos] for each in (found, encoder))
     _near(np.stack(prepared), np.stack(own_prepared), "pictures")
     images, own_images = found.encode_images(own_prepared), encoder.encode_images(own_prepared)
-    _near(images.embeddings, own_images.embeddings, "embeddings of images")
-    scale = float(np.abs(own_images.tokens.astype(np.float32)).max())
-    _near(images.tokens.astype(np.float32) / scale, own_images.tokens.astype(np.float32) / scale, "regions")
+    _near(images.embeddings, own_images.embeddings, "embeddings of images", tolerance)
+    _near(images.tokens, own_images.tokens, "regions", tolerance)
     some = sample_texts(5)
     words, own_words = found.encode_texts(some), encoder.encode_texts(some)
-    _near(words.embeddings, own_words.embeddings, "embeddings of texts")
-    scale = float(np.abs(own_words.tokens).max())
-    _near(words.tokens / scale, own_words.tokens / scale, "words")
+    _near(words.embeddings, own_words.embeddings, "embeddings of texts", tolerance)
+    _near(words.tokens, own_words.tokens, "words", tolerance)
     if (words.mask != own_words.mask).any():
         raise NotExportable("the numbers of its words differ")
 
 
-def _near(found: Any, expected: Any, what: str) -> None:
-    error = float(np.abs(found - expected).max())
-    if found.shape != expected.shape or not error < TOLERANCE:
+def _near(found: NDArray[Any], expected: NDArray[Any], what: str, tolerance: float = TOLERANCE) -> None:
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    if found.shape != expected.shape:
+        raise NotExportable(f"the {what} are {found.shape}, not {expected.shape}")
+    error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    if not error < tolerance:
         raise NotExportable(f"the {what} differ by {error:.4f}")

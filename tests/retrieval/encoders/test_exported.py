@@ -12,7 +12,7 @@ import pytest
 
 from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
-from retrieval.encoders.exported import CONFIG, REFUSED, TEXT, ExportedEncoder, export_folder, find_export
+from retrieval.encoders.exported import CONFIG, IMAGE, REFUSED, TEXT, ExportedEncoder, export_folder, find_export
 from retrieval.encoders.preprocessing import Preprocessing
 from retrieval.images import Photo
 from tests.support import TINY_CLIP
@@ -46,9 +46,11 @@ def clip(request, tmp_path):
     return tmp_path / "clip"
 
 
-def test_it_gives_what_torch_gives(clip, photos):
+def test_it_gives_what_torch_gives(clip, photos, monkeypatch):
+    from retrieval.encoders import exporting
     from retrieval.encoders.openclip import load_openclip
 
+    monkeypatch.setattr(exporting, "_quantize", lambda *given: None)
     found, own = load_encoder(str(clip)), load_openclip(str(clip), "cpu")
     assert isinstance(found, ExportedEncoder)
     for name in ("name", "fingerprint", "dim", "token_shape", "token_dtype", "image_size", "max_words"):
@@ -65,6 +67,33 @@ def test_it_gives_what_torch_gives(clip, photos):
     np.testing.assert_allclose(texts.tokens, expected.tokens, atol=1e-3)
     np.testing.assert_array_equal(texts.mask, expected.mask)
     np.testing.assert_array_equal(texts.truncated, expected.truncated)
+
+
+def test_with_int8_weights_it_gives_nearly_the_same(clip, photos):
+    import onnx
+
+    from retrieval.encoders.openclip import load_openclip
+
+    found, own = load_encoder(str(clip)), load_openclip(str(clip), "cpu")
+    prepared = [own.prepare(photo) for photo in photos]
+    images, expected = found.encode_images(prepared).embeddings, own.encode_images(prepared).embeddings
+    texts, expected_texts = found.encode_texts(TEXTS).embeddings, own.encode_texts(TEXTS).embeddings
+    assert (images * expected).sum(axis=1).min() > 0.999 and (texts * expected_texts).sum(axis=1).min() > 0.999
+    for name in (IMAGE, TEXT):
+        kinds = [node.op_type for node in onnx.load(export_folder(str(clip)) / name).graph.node]
+        assert kinds.count("MatMulNBits") >= 8 and "Gemm" not in kinds
+    assert not (export_folder(str(clip)) / "int8").exists()
+
+
+def test_where_int8_is_too_far_off_weights_stay_as_they_are(clip, monkeypatch):
+    import onnx
+
+    from retrieval.encoders import exporting
+
+    monkeypatch.setattr(exporting, "QUANTIZED_TOLERANCE", 1e-9)
+    load_encoder(str(clip))
+    kinds = [node.op_type for node in onnx.load(export_folder(str(clip)) / TEXT).graph.node]
+    assert "MatMulNBits" not in kinds and not (export_folder(str(clip)) / "int8").exists()
 
 
 def test_an_image_does_not_depend_on_its_neighbours(clip, photos):
@@ -159,9 +188,9 @@ def test_where_two_export_at_once_one_of_both_is_kept(clip, monkeypatch):
 
     real = exporting._check
 
-    def other_was_faster(encoder, found):
-        real(encoder, found)
-        shutil.copytree(found._files, export_folder(str(clip)))
+    def other_was_faster(encoder, found, tolerance):
+        real(encoder, found, tolerance)
+        shutil.copytree(found._files, export_folder(str(clip)), dirs_exist_ok=True)
 
     monkeypatch.setattr(exporting, "_check", other_was_faster)
     assert isinstance(load_encoder(str(clip)), ExportedEncoder)
