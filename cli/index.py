@@ -64,7 +64,7 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
     from indexes.exact import import_faiss
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
     from retrieval.indexing import index_folders
-    from retrieval.maintenance import model_of
+    from retrieval.maintenance import model_of, wants_optimizing
     from retrieval.progress import Observer
 
     import_faiss()  # say now that it is missing, not after an hour of encoding
@@ -74,6 +74,8 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
             folders, path, encoder, settings, Observer(display.progress, display.failure, stop.is_set)
         )
     note(_summary(progress))
+    if wants_optimizing(path):
+        note("`search optimize` will make searching so many images faster")
     if progress.interrupted:
         note("interrupted: what is done is committed and searchable; run again to go on")
         raise KeyboardInterrupt

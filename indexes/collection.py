@@ -144,6 +144,12 @@ class Collection:
                 found.append((index, alive if after else _both(alive, segment.ids > last_id)))
         return found
 
+    @property
+    def uncovered(self) -> int:
+        """How many rows no ANN index covers, which are all compared with every query, dead ones included."""
+        last_id = 0 if self.manifest.ann is None else self.manifest.ann.last_id
+        return sum(len(segment) for _, segment in self._filled if segment.last_id > last_id)
+
     def positions(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the rows of some ids are, int64 [n], -1 for ids that no row has or that no longer count."""
         found = np.full(len(ids), -1, np.int64)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from indexes.ann import FEWEST_ROWS
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.manifest import AnnEntry, current_binding
@@ -114,6 +115,11 @@ def optimize(
         new = writer.manifest
         dropped = len(old.tombstones) - len(new.tombstones)
         return Optimized(len(old.segments), len(new.segments), dropped, new.ann, new_ann)
+
+
+def wants_optimizing(path: Path) -> bool:
+    """Whether a query compares so many rows that an ANN index would spare time."""
+    return Collection.open(path).uncovered >= FEWEST_ROWS
 
 
 def model_of(path: Path) -> str | None:

@@ -65,6 +65,17 @@ def test_a_large_collection_gets_one_and_keeps_it_while_nothing_changes(path, em
     assert not again.new_ann and again.ann == found.ann and not steps
 
 
+def test_optimizing_is_worth_it_while_many_rows_are_not_covered(path, monkeypatch):
+    monkeypatch.setattr(maintenance, "FEWEST_ROWS", 1_000)
+    assert maintenance.wants_optimizing(path)
+    optimized(path)
+    assert not maintenance.wants_optimizing(path)
+    add(path, 900, seed=1)
+    assert not maintenance.wants_optimizing(path) and Collection.open(path).uncovered == 900
+    add(path, 100, seed=2)
+    assert maintenance.wants_optimizing(path)
+
+
 def test_a_few_new_images_are_added_to_it(path, embedding):
     before = optimized(path)[0].ann
     add(path, 100, seed=1)
