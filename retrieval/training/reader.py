@@ -34,11 +34,12 @@ LEADING = 256  # words of the vocabulary over which queries sum
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """heads: of each attention. dropout: in every layer. word_dropout: of the words that are read. image_dropout: share
-    of the loss that is of reading without an image, from which it learns what texts say as such. smoothing: share of
-    the target that all words of the vocabulary have in common. longest: words read of a text; of longer ones the rest
-    is not."""
+    """looks: how often the words attend to the regions. heads: of each attention. dropout: in every layer.
+    word_dropout: of the words that are read. image_dropout: share of the loss that is of reading without an image, from
+    which it learns what texts say as such. smoothing: share of the target that all words of the vocabulary have in
+    common. longest: words read of a text; of longer ones the rest is not."""
 
+    looks: int = 2
     heads: int = 4
     dropout: float = 0.2
     word_dropout: float = 0.1
@@ -117,7 +118,7 @@ class Reader(nn.Module):
         self.enter = nn.Linear(DIM, dim)
         self.places = nn.Parameter(0.02 * torch.randn(settings.longest, dim))
         self.words = Block(settings, dim)
-        self.look = Block(settings, dim)
+        self.looks = nn.ModuleList(Block(settings, dim) for _ in range(settings.looks))
         self.leave = nn.LayerNorm(dim)
         self.register_buffer("leading", torch.zeros(min(LEADING, max(1, len(vocabulary) // 2)), DIM))
         self.rest = nn.Sequential(nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, 1))
@@ -238,6 +239,13 @@ class Reader(nn.Module):
         Returns float [..., m, dim]."""
         states = self.enter(before) + self.places[: before.shape[-2]]
         return self.words(states, mask=torch.ones(before.shape[-2], before.shape[-2], dtype=torch.bool).tril())
+
+    def look(self, states: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The states after attending to regions, float [n, m, dim]; the first look makes of each state one for every
+        image. states: [m, dim] or [n, m, dim]. context: [n, 49, dim]. mask: as in `attention`."""
+        for block in self.looks:
+            states = block(states, context, mask)
+        return states
 
     def read_image(self, states: Tensor, of_images: Tensor, said: Tensor, mask: Tensor | None = None) -> Tensor:
         """log p of each word given those before it and each image, float [n, m].

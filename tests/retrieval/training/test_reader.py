@@ -90,7 +90,7 @@ def test_a_few_words_find_in_many_images_what_projected_keys_and_values_give(rea
     import torch
 
     torch.manual_seed(2)
-    attend, images = reader.look.attention, torch.randn(5, 49, 16)
+    attend, images = reader.looks[0].attention, torch.randn(5, 49, 16)
     for sequence in (torch.randn(3, 16), torch.randn(5, 3, 16)):
         torch.testing.assert_close(attend.few(sequence, images), attend(sequence, images), atol=1e-5, rtol=1e-4)
 
