@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-LEADING = 256  # words of the vocabulary over which queries sum
+LEADING = 512  # words of the vocabulary over which queries sum
 
 
 @dataclass(frozen=True)
