@@ -74,11 +74,11 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
             folders, path, encoder, settings, Observer(display.progress, display.failure, stop.is_set)
         )
     note(_summary(progress))
-    if wants_optimizing(path):
-        note("`search optimize` will make searching so many images faster")
     if progress.interrupted:
         note("interrupted: what is done is committed and searchable; run again to go on")
         raise KeyboardInterrupt
+    if wants_optimizing(path):
+        note("`search optimize` will make searching so many images faster")
 
 
 @contextmanager

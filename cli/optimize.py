@@ -13,8 +13,9 @@ from cli.output import note, plural
 def optimize(
     index: Index = None,
     recall_target: Annotated[
-        float, typer.Option(help="Share of the exact first ten that ANN search, of large collections, is to find.")
-    ] = 0.95,
+        float | None,
+        typer.Option(help="Share of the exact first ten that ANN search, of large collections, is to find [0.95]."),
+    ] = None,
 ) -> None:
     """Merge segments and drop what was removed, for less disk space and faster search.
 

@@ -10,11 +10,12 @@ than images would at the same settings."""
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,17 +75,19 @@ class Source:
 class Ann:
     """An index opened for searching."""
 
-    def __init__(self, path: Path, entry: AnnEntry) -> None:
-        """Raises `CrosslookError` when the file is missing, or not the one that the manifest names."""
+    def __init__(self, file: IO[bytes], entry: AnnEntry) -> None:
+        """file: open for reading; a writer may have removed its name since. Raises `CrosslookError` when it is not the
+        one that the manifest means."""
         faiss = import_faiss()
         self.entry = entry
         try:
-            found = path.stat().st_size
+            found = os.fstat(file.fileno()).st_size
             if found != entry.bytes:
-                raise CrosslookError(f"{path} is damaged: it has {found:,} bytes, expected {entry.bytes:,}")
-            self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+                raise CrosslookError(f"{file.name} is damaged: it has {found:,} bytes, expected {entry.bytes:,}")
+            opened = f"/dev/fd/{file.fileno()}"
+            self._index = faiss.read_index(opened if os.path.exists(opened) else file.name, faiss.IO_FLAG_MMAP_IFC)
         except (OSError, RuntimeError) as error:
-            raise CrosslookError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+            raise CrosslookError(f"cannot read {file.name}: it is not an index of FAISS") from error
 
     def shortlist(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Ids of the rows that are best by code, best first, int64 [q, count], padded with -1. queries: float32
@@ -107,7 +110,10 @@ def build_ann(source: Source, recall_target: float, path: Path) -> AnnEntry:
 
 def extend_ann(old: Path, entry: AnnEntry, source: Source, path: Path) -> AnnEntry:
     """Add the rows that an index does not cover yet, keep how it is tuned, measure it again, and write it to `path`."""
-    index = import_faiss().read_index(str(old))
+    try:
+        index = import_faiss().read_index(str(old))
+    except RuntimeError as error:
+        raise CrosslookError(f"cannot read {old}: it is not an index of FAISS") from error
     _add(index, source, after=entry.last_id)
     entry = replace(entry, rows=int(index.ntotal), last_id=int(source.parts[-1].ids[-1]))
     return _written(index, _measured(index, entry, source, source.texts, _exact_ids(source)), path)
@@ -153,7 +159,10 @@ def _add(index: Any, source: Source, after: int) -> None:
 
 
 def _written(index: Any, entry: AnnEntry, path: Path) -> AnnEntry:
-    import_faiss().write_index(index, str(path))
+    try:
+        import_faiss().write_index(index, str(path))
+    except RuntimeError as error:  # faiss does not say why; a full disk is the likeliest
+        raise CrosslookError(f"cannot write {path}: {str(error).splitlines()[-1]}; is the disk full?") from error
     return replace(entry, bytes=path.stat().st_size)
 
 

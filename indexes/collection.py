@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,8 @@ from indexes.manifest import Binding, Manifest, current_manifest, damaged, orpha
 from indexes.segment import FAILURE_SCHEMA, Row, Segment
 
 ATTEMPTS = 5
+SHORTLISTED_A_RESULT = 4
+LEAST_SHARE = 0.25  # of the rows inside the folders asked for, below which they are compared one by one
 
 
 class Collection:
@@ -33,6 +37,10 @@ class Collection:
         self.manifest = manifest
         self.segments = tuple(segments)
         self.starts: NDArray[np.int64] = np.cumsum([0, *(len(segment) for segment in segments)], dtype=np.int64)
+        self._ann_file: IO[bytes] | None = None
+        if manifest.ann is not None:
+            with suppress(OSError):
+                self._ann_file = (ann_folder(folder) / manifest.ann.file_name).open("rb")
 
     @classmethod
     def open(cls, folder: Path) -> Collection:
@@ -45,7 +53,10 @@ class Collection:
                 raise CrosslookError(f"no collection at {folder}: make one with `search index FOLDER`")
             try:
                 manifest = read_manifest(folder, name)
-                return cls(folder, manifest, open_segments(folder, manifest))
+                found = cls(folder, manifest, open_segments(folder, manifest))
+                is_whole = manifest.ann is None or found._ann_file is not None
+                if is_whole or attempt == ATTEMPTS or current_manifest(folder) == name:
+                    return found
             except FileNotFoundError as error:
                 # A writer may have replaced this commit, and removed it, since CURRENT was read.
                 if attempt == ATTEMPTS or current_manifest(folder) in (name, None):
@@ -80,15 +91,16 @@ class Collection:
         """The k most similar images to each query, best first: similarities float32 [q, k] and positions int64 [q, k],
         padded with -inf and -1. queries: float32 [q, dim], unit norm. below: only images in one of these folders.
 
-        Where there is an ANN index it finds nearly all of them, see `AnnEntry.recall`; similarities are exact. exact:
-        compare all rows nevertheless."""
+        Where there is an ANN index it finds nearly all of the first ten, see `AnnEntry.recall`, and somewhat fewer of
+        those that follow; similarities are exact. exact: compare all rows nevertheless."""
         inside = [_is_below(segment, below) for segment in self.segments] if below else None
-        few = inside is not None and sum(int(mask.sum()) for mask in inside) <= FEWEST_ROWS
-        if not exact and not few and self.ann is not None:
-            found = [self._nearest_by_ann(self.ann, query, k, inside) for query in queries]
-            if all(each is not None for each in found):
-                both = [each for each in found if each is not None]
-                return np.stack([each[0] for each in both]), np.stack([each[1] for each in both])
+        share = 1.0 if inside is None else sum(int(mask.sum()) for mask in inside) / max(int(self.starts[-1]), 1)
+        few = inside is not None and (share < LEAST_SHARE or share * self.starts[-1] <= FEWEST_ROWS)
+        if len(queries) and not exact and not few and self.ann is not None:
+            found = [self._nearest_by_ann(self.ann, query, k, inside, share) for query in queries]
+            both = [each for each in found if each is not None]
+            if len(both) == len(queries):
+                return np.concatenate([each[0] for each in both]), np.concatenate([each[1] for each in both])
         masks = [alive for _, alive in self.parts]
         if inside is not None:
             masks = [_both(mask, there) for mask, there in zip(masks, inside, strict=True)]
@@ -105,38 +117,39 @@ class Collection:
     def open_ann(self) -> Ann | None:
         """The same. Raises `CrosslookError` where it cannot be read."""
         entry = self.manifest.ann
-        return None if entry is None else Ann(ann_folder(self.folder) / entry.file_name, entry)
+        if entry is None:
+            return None
+        if self._ann_file is None:
+            raise CrosslookError(f"cannot read {ann_folder(self.folder) / entry.file_name}: it is missing")
+        return Ann(self._ann_file, entry)
 
     def _nearest_by_ann(
-        self, ann: Ann, query: NDArray[np.float32], k: int, inside: Sequence[NDArray[np.bool_]] | None
+        self, ann: Ann, query: NDArray[np.float32], k: int, inside: Sequence[NDArray[np.bool_]] | None, share: float
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
-        """The k nearest of one query, of what the index covers by its shortlist, and of all other rows; None where too
-        few of the shortlist count, and all rows must be compared."""
-        count = max(ann.entry.shortlist, 2 * k)
-        positions = self.positions(ann.shortlist(query[None], count)[0])
-        positions = positions[positions >= 0]
+        """The k nearest of one query, [1, k], of what the index covers by its shortlist, and of all other rows; None
+        where too few of the shortlist count, and all rows must be compared. share: of the rows that are inside."""
+        count = math.ceil(max(ann.entry.shortlist, SHORTLISTED_A_RESULT * k) / share)
+        listed = np.unique(self.positions(ann.shortlist(query[None], count)[0]))
+        listed = listed[listed >= 0]
         if inside is not None:
-            owners = np.searchsorted(self.starts, positions, side="right") - 1
-            there = [inside[owner][at - self.starts[owner]] for owner, at in zip(owners, positions, strict=True)]
-            positions = positions[np.array(there, np.bool_)]
-        if len(positions) < k:
+            owners = np.searchsorted(self.starts, listed, side="right") - 1
+            there = [inside[owner][at - self.starts[owner]] for owner, at in zip(owners, listed, strict=True)]
+            listed = listed[np.array(there, np.bool_)]
+        if len(listed) < k:
             return None
-        similarities = self.embeddings(positions).astype(np.float32) @ query
-        rest = self._uncovered(ann.entry.last_id)
+        rest = self._uncovered
         masks = [mask if inside is None else _both(mask, inside[index]) for index, mask in rest]
-        arrays = [self.segments[index].embeddings for index, _ in rest]
-        others, places = nearest(query[None], arrays, masks, k)
-        others, places = others[0][places[0] >= 0], places[0][places[0] >= 0]
-        starts = np.cumsum([0, *(len(array) for array in arrays)])
-        owners = np.searchsorted(starts, places, side="right") - 1
-        first = np.array([self.starts[index] for index, _ in rest], np.int64)
-        places = places - starts[owners] + first[owners] if len(places) else places
-        similarities, positions = np.concatenate([similarities, others]), np.concatenate([positions, places])
-        order = np.lexsort((positions, -similarities))[:k]
-        return similarities[order], positions[order]
+        arrays = [self.embeddings(listed), *(self.segments[index].embeddings for index, _ in rest)]
+        similarities, places = nearest(query[None], arrays, [None, *masks], k)
+        where = [listed, *(np.arange(self.starts[index], self.starts[index + 1]) for index, _ in rest)]
+        positions = np.where(places < 0, -1, np.concatenate(where)[places])
+        order = np.lexsort((positions, -similarities), axis=1)  # equals by position, wherever they were found
+        return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(positions, order, axis=1)
 
-    def _uncovered(self, last_id: int) -> list[tuple[int, NDArray[np.bool_] | None]]:
-        """The segments that have rows with larger ids, with the mask of those of them that count."""
+    @cached_property
+    def _uncovered(self) -> list[tuple[int, NDArray[np.bool_] | None]]:
+        """The segments that have rows which no ANN index covers, with the mask of those of them that count."""
+        last_id = 0 if self.manifest.ann is None else self.manifest.ann.last_id
         found = []
         for index, (segment, alive) in enumerate(self.parts):
             if len(segment) and segment.last_id > last_id:
@@ -146,9 +159,8 @@ class Collection:
 
     @property
     def uncovered(self) -> int:
-        """How many rows no ANN index covers, which are all compared with every query, dead ones included."""
-        last_id = 0 if self.manifest.ann is None else self.manifest.ann.last_id
-        return sum(len(segment) for _, segment in self._filled if segment.last_id > last_id)
+        """How many rows no ANN index covers, so that every query is compared with them."""
+        return sum(len(self.segments[index]) if mask is None else int(mask.sum()) for index, mask in self._uncovered)
 
     def positions(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the rows of some ids are, int64 [n], -1 for ids that no row has or that no longer count."""

@@ -224,7 +224,7 @@ class CollectionWriter:
                 path.unlink(missing_ok=True)
         ann = self.manifest.ann
         for path in ann_folder(self.folder).glob("*.faiss"):
-            if ann is None or path.name != ann.file_name:
+            if ANN_NAME.fullmatch(path.name) and (ann is None or path.name != ann.file_name):
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -27,14 +27,17 @@ OUTGROWN = 0.25  # rows that are new, or gone, by the rows of the index: then it
 
 def update_ann(
     writer: CollectionWriter,
-    recall_target: float,
+    recall_target: float | None,
     step: Callable[[Step], None],
-    embed: Callable[[str, int], NDArray[np.float32]] | None = None,
+    embed: Callable[[Collection, int], NDArray[np.float32]] | None = None,
 ) -> bool:
     """Make, extend or drop the index, whichever the collection needs; returns whether anything was done.
 
-    embed: embeddings of so many texts by the model of a name, float32 [n, dim]; by default of `sample_texts`."""
+    recall_target: None for that of the index that is there. embed: embeddings of so many texts by the model of a
+    collection, float32 [n, dim]; by default of `sample_texts`."""
     embed, collection, entry = embed or embed_samples, writer.collection, writer.manifest.ann
+    if recall_target is None:
+        recall_target = RECALL_TARGET if entry is None else entry.recall_target
     if len(collection) < FEWEST_ROWS:
         if entry is not None:
             writer.drop_ann()
@@ -45,24 +48,25 @@ def update_ann(
         gather=lambda ids: collection.embeddings(collection.positions(ids)),
         progress=lambda what, done, total: step(Step(what, done, total)),
     )
-    model = collection.binding.model
-    if entry is not None and entry.recall_target == recall_target and _can_be_read(collection):
+    if entry is not None and entry.recall_target == recall_target and collection.ann is not None:
         covered = sum(int((part.ids <= entry.last_id).sum()) for part in source.keywords["parts"])
         new, gone = len(collection) - covered, entry.rows - covered
         if not new and gone <= OUTGROWN * entry.rows:
             return False
         if new + gone <= OUTGROWN * entry.rows:
-            old, texts = ann_folder(collection.folder) / entry.file_name, embed(model, TEXTS_TO_MEASURE_BY)
+            old, texts = ann_folder(collection.folder) / entry.file_name, embed(collection, TEXTS_TO_MEASURE_BY)
             found = writer.put_ann(lambda path: extend_ann(old, entry, source(texts=texts), path))
-            if found.recall >= recall_target - TOLERANCE:
+            if found.recall >= min(recall_target, entry.recall) - TOLERANCE:
                 return True
-    texts = embed(model, TEXTS)
+    texts = embed(collection, TEXTS)
     writer.put_ann(lambda path: build_ann(source(texts=texts), recall_target, path))
     return True
 
 
-def embed_samples(model: str, count: int) -> NDArray[np.float32]:
-    encoder, texts = load_encoder(model, "cpu"), sample_texts(count)
+def embed_samples(collection: Collection, count: int) -> NDArray[np.float32]:
+    """Raises `CrosslookError` where the model is not the one that made the collection."""
+    encoder, texts = load_encoder(collection.binding.model, "cpu"), sample_texts(count)
+    collection.check(encoder.name, encoder.fingerprint)
     parts = [texts[low : low + TEXTS_AT_ONCE] for low in range(0, count, TEXTS_AT_ONCE)]
     return np.concatenate([encoder.encode_texts(part).embeddings for part in parts])
 
@@ -76,14 +80,10 @@ def ann_fault(collection: Collection) -> str | None:
     return None
 
 
-def _can_be_read(collection: Collection) -> bool:
-    return ann_fault(collection) is None
-
-
 def _parts(collection: Collection) -> list[Rows]:
     found = []
     for segment, alive in collection.parts:
-        if len(segment):
+        if len(segment) and (alive is None or alive.any()):
             ids, embeddings = segment.ids, segment.embeddings
             found.append(Rows(ids, embeddings) if alive is None else Rows(ids[alive], embeddings[alive]))
     return found

@@ -14,7 +14,7 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.manifest import AnnEntry, current_binding
 from indexes.writer import CollectionWriter
-from retrieval.approximation import RECALL_TARGET, ann_fault, update_ann
+from retrieval.approximation import ann_fault, update_ann
 from retrieval.fusion import has_scorer
 from retrieval.location import spellings
 from retrieval.progress import Step
@@ -100,13 +100,14 @@ class Optimized:
 
 
 def optimize(
-    path: Path, recall_target: float = RECALL_TARGET, step: Callable[[Step], None] = lambda step: None
+    path: Path, recall_target: float | None = None, step: Callable[[Step], None] = lambda step: None
 ) -> Optimized:
     """Merge all segments, drop what is dead, and bring the ANN index up to date, which large collections have.
 
-    recall_target: share of the exact first ten that ANN search is to find for a text, 0 to 1. step: told of progress.
-    Raises `CrosslookError` where the collection is in use or damaged, or its model cannot be loaded."""
-    if not 0 < recall_target <= 1:
+    recall_target: share of the exact first ten that ANN search is to find for a text, 0 to 1; by default what it was
+    made for, or 0.95. step: told of progress. Raises `CrosslookError` where the collection is in use or damaged, or its
+    model cannot be loaded."""
+    if recall_target is not None and not 0 < recall_target <= 1:
         raise CrosslookError(f"recall is a share, above 0 and up to 1, not {recall_target:g}")
     with _open_writer(path) as writer:
         old = writer.manifest

@@ -15,7 +15,7 @@ __all__ = ["DEFAULT_MODEL", "Encoder", "ImageFeatures", "TextFeatures", "canonic
 
 DEFAULT_MODEL = "lite"
 UNTRAINED_MODEL = "lite-untrained"
-GPUS = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/kfd"))
+GPUS = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 EMBEDDED = (DEFAULT_MODEL, UNTRAINED_MODEL)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
+import string
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +20,14 @@ from retrieval.encoders.preprocessing import Preprocessing
 from retrieval.encoders.runtime import open_session
 from retrieval.images import Photo
 
-VERSION = 1
+VERSION = 2
 IMAGE, TEXT, TOKENIZER, CONFIG = "image.onnx", "text.onnx", "tokenizer.json", "config.json"
+CLEANINGS = ("whitespace", "lower", "canonicalize")
 REFUSED = "refused"  # a file that says why a model is not exported
 
 
 class ExportedEncoder:
-    """The same embeddings, tokens and fingerprint as the open_clip model of the same name."""
+    """The open_clip model of the same name and fingerprint; embeddings differ by the rounding of int8 weights."""
 
     batch_size = 16
     folder: Path | None = None
@@ -42,6 +45,9 @@ class ExportedEncoder:
         self.image_size = self.prepare_photo.side
         self._marks: tuple[int, int] | None = config["marks"] and tuple(config["marks"])
         self._padding: int = config["padding"]
+        self._cleaning: str = config["cleaning"]
+        for each in (IMAGE, TEXT, TOKENIZER):
+            (folder / each).stat()
 
     @cached_property
     def _image(self) -> Any:
@@ -79,7 +85,7 @@ class ExportedEncoder:
         """Word pieces, int64 [n, max_words], with what the model wants around and after them."""
         found = np.full((len(texts), self.max_words), self._padding, np.int64)
         for row, text in enumerate(texts):
-            pieces = self._tokenizer.encode(text.encode("utf-8", "replace").decode()).ids
+            pieces = self._tokenizer.encode(cleaned(text, self._cleaning)).ids
             if self._marks is not None:
                 begin, end = self._marks
                 pieces = [begin, *pieces[: self.max_words - 2], end]
@@ -91,6 +97,20 @@ class ExportedEncoder:
         if self._marks is not None:
             return np.asarray(np.arange(ids.shape[1]) <= ids.argmax(axis=1)[:, None])
         return np.asarray(ids != self._padding)
+
+
+def cleaned(text: str, how: str) -> str:
+    """As open_clip cleans texts: mangled letters and HTML entities restored, then by `whitespace`, `lower`, or
+    `canonicalize`, without punctuation."""
+    text = text.encode("utf-8", "replace").decode()
+    if not text.isascii():
+        from ftfy import fix_text
+
+        text = fix_text(text)
+    text = " ".join(html.unescape(html.unescape(text)).split())
+    if how == "canonicalize":
+        text = " ".join(text.replace("_", " ").translate(str.maketrans("", "", string.punctuation)).split())
+    return text if how == "whitespace" else text.lower()
 
 
 def exports() -> Path:

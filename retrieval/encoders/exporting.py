@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from retrieval.encoders.exported import (
+    CLEANINGS,
     CONFIG,
     IMAGE,
     REFUSED,
@@ -34,7 +35,18 @@ from retrieval.sample_texts import sample_texts
 
 OPSET = 18
 CHECKED_TEXTS = 200
-ODD_TEXTS = ("", "A Café, №5!  isn't it?", "100% naïve", "one\ttwo\nthree", "日本の猫", "x" * 300, "a dog " * 60)
+ODD_TEXTS = (
+    "a dog’s “bone”, rock ’n’ roll",
+    "salt &amp; pepper",
+    "ﬁre ｆｕｌｌ",
+    "",
+    "A Café, №5!  isn't it?",
+    "100% naïve",
+    "one\ttwo\nthree",
+    "日本の猫",
+    "x" * 300,
+    "a dog " * 60,
+)
 TOLERANCE = 1e-3  # how long the error may be, by the length of what is right; tokens are stored as float16
 QUANTIZED_TOLERANCE = 3e-2
 BLOCK = 128  # weights that have a scale of their own
@@ -45,8 +57,15 @@ class NotExportable(Exception):
 
 
 def exported(encoder: OpenClipEncoder) -> ExportedEncoder | None:
-    """A model on ONNX Runtime, None where it has to stay on torch; either is remembered."""
-    folder = export_folder(encoder.name)
+    """A model on ONNX Runtime, None where it has to stay on torch. Either is remembered, but not a failure of the
+    moment: a cache that cannot be written, a full disk, too little memory, a package that is missing."""
+    try:
+        return _exported(encoder, export_folder(encoder.name))
+    except (OSError, MemoryError, ImportError):
+        return None
+
+
+def _exported(encoder: OpenClipEncoder, folder: Path) -> ExportedEncoder | None:
     if (folder / REFUSED).exists():
         return None
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +77,8 @@ def exported(encoder: OpenClipEncoder) -> ExportedEncoder | None:
             _write(encoder, draft)
             _check(encoder, ExportedEncoder(encoder.name, draft), TOLERANCE)
             _quantize(encoder, draft)
+        except (OSError, MemoryError, ImportError):
+            raise
         except Exception as error:  # the exporter, the checker and the runtime raise what they like
             shutil.rmtree(draft)
             draft.mkdir()
@@ -104,6 +125,7 @@ def pooling_matrix(rows: int, columns: int, grid: tuple[int, int]) -> Tensor:
 
 
 def _write(encoder: OpenClipEncoder, folder: Path) -> None:
+    cleaning, marks, padding = _write_tokenizer(encoder, folder / TOKENIZER)
     side = encoder.image_size
     image, text = _Image(encoder).eval(), _Text(encoder).eval()
     with torch.no_grad():
@@ -119,7 +141,6 @@ def _write(encoder: OpenClipEncoder, folder: Path) -> None:
             _export(text, ids, "ids", ["embedding", "words"], folder / TEXT)
         finally:
             torch.backends.mha.set_fastpath_enabled(True)
-    marks, padding = _write_tokenizer(encoder, folder / TOKENIZER)
     config = {
         "name": encoder.name,
         "fingerprint": encoder.fingerprint,
@@ -128,6 +149,7 @@ def _write(encoder: OpenClipEncoder, folder: Path) -> None:
         "token_dtype": encoder.token_dtype,
         "max_words": encoder.max_words,
         "preprocessing": asdict(_preprocessing(encoder)),
+        "cleaning": cleaning,
         "marks": marks,
         "padding": padding,
     }
@@ -149,10 +171,12 @@ def _quantize(encoder: OpenClipEncoder, folder: Path) -> None:
         _check(encoder, ExportedEncoder(encoder.name, draft), QUANTIZED_TOLERANCE)
         for name in (IMAGE, TEXT):
             os.replace(draft / name, folder / name)
-    except (NotExportable, ImportError):
+    except OSError:
+        raise
+    except Exception:  # too far off, or more than the quantiser can do: what is there has been checked
         pass
     finally:
-        shutil.rmtree(draft)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _quantize_graph(source: Path, target: Path) -> None:
@@ -219,21 +243,24 @@ def _preprocessing(encoder: OpenClipEncoder) -> Preprocessing:
     return Preprocessing(int(sides.pop()), config["interpolation"], config["resize_mode"] == "squash", mean, std)
 
 
-def _write_tokenizer(encoder: OpenClipEncoder, path: Path) -> tuple[tuple[int, int] | None, int]:
-    """Returns the marks of begin and end that go around word pieces, None where the tokeniser adds its own; and what
-    comes after the end."""
+def _write_tokenizer(encoder: OpenClipEncoder, path: Path) -> tuple[str, tuple[int, int] | None, int]:
+    """Returns how texts are cleaned before, see `cleaned`; the marks of begin and end that go around word pieces, None
+    where the tokeniser adds its own; and what comes after the end."""
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     own = encoder.tokenizer
+    if not isinstance(own, HFTokenizer | SimpleTokenizer):
+        raise NotExportable(f"its tokeniser is a {type(own).__name__}")
+    cleaning = getattr(own.clean_fn, "__name__", "").removeprefix("_clean_")
+    if cleaning not in CLEANINGS:
+        raise NotExportable("how it cleans texts is known to open_clip only")
     if isinstance(own, HFTokenizer):
         fast = own.tokenizer.backend_tokenizer
         fast.no_padding()
         fast.enable_truncation(encoder.max_words)
         fast.save(str(path))
-        return None, int(own.tokenizer.pad_token_id or 0)
-    if not isinstance(own, SimpleTokenizer):
-        raise NotExportable(f"its tokeniser is a {type(own).__name__}")
+        return cleaning, None, int(own.tokenizer.pad_token_id or 0)
     merges = sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
     fast = Tokenizer(models.BPE(vocab=own.encoder, merges=merges, end_of_word_suffix="</w>"))
     fast.normalizer = normalizers.Sequence(
@@ -247,7 +274,7 @@ def _write_tokenizer(encoder: OpenClipEncoder, path: Path) -> tuple[tuple[int, i
         ]
     )
     fast.save(str(path))
-    return (own.sot_token_id, own.eot_token_id), 0
+    return cleaning, (own.sot_token_id, own.eot_token_id), 0
 
 
 def _check(encoder: OpenClipEncoder, found: ExportedEncoder, tolerance: float) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from indexes import collection as collection_module
@@ -220,6 +221,60 @@ def test_a_damaged_or_missing_file_means_exact_search(path):
         Collection.open(path).open_ann()
 
 
+def test_a_reader_keeps_its_index_while_a_writer_replaces_it(path):
+    reader, queries = Collection.open(path), text_embeddings(5, seed=5)
+    expected = Collection.open(path).nearest(queries, 10)[1]
+    add_ann(path, target=1.0)
+    assert reader.ann is not None and reader.ann.entry.number == 1
+    np.testing.assert_array_equal(reader.nearest(queries, 10)[1], expected)
+
+
+def test_a_part_of_the_images_is_found_as_well_as_all(path):
+    """Images in a folder that has three of ten: the shortlist is as much longer."""
+    embeddings = image_embeddings(4_000, seed=11)
+    with CollectionWriter(path, BINDING) as writer:
+        writer.commit(dead=range(1, writer.manifest.next_id))
+        rows = batch(writer.manifest.next_id, embeddings)
+        paths = [f"/{'in' if index % 10 < 3 else 'out'}/{index}.jpg".encode() for index in range(4_000)]
+        table = rows.rows.set_column(1, rows.rows.schema.field(1), pa.array(paths, pa.binary()))
+        writer.commit(Batch(table, rows.failures, rows.embeddings, rows.tokens))
+        writer.merge(everything=True)
+    add_ann(path)
+    collection, queries = Collection.open(path), text_embeddings(200, seed=5)
+    inside = np.flatnonzero(np.arange(4_000) % 10 < 3)
+    found = collection.nearest(queries, 10, [b"/in"])[1]
+    assert share_found(found, exactly(collection, queries, 10, inside)) > TARGET - 0.05
+
+
+def test_equal_images_come_by_position(path):
+    twin = image_embeddings(1, seed=3)
+    with CollectionWriter(path, BINDING) as writer:
+        writer.commit(batch(writer.manifest.next_id, np.repeat(twin, 8, axis=0)))
+    add_ann(path)
+    with CollectionWriter(path, BINDING) as writer:
+        writer.commit(batch(writer.manifest.next_id, np.repeat(twin, 3, axis=0)))
+    found = Collection.open(path).nearest(twin.astype(np.float32), 11)[1][0]
+    np.testing.assert_array_equal(found, 4_000 + np.arange(11))
+
+
+def test_no_queries_find_nothing(path):
+    similarities, positions = Collection.open(path).nearest(np.zeros((0, DIM), np.float32), 7)
+    assert similarities.shape == positions.shape == (0, 7)
+
+
+def test_rows_that_no_index_covers_are_counted_also_after_merging(path):
+    with CollectionWriter(path, BINDING) as writer:
+        writer.commit(batch(writer.manifest.next_id, image_embeddings(10, seed=3)))
+        assert writer.collection.uncovered == 10
+        writer.merge(everything=True)
+        assert writer.collection.uncovered == 10
+
+
+def test_an_index_that_cannot_be_written_is_one_line(path):
+    with pytest.raises(CrosslookError, match="cannot write .*is the disk full"):
+        build_ann(source_of(Collection.open(path), text_embeddings(20)), TARGET, path / "no folder" / "x.faiss")
+
+
 def test_a_failed_write_leaves_the_index_before_in_force(path, monkeypatch):
     before = Collection.open(path).manifest.ann
 
@@ -269,7 +324,8 @@ def test_equal_settings_make_equal_indexes(path, tmp_path):
     for name in ("a", "b"):
         entry = build_ann(source_of(collection, text_embeddings(50)), TARGET, tmp_path / name)
         entry = replace(entry, probes=4)
-        ids.append(Ann(tmp_path / name, entry).shortlist(text_embeddings(20, seed=5), 50))
+        with (tmp_path / name).open("rb") as file:
+            ids.append(Ann(file, entry).shortlist(text_embeddings(20, seed=5), 50))
     np.testing.assert_array_equal(*ids)
 
 

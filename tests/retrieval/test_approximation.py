@@ -13,6 +13,8 @@ from indexes.errors import CrosslookError
 from indexes.writer import CollectionWriter
 from retrieval import approximation, maintenance
 from retrieval.approximation import describe, update_ann
+from retrieval.encoders import load_encoder
+from retrieval.indexing import binding_of
 from retrieval.sample_texts import sample_texts
 from tests.indexes.test_ann import BINDING, batch, image_embeddings, text_embeddings
 
@@ -23,8 +25,8 @@ class Embedding:
     def __init__(self):
         self.asked = []
 
-    def __call__(self, model, count):
-        self.asked.append((model, count))
+    def __call__(self, collection, count):
+        self.asked.append((collection.binding.model, count))
         return text_embeddings(count)
 
 
@@ -159,8 +161,10 @@ def test_an_interruption_leaves_what_was(path):
     assert optimized(path)[0].ann.rows == 2_100
 
 
-def test_the_embedded_model_embeds_the_sample_texts():
-    found = approximation.embed_samples("lite", 150)
+def test_the_embedded_model_embeds_the_sample_texts(tmp_path):
+    encoder = load_encoder("lite")
+    with CollectionWriter(tmp_path / "c", binding_of(encoder)) as writer:
+        found = approximation.embed_samples(writer.collection, 150)
     assert found.shape == (150, 388) and found.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
@@ -175,3 +179,21 @@ def test_the_writer_is_free_again_after_optimizing(path):
     optimized(path)
     with CollectionWriter(path, BINDING) as writer:
         assert not update_ann(writer, 0.9, lambda step: None)
+
+
+def test_without_a_target_the_one_before_is_kept(path):
+    before = optimized(path, target=0.8)[0].ann
+    add(path, 100, seed=1)
+    found, steps = optimized(path, target=None)
+    assert "tuning" not in steps and (found.ann.recall_target, found.ann.probes) == (0.8, before.probes)
+
+
+def test_an_index_that_found_too_little_is_not_made_anew_for_every_image(path, monkeypatch):
+    optimized(path)
+    with CollectionWriter(path, BINDING) as writer:
+        entry = replace(writer.manifest.ann, recall=0.5)
+        writer._put_in_force(writer.manifest.next(ann=entry))
+    add(path, 100, seed=1)
+    real = approximation.extend_ann
+    monkeypatch.setattr(approximation, "extend_ann", lambda *given: replace(real(*given), recall=0.5))
+    assert "tuning" not in optimized(path)[1]

@@ -12,13 +12,29 @@ import pytest
 
 from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
-from retrieval.encoders.exported import CONFIG, IMAGE, REFUSED, TEXT, ExportedEncoder, export_folder, find_export
+from retrieval.encoders.exported import (
+    CONFIG,
+    IMAGE,
+    REFUSED,
+    TEXT,
+    ExportedEncoder,
+    cleaned,
+    export_folder,
+    find_export,
+)
 from retrieval.encoders.preprocessing import Preprocessing
 from retrieval.images import Photo
 from tests.support import TINY_CLIP
 
 pytestmark = pytest.mark.torch
-TEXTS = ["a dog!", "A  Café,\tin the evening -- isn't it?", "", "dog " * 99, "日本の猫 100%"]
+TEXTS = [
+    "a dog!",
+    "A  Café,\tin the evening -- isn't it?",
+    "",
+    "dog " * 99,
+    "日本の猫 100%",
+    "a dog’s “bone” &amp; a ﬁre",
+]
 
 
 @pytest.fixture
@@ -194,8 +210,8 @@ def test_where_two_export_at_once_one_of_both_is_kept(clip, monkeypatch):
 
     monkeypatch.setattr(exporting, "_check", other_was_faster)
     assert isinstance(load_encoder(str(clip)), ExportedEncoder)
-    beside = [path.name for path in export_folder(str(clip)).parent.iterdir() if path.name.startswith(f"{clip.name}.")]
-    assert not beside
+    folder = export_folder(str(clip))
+    assert [path for path in folder.parent.iterdir() if path.name.startswith(folder.name)] == [folder]
 
 
 def test_on_a_gpu_it_is_torch(clip, monkeypatch):
@@ -206,3 +222,32 @@ def test_on_a_gpu_it_is_torch(clip, monkeypatch):
     monkeypatch.setattr("retrieval.encoders.openclip.load_openclip", lambda *given: asked.append(given))
     load_encoder(str(clip))
     assert asked == [(str(clip), "auto")]
+
+
+def test_a_cache_that_cannot_be_written_does_not_keep_a_model_from_loading(clip, monkeypatch, tmp_path):
+    from retrieval.encoders.openclip import OpenClipEncoder
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert isinstance(load_encoder(str(clip)), OpenClipEncoder)
+
+
+def test_a_failure_of_the_moment_is_not_remembered(clip, monkeypatch):
+    from retrieval.encoders import exporting
+    from retrieval.encoders.openclip import OpenClipEncoder
+
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(exporting, "_write", full)
+        assert isinstance(load_encoder(str(clip)), OpenClipEncoder)
+    assert isinstance(load_encoder(str(clip)), ExportedEncoder)
+
+
+@pytest.mark.parametrize("how", ["lower", "whitespace", "canonicalize"])
+def test_texts_are_cleaned_as_open_clip_does(how):
+    from open_clip.tokenizer import get_clean_fn
+
+    for text in (*TEXTS, "snake_case, {x}", "  <b>&amp;amp;</b>  ", "ΣΊΣΥΦΟΣ", "schÃ¶n"):
+        assert cleaned(text, how) == get_clean_fn(how)(text)
