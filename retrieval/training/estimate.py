@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from retrieval.training.applying import regions_of
+from retrieval.training.batches import as_float
+from retrieval.training.features import WHOLE
 from retrieval.training.parallel import on_device
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def fit_estimate(scorer: Scorer, inputs: Inputs, features: Features, seed: int) 
     rng = np.random.default_rng([seed, *b"estimate"])
     texts = rng.permutation(len(features.texts))[:TEXTS]
     held_out = len(texts) // 10
-    regions = regions_of(inputs, scorer, features)
-    states, sums = _states(scorer, features, texts[held_out:], regions, rng)
+    states, sums = _states(scorer, inputs, features, texts[held_out:], rng)
     reader = scorer.reader
     with torch.no_grad():
         order = _mass(reader, states).argsort(descending=True)
@@ -58,7 +58,7 @@ def fit_estimate(scorer: Scorer, inputs: Inputs, features: Features, seed: int) 
             optimizer.step()
             schedule.step()
     with torch.no_grad():
-        states, sums = _states(scorer, features, texts[:held_out] if held_out else texts, regions, rng)
+        states, sums = _states(scorer, inputs, features, texts[:held_out] if held_out else texts, rng)
         error = float((reader.estimate(states) - sums).square().mean().sqrt())
     reader.exact = False
     return error
@@ -73,7 +73,7 @@ def _mass(reader: Reader, states: Tensor) -> Tensor:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def _states(
-    scorer: Scorer, features: Features, texts: NDArray[np.int64], regions: Tensor, rng: np.random.Generator
+    scorer: Scorer, inputs: Inputs, features: Features, texts: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """The states after each word of some texts, read with the image of each and with another, float [n, dim], and the
     exact sums, float [n]."""
@@ -85,7 +85,9 @@ def _states(
         before, said = reader.before_and_said(words)
         read = reader.read(before)
         for images in (features.image_of_text[some], rng.integers(features.images, size=len(some))):
-            found = reader.leave(reader.look(read, reader.region_norm(regions[images])))[(said != 0).any(-1)]
+            cells, whole = (as_float(each[WHOLE, images]) for each in (features.cells, features.whole))
+            regions = scorer.regions(*inputs(cells, whole))
+            found = reader.leave(reader.look(read, reader.region_norm(regions)))[(said != 0).any(-1)]
             states.append(found)
             sums.append(reader.sums(found))
     return torch.cat(states), torch.cat(sums)
