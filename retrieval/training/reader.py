@@ -40,7 +40,7 @@ class ReaderSettings:
     common. longest: words read of a text; of longer ones the rest is not."""
 
     looks: int = 2
-    heads: int = 4
+    heads: int = 8
     dropout: float = 0.2
     word_dropout: float = 0.1
     image_dropout: float = 0.1

@@ -37,7 +37,7 @@ class TrainSettings:
     itc: float = 1.0
     itm: float = 1.0
     lm: float = 1.0
-    match_from: float = 0.6
+    match_from: float = 0.7
     group: int = 4
     hard: bool = True
     softness: float = 0.2
