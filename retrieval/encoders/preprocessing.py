@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from retrieval.images import Photo
 
-FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+FILTERS = ("bicubic", "bilinear")
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,11 @@ class Preprocessing:
 
     def __call__(self, photo: Photo) -> NDArray[np.float32]:
         """float32 [3, side, side]."""
+        from PIL import Image
+
         picture = Image.fromarray(photo.pixels)
-        picture = picture.resize(self._size(picture.width, picture.height), FILTERS[self.interpolation])
+        resampling = Image.Resampling[self.interpolation.upper()]
+        picture = picture.resize(self._size(picture.width, picture.height), resampling)
         left, top = (round((length - self.side) / 2) for length in picture.size)
         picture = picture.crop((left, top, left + self.side, top + self.side))
         values = np.asarray(picture, dtype=np.float32) / np.float32(255)
