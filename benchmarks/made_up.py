@@ -10,11 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cli.demo import gather_samples
 from indexes.segment import FAILURE_SCHEMA, ROW_SCHEMA, Batch
 from indexes.writer import CollectionWriter
 from retrieval.encoders.base import Encoder, unit_norm
-from retrieval.images import decode
+from retrieval.images import ENDINGS, decode
 from retrieval.indexing import binding_of
 
 ROWS_A_SEGMENT = 65_536
@@ -23,19 +22,13 @@ MOST_WITH_TOKENS = 200_000
 
 
 def photo_embeddings(encoder: Encoder, folder: Path, most: int = 2000) -> NDArray[np.float32]:
-    """Of the photos of a folder, or of the sample photos, float32 [n, dim]."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:most]
+    """Of the photos of a folder, float32 [n, dim]."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)[:most]
     found = []
     for low in range(0, len(files), encoder.batch_size):
         photos = [decode(path.read_bytes(), encoder.image_size) for path in files[low : low + encoder.batch_size]]
         found.append(encoder.encode_images([encoder.prepare(photo) for photo in photos]).embeddings)
     return np.concatenate(found)
-
-
-def sample_photos(folder: Path) -> Path:
-    """The sample photos of `search demo`, in a folder."""
-    gather_samples(folder)
-    return folder
 
 
 def spread(photos: NDArray[np.float32], count: int, seed: int = 0) -> Iterator[NDArray[np.float32]]:
@@ -55,17 +48,16 @@ def spread(photos: NDArray[np.float32], count: int, seed: int = 0) -> Iterator[N
         yield unit_norm((1 - share) * photos[one] + share * photos[other] + moved)
 
 
-def make_collection(path: Path, encoder: Encoder, photos: NDArray[np.float32], rows: int, first_id: int = 1) -> None:
+def make_collection(path: Path, encoder: Encoder, photos: NDArray[np.float32], rows: int) -> None:
     """Add so many made-up rows to a collection. Up to 200,000 have random tokens; of more, tokens are holes in a file,
     zeros that take no room on disk."""
-    seed = first_id
     with CollectionWriter(path, binding_of(encoder)) as writer:
         for low in range(0, rows, ROWS_A_SEGMENT):
             count = min(ROWS_A_SEGMENT, rows - low)
-            first, seed = writer.manifest.next_id, seed + 1
-            tokens = _random_tokens(encoder, count, seed) if rows <= MOST_WITH_TOKENS else _no_tokens(encoder, count)
+            first = writer.manifest.next_id
+            tokens = _random_tokens(encoder, count, first) if rows <= MOST_WITH_TOKENS else _no_tokens(encoder, count)
             rows_table = _rows(path, first, count)
-            writer.commit(Batch(rows_table, FAILURE_SCHEMA.empty_table(), spread(photos, count, seed), tokens))
+            writer.commit(Batch(rows_table, FAILURE_SCHEMA.empty_table(), spread(photos, count, first), tokens))
             if rows > MOST_WITH_TOKENS:
                 _make_hole(
                     writer.collection.segments[-1].folder / "tokens.npy", count * int(np.prod(encoder.token_shape))

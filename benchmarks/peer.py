@@ -1,5 +1,5 @@
 """rclip, the nearest peer, with a model of its architecture (ViT-B-32 at 256 pixels) and random weights: speed does not
-depend on them. `python benchmarks/peer.py FOLDER` (extra `torch`) makes the model files and a place for rclip to be
+depend on them. `python benchmarks/peer.py FOLDER` (extra `build`) makes the model files and a place for rclip to be
 installed in; needs the network once, for rclip itself."""
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
@@ -28,6 +27,8 @@ def prepare(folder: Path) -> None:
         return
     import open_clip
     import torch
+
+    from retrieval.encoders.build_lite import export, save
 
     models = folder / "data" / FILES
     models.mkdir(parents=True, exist_ok=True)
@@ -50,18 +51,9 @@ def prepare(folder: Path) -> None:
         "visual": (model.encode_image, torch.zeros(2, 3, 256, 256)),
         "textual": (model.encode_text, torch.zeros(2, 77, dtype=torch.int64)),
     }
-    with torch.no_grad():
-        for name, (encode, given) in inputs.items():
-            torch.onnx.export(
-                Half(encode),
-                (given,),
-                str(models / f"{name}.onnx"),
-                dynamo=False,
-                opset_version=18,
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_axes={"input": {0: "n"}, "output": {0: "n"}},
-            )
+    for name, (encode, given) in inputs.items():
+        axes = {"input": {0: "n"}, "output": {0: "n"}}
+        save(export(Half(encode), (given,), ["input"], ["output"], axes), models / f"{name}.onnx")
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -99,4 +91,3 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     prepare(parser.parse_args().folder)
-    sys.exit()

@@ -20,9 +20,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import made_up
 import numpy as np
+import peer
 
-from benchmarks import made_up, peer
 from retrieval.encoders import load_encoder
 from retrieval.encoders.runtime import usable_cores
 from retrieval.engine import Engine

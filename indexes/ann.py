@@ -188,7 +188,7 @@ def _tuned(
     for step in range(steps):
         probes = min(2**step, lists)
         ids = _search(index, texts, SHORTLISTS[-1], probes)
-        shares = [_share_found(ids[:, :length], exact) for length in SHORTLISTS]
+        shares = [share_found(ids[:, :length], exact) for length in SHORTLISTS]
         enough = [share >= min(entry.recall_target + MARGIN, 1.0) for share in shares]
         source.progress("tuning", step + 1, steps)
         if not any(enough):
@@ -207,7 +207,7 @@ def _tuned(
 def _measured(
     index: Any, entry: AnnEntry, source: Source, texts: NDArray[np.float32], exact: NDArray[np.int64]
 ) -> AnnEntry:
-    recall = _share_found(_search(index, texts, entry.shortlist, entry.probes), exact)
+    recall = share_found(_search(index, texts, entry.shortlist, entry.probes), exact)
     return replace(entry, recall=recall, milliseconds=_milliseconds(index, entry, source, texts))
 
 
@@ -217,10 +217,10 @@ def _search(index: Any, queries: NDArray[np.float32], count: int, probes: int) -
     return found
 
 
-def _share_found(ids: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
-    """The mean share of each row of `exact` that is in the same row of `ids`."""
+def share_found(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
+    """Recall: the mean share of each row of `exact`, which -1 pads, that is in the same row of `found`."""
     there = exact >= 0
-    return float(((exact[:, :, None] == ids[:, None]).any(axis=2) & there).sum() / max(there.sum(), 1))
+    return float(((exact[:, :, None] == found[:, None]).any(axis=2) & there).sum() / max(there.sum(), 1))
 
 
 def _milliseconds(index: Any, entry: AnnEntry, source: Source, texts: NDArray[np.float32]) -> float:

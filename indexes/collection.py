@@ -97,10 +97,10 @@ class Collection:
         share = 1.0 if inside is None else sum(int(mask.sum()) for mask in inside) / max(int(self.starts[-1]), 1)
         few = inside is not None and (share < LEAST_SHARE or share * self.starts[-1] <= FEWEST_ROWS)
         if len(queries) and not exact and not few and self.ann is not None:
-            found = [self._nearest_by_ann(self.ann, query, k, inside, share) for query in queries]
-            both = [each for each in found if each is not None]
-            if len(both) == len(queries):
-                return np.concatenate([each[0] for each in both]), np.concatenate([each[1] for each in both])
+            each = [self._nearest_by_ann(self.ann, query, k, inside, share) for query in queries]
+            found = [one for one in each if one is not None]
+            if len(found) == len(queries):
+                return np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])
         masks = [alive for _, alive in self.parts]
         if inside is not None:
             masks = [_both(mask, there) for mask, there in zip(masks, inside, strict=True)]

@@ -285,8 +285,8 @@ def _refuse_foreign(folder: Path) -> None:
         foreign += [path for path in inside if not SEGMENT_NAME.fullmatch(path.name)]
         deeper = [path for each in inside if SEGMENT_NAME.fullmatch(each.name) for path in each.iterdir()]
         foreign += [path for path in deeper if path.name not in SEGMENT_FILES]
-    if (folder / "ann").is_dir():
-        foreign += [path for path in (folder / "ann").iterdir() if not ANN_NAME.fullmatch(path.name)]
+    if ann_folder(folder).is_dir():
+        foreign += [path for path in ann_folder(folder).iterdir() if not ANN_NAME.fullmatch(path.name)]
     if foreign:
         raise CrosslookError(
             f"{folder} is not a collection and not empty (it holds {foreign[0].relative_to(folder)}): choose another "

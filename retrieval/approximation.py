@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,46 +24,45 @@ TOLERANCE = 0.02  # of recall measured by few texts
 OUTGROWN = 0.25  # rows that are new, or gone, by the rows of the index: then it is made anew
 
 
-def update_ann(
-    writer: CollectionWriter,
-    recall_target: float | None,
-    step: Callable[[Step], None],
-    embed: Callable[[Collection, int], NDArray[np.float32]] | None = None,
-) -> bool:
+def update_ann(writer: CollectionWriter, recall_target: float | None, step: Callable[[Step], None]) -> bool:
     """Make, extend or drop the index, whichever the collection needs; returns whether anything was done.
 
-    recall_target: None for that of the index that is there. embed: embeddings of so many texts by the model of a
-    collection, float32 [n, dim]; by default of `sample_texts`."""
-    embed, collection, entry = embed or embed_samples, writer.collection, writer.manifest.ann
+    recall_target: None for that of the index that is there."""
+    collection, entry = writer.collection, writer.manifest.ann
     if recall_target is None:
         recall_target = RECALL_TARGET if entry is None else entry.recall_target
     if len(collection) < FEWEST_ROWS:
         if entry is not None:
             writer.drop_ann()
         return entry is not None
-    source = partial(
-        Source,
-        parts=_parts(collection),
-        gather=lambda ids: collection.embeddings(collection.positions(ids)),
-        progress=lambda what, done, total: step(Step(what, done, total)),
-    )
+    parts = _parts(collection)
+
+    def source(texts: int) -> Source:
+        return Source(
+            parts,
+            lambda ids: collection.embeddings(collection.positions(ids)),
+            embed_samples(collection, texts),
+            lambda what, done, total: step(Step(what, done, total)),
+        )
+
     if entry is not None and entry.recall_target == recall_target and collection.ann is not None:
-        covered = sum(int((part.ids <= entry.last_id).sum()) for part in source.keywords["parts"])
+        covered = sum(int((part.ids <= entry.last_id).sum()) for part in parts)
         new, gone = len(collection) - covered, entry.rows - covered
         if not new and gone <= OUTGROWN * entry.rows:
             return False
         if new + gone <= OUTGROWN * entry.rows:
-            old, texts = ann_folder(collection.folder) / entry.file_name, embed(collection, TEXTS_TO_MEASURE_BY)
-            found = writer.put_ann(lambda path: extend_ann(old, entry, source(texts=texts), path))
+            old, few = ann_folder(collection.folder) / entry.file_name, source(TEXTS_TO_MEASURE_BY)
+            found = writer.put_ann(lambda path: extend_ann(old, entry, few, path))
             if found.recall >= min(recall_target, entry.recall) - TOLERANCE:
                 return True
-    texts = embed(collection, TEXTS)
-    writer.put_ann(lambda path: build_ann(source(texts=texts), recall_target, path))
+    whole = source(TEXTS)
+    writer.put_ann(lambda path: build_ann(whole, recall_target, path))
     return True
 
 
 def embed_samples(collection: Collection, count: int) -> NDArray[np.float32]:
-    """Raises `CrosslookError` where the model is not the one that made the collection."""
+    """Embeddings of so many sample texts by the model of a collection, float32 [n, dim]. Raises
+    `CrosslookError` where it is not the one that made the collection."""
     encoder, texts = load_encoder(collection.binding.model, "cpu"), sample_texts(count)
     collection.check(encoder.name, encoder.fingerprint)
     parts = [texts[low : low + TEXTS_AT_ONCE] for low in range(0, count, TEXTS_AT_ONCE)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.ann import RECALL_AT, share_found
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.exact import nearest
@@ -26,7 +27,7 @@ from retrieval.progress import SILENT, Observer
 
 TEXTS_AT_ONCE = 256
 TIMED_QUERIES = 200
-ANN_QUERIES, ANN_RECALL_AT = 200, 10
+ANN_QUERIES = 200
 
 
 @dataclass(frozen=True)
@@ -268,8 +269,7 @@ def _ann_recall(collection: Collection, texts: NDArray[np.float32]) -> float | N
     if collection.ann is None:
         return None
     some = texts[np.unique(np.linspace(0, len(texts) - 1, ANN_QUERIES).astype(int))]
-    found, exact = (collection.nearest(some, ANN_RECALL_AT, exact=exact)[1] for exact in (False, True))
-    return float((exact[:, :, None] == found[:, None]).any(axis=2)[exact >= 0].mean())
+    return share_found(*(collection.nearest(some, RECALL_AT, exact=exact)[1] for exact in (False, True)))
 
 
 def _encoded(encoder: Encoder, texts: Sequence[str]) -> Iterator[tuple[int, TextFeatures]]:

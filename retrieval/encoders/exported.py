@@ -51,17 +51,20 @@ class ExportedEncoder:
 
     @cached_property
     def _image(self) -> Any:
-        return open_session(self._files / IMAGE, remedy=f"delete {self._files}, it will be made again")
+        return self._open(IMAGE)
 
     @cached_property
     def _text(self) -> Any:
-        return open_session(self._files / TEXT, remedy=f"delete {self._files}, it will be made again")
+        return self._open(TEXT)
 
     @cached_property
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
         return Tokenizer.from_file(str(self._files / TOKENIZER))
+
+    def _open(self, graph: str) -> Any:
+        return open_session(self._files / graph, remedy=f"delete {self._files}, it will be made again")
 
     def prepare(self, photo: Photo) -> NDArray[np.float32]:
         """float32 [3, side, side]."""

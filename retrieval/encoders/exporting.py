@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import tempfile
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from retrieval.encoders.build_lite import export, save
 from retrieval.encoders.exported import (
     CLEANINGS,
     CONFIG,
@@ -33,7 +33,6 @@ from retrieval.encoders.preprocessing import FILTERS, Preprocessing
 from retrieval.images import Photo
 from retrieval.sample_texts import sample_texts
 
-OPSET = 18
 CHECKED_TEXTS = 200
 ODD_TEXTS = (
     "a dog’s “bone”, rock ’n’ roll",
@@ -94,11 +93,11 @@ def _exported(encoder: OpenClipEncoder, folder: Path) -> ExportedEncoder | None:
 
 
 class _Image(nn.Module):
-    def __init__(self, encoder: OpenClipEncoder) -> None:
+    def __init__(self, encoder: OpenClipEncoder, pooling: Tensor) -> None:
         super().__init__()
         self.model = encoder.model
         self.normalized = encoder.normalized
-        self.register_buffer("pooling", torch.zeros(0))
+        self.register_buffer("pooling", pooling)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         found = self.model.forward_intermediates(image=pixels, image_indices=1, normalize_intermediates=self.normalized)
@@ -127,7 +126,7 @@ def pooling_matrix(rows: int, columns: int, grid: tuple[int, int]) -> Tensor:
 def _write(encoder: OpenClipEncoder, folder: Path) -> None:
     cleaning, marks, padding = _write_tokenizer(encoder, folder / TOKENIZER)
     side = encoder.image_size
-    image, text = _Image(encoder).eval(), _Text(encoder).eval()
+    had_fastpath = torch.backends.mha.get_fastpath_enabled()
     with torch.no_grad():
         torch.backends.mha.set_fastpath_enabled(False)
         try:
@@ -135,12 +134,12 @@ def _write(encoder: OpenClipEncoder, folder: Path) -> None:
             shape = encoder.model.forward_intermediates(
                 image=pixels, image_indices=1, normalize_intermediates=encoder.normalized
             )["image_intermediates"][-1].shape
-            image.pooling = pooling_matrix(shape[2], shape[3], grid_of(shape[2], shape[3]))
-            _export(image, pixels, "pixels", ["embedding", "tokens"], folder / IMAGE)
+            pooling = pooling_matrix(shape[2], shape[3], grid_of(shape[2], shape[3]))
+            _export(_Image(encoder, pooling), pixels, "pixels", ["embedding", "tokens"], folder / IMAGE)
             ids = torch.as_tensor(encoder.tokenizer(["a dog", "a cat on a beach"]))
-            _export(text, ids, "ids", ["embedding", "words"], folder / TEXT)
+            _export(_Text(encoder), ids, "ids", ["embedding", "words"], folder / TEXT)
         finally:
-            torch.backends.mha.set_fastpath_enabled(True)
+            torch.backends.mha.set_fastpath_enabled(had_fastpath)
     config = {
         "name": encoder.name,
         "fingerprint": encoder.fingerprint,
@@ -219,18 +218,8 @@ def _split_gemm(model: Any) -> None:
 
 
 def _export(module: nn.Module, given: Tensor, name: str, outputs: list[str], path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            (given,),
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[name],
-            output_names=outputs,
-            dynamic_axes={each: {0: "n"} for each in (name, *outputs)},
-        )
+    axes = {each: {0: "n"} for each in (name, *outputs)}
+    save(export(module.eval(), (given,), [name], outputs, axes), path)
 
 
 def _preprocessing(encoder: OpenClipEncoder) -> Preprocessing:
@@ -247,7 +236,7 @@ def _write_tokenizer(encoder: OpenClipEncoder, path: Path) -> tuple[str, tuple[i
     """Returns how texts are cleaned before, see `cleaned`; the marks of begin and end that go around word pieces, None
     where the tokeniser adds its own; and what comes after the end."""
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
     own = encoder.tokenizer
     if not isinstance(own, HFTokenizer | SimpleTokenizer):
@@ -263,9 +252,6 @@ def _write_tokenizer(encoder: OpenClipEncoder, path: Path) -> tuple[str, tuple[i
         return cleaning, None, int(own.tokenizer.pad_token_id or 0)
     merges = sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
     fast = Tokenizer(models.BPE(vocab=own.encoder, merges=merges, end_of_word_suffix="</w>"))
-    fast.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(), normalizers.Lowercase()]
-    )
     pieces = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
     fast.pre_tokenizer = pre_tokenizers.Sequence(
         [

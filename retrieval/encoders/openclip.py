@@ -79,9 +79,8 @@ class OpenClipEncoder:
                 image=pixels, image_indices=1, normalize_intermediates=self.normalized
             )
             cells = found["image_intermediates"][-1].float()
-            tokens = (
-                torch.nn.functional.adaptive_avg_pool2d(cells, grid_of(*cells.shape[2:])).flatten(2).transpose(1, 2)
-            )
+            grid = grid_of(cells.shape[2], cells.shape[3])
+            tokens = torch.nn.functional.adaptive_avg_pool2d(cells, grid).flatten(2).transpose(1, 2)
         embeddings = found["image_features"].float().cpu().numpy()
         return ImageFeatures(embeddings, tokens.cpu().numpy().astype(np.float16))
 

@@ -1,1 +1,1 @@
-"""Training the heads of an encoder on captioned images. Needs torch, which nothing outside this package does."""
+"""Training the heads of an encoder on captioned images. Needs torch, all but `watching`."""

@@ -261,16 +261,13 @@ class Reader(nn.Module):
     def sums(self, states: Tensor) -> Tensor:
         """The logarithm of what the probabilities of all words are divided by, float [...], exactly. states: float
         [..., dim], after `leave`."""
-        return self._sum_over(self.vocabulary, states)
+        return log_partition(states, *self.weigh(self.vocabulary))
 
     def estimate(self, states: Tensor) -> Tensor:
         """The same, of which only the leading words are summed, and the rest is estimated."""
-        leading = self._sum_over(self.leading, states)
+        outputs, common = self.weigh(self.leading)
+        leading = (states @ outputs.T + common).logsumexp(-1)
         return leading + softplus(self.rest(states).squeeze(-1) - leading)
-
-    def _sum_over(self, words: Tensor, states: Tensor) -> Tensor:
-        outputs, common = self.weigh(words)
-        return (states @ outputs.T + common).logsumexp(-1)
 
     def held_against(self, states: Tensor, words: Tensor) -> Tensor:
         """log p of each word but for what all are divided by, float [..., m]. As `likelihoods`."""

@@ -6,9 +6,6 @@ A script of its own, since it forks before any thread exists."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -17,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from indexes.collection import Collection, ann_folder
 from indexes.writer import CollectionWriter
 from tests.indexes.test_ann import BINDING, add_ann, batch, image_embeddings
-from tests.retrieval.kill_at_every_write import in_child, kill_before
+from tests.killing import try_every_moment
 
 
 def main(folder: Path) -> None:
@@ -27,10 +24,6 @@ def main(folder: Path) -> None:
         with CollectionWriter(start, BINDING) as writer:
             writer.commit(batch(1, image_embeddings(600)))
         add_ann(start)
-
-    def put_and_die(step: int) -> None:
-        kill_before(step)
-        add_ann(tried)
 
     def check() -> None:
         collection = Collection.open(tried)
@@ -42,21 +35,7 @@ def main(folder: Path) -> None:
         add_ann(tried)
         assert Collection.open(tried).open_ann() is not None
 
-    if in_child(prepare):
-        sys.exit("the uninterrupted run failed")
-    step = 0
-    while True:
-        step += 1
-        shutil.rmtree(tried, ignore_errors=True)
-        shutil.copytree(start, tried)
-        status = in_child(lambda step=step: put_and_die(step))
-        if status == 0:
-            break
-        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
-            sys.exit(f"step {step}: the run failed by itself")
-        if in_child(check):
-            sys.exit(f"step {step}: see above")
-    print(step - 1, "moments")
+    try_every_moment(prepare, start, tried, lambda: add_ann(tried), check)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,8 @@ A script of its own, since it forks before any thread exists."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -20,40 +16,10 @@ from indexes.collection import Collection
 from indexes.manifest import current_manifest
 from retrieval.indexing import index_folders
 from retrieval.planning import Settings
+from tests.killing import try_every_moment
 from tests.support import FakeEncoder, write_photo, write_photos
 
 SETTINGS = Settings(commit_rows=3)
-
-
-def in_child(action: Callable[[], None]) -> int:
-    """The wait status of a forked process that runs the action."""
-    child = os.fork()
-    if child == 0:
-        try:
-            action()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
-
-
-def kill_before(step: int) -> None:
-    """From now on, die before the given call of fsync, replace or unlink."""
-    calls = 0
-
-    def counted(real: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: object, **options: object) -> object:
-            nonlocal calls
-            calls += 1
-            if calls == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments, **options)
-
-        return call
-
-    for name in ("fsync", "replace", "unlink"):
-        setattr(os, name, counted(getattr(os, name)))
 
 
 def contents(path: Path) -> list[tuple[object, ...]]:
@@ -84,8 +50,7 @@ def main(folder: Path) -> None:
         shutil.copytree(start, whole)
         index_folders([photos], whole, FakeEncoder(), SETTINGS)
 
-    def index_and_die(step: int) -> None:
-        kill_before(step)
+    def index() -> None:
         index_folders([photos], tried, FakeEncoder(), SETTINGS)
 
     def check() -> None:
@@ -100,21 +65,7 @@ def main(folder: Path) -> None:
         named = {f"{entry.number:06d}" for entry in Collection.open(tried).manifest.segments}
         assert {path.name for path in (tried / "segments").iterdir()} == named, "files that nothing names"
 
-    if in_child(prepare):
-        sys.exit("the uninterrupted run failed")
-    step = 0
-    while True:
-        step += 1
-        shutil.rmtree(tried, ignore_errors=True)
-        shutil.copytree(start, tried)
-        status = in_child(lambda step=step: index_and_die(step))
-        if status == 0:
-            break
-        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
-            sys.exit(f"step {step}: the run failed by itself")
-        if in_child(check):
-            sys.exit(f"step {step}: see above")
-    print(step - 1, "moments")
+    try_every_moment(prepare, start, tried, index, check)
 
 
 if __name__ == "__main__":

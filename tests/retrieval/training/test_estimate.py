@@ -28,6 +28,7 @@ def test_it_is_near_to_the_sum_for_captions_it_was_not_fitted_on(trained):
     data, model = trained
     texts, images = np.arange(0, 400, 5)[:, None], np.arange(0, 200, 7)
     regions = regions_of(model.inputs, model.scorer, data)
+    model.scorer.reader.exact = True
     exact = fusion_of(model.scorer, data, texts, images, regions)
     error = fit_estimate(model.scorer, model.inputs, data, seed=0)
     estimated = fusion_of(model.scorer, data, texts, images, regions)
