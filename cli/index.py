@@ -61,13 +61,11 @@ def index(
 
 def _run(folders: list[Path], path: Path, model: str | None, device: str, settings: Settings) -> None:
     from cli.progress import progress_display
-    from indexes.exact import import_faiss
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
     from retrieval.indexing import index_folders
     from retrieval.maintenance import model_of, wants_optimizing
     from retrieval.progress import Observer
 
-    import_faiss()  # say now that it is missing, not after an hour of encoding
     encoder = load_encoder(model or model_of(path) or DEFAULT_MODEL, device)
     with _stop_on_interrupt() as stop, progress_display() as display:
         progress = index_folders(

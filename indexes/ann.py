@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
-from indexes.exact import import_faiss
+from indexes.exact import as_float32
 from indexes.manifest import AnnEntry
 
 FEWEST_ROWS = 50_000  # of fewer, all are compared
@@ -67,7 +67,7 @@ class Source:
         for part in self.parts:
             for low in range(0, len(part.ids), ROWS_AT_ONCE):
                 rows = slice(low, low + ROWS_AT_ONCE)
-                yield part.ids[rows], np.asarray(part.embeddings[rows], np.float32)
+                yield part.ids[rows], as_float32(part.embeddings[rows])
                 done += len(part.ids[rows])
                 self.progress(what, done, total)
 
@@ -91,8 +91,17 @@ class Ann:
 
     def shortlist(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Ids of the rows that are best by code, best first, int64 [q, count], padded with -1. queries: float32
-        [q, dim]."""
-        return _search(self._index, queries, count, self.entry.probes)
+        [q, dim].
+
+        On one thread: several gain little in a few milliseconds, and wait for more after that, on the cores that the
+        scorer needs."""
+        faiss = import_faiss()
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            return _search(self._index, queries, count, self.entry.probes)
+        finally:
+            faiss.omp_set_num_threads(threads)
 
 
 def build_ann(source: Source, recall_target: float, path: Path) -> AnnEntry:
@@ -232,3 +241,14 @@ def _milliseconds(index: Any, entry: AnnEntry, source: Source, texts: NDArray[np
         np.asarray(source.gather(ids[ids >= 0]), np.float32) @ text
         taken.append(time.perf_counter() - started)
     return 1000 * float(np.median(taken))
+
+
+def import_faiss() -> Any:
+    """The faiss module. Raises `CrosslookError` that says which extra brings it."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise CrosslookError(
+            "faiss is not installed: pip install 'crosslook[cpu]', or 'crosslook[gpu]' on a machine with a GPU"
+        ) from error
+    return faiss

@@ -12,7 +12,6 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from indexes.ann import FEWEST_ROWS, Ann
@@ -129,7 +128,7 @@ class Collection:
         """The k nearest of one query, [1, k], of what the index covers by its shortlist, and of all other rows; None
         where too few of the shortlist count, and all rows must be compared. share: of the rows that are inside."""
         count = math.ceil(max(ann.entry.shortlist, SHORTLISTED_A_RESULT * k) / share)
-        listed = np.unique(self.positions(ann.shortlist(query[None], count)[0]))
+        listed = np.sort(self.positions(ann.shortlist(query[None], count)[0]))
         listed = listed[listed >= 0]
         if inside is not None:
             owners = np.searchsorted(self.starts, listed, side="right") - 1
@@ -166,7 +165,7 @@ class Collection:
         """Where the rows of some ids are, int64 [n], -1 for ids that no row has or that no longer count."""
         found = np.full(len(ids), -1, np.int64)
         owners = np.searchsorted(self._first_ids, ids, side="right") - 1
-        for index in np.unique(owners[owners >= 0]):
+        for index in sorted({*owners[owners >= 0].tolist()}):
             mine = owners == index
             offsets = self._filled[index][1].offsets(ids[mine])
             found[mine] = np.where(offsets < 0, -1, offsets + self._filled[index][0])
@@ -194,7 +193,7 @@ class Collection:
         wanted = np.asarray(positions, dtype=np.int64)
         owners = np.searchsorted(self.starts, wanted, side="right") - 1
         found: dict[int, Row] = {}
-        for index in np.unique(owners):
+        for index in sorted({*owners.tolist()}):
             mine = wanted[owners == index]
             rows = self.segments[index].rows((mine - self.starts[index]).tolist())
             found.update(zip(mine.tolist(), rows, strict=True))
@@ -219,6 +218,8 @@ class Collection:
 
     def failures(self) -> pa.Table:
         """The failures that count: files that could not be read and have not changed since."""
+        import pyarrow.compute as pc  # which few queries need
+
         parts = [segment.failures() for segment in self.segments]
         found = pa.concat_tables([FAILURE_SCHEMA.empty_table(), *parts])
         return found.filter(pc.invert(pc.is_in(found["id"], pa.array(self.manifest.tombstones, pa.int64()))))
@@ -234,7 +235,7 @@ class Collection:
         wanted = np.asarray(positions, dtype=np.int64)
         found = np.empty((len(wanted), *shape), dtype)
         owners = np.searchsorted(self.starts, wanted, side="right") - 1
-        for index in np.unique(owners):
+        for index in sorted({*owners.tolist()}):
             mine = owners == index
             found[mine] = getattr(self.segments[index], name)[wanted[mine] - self.starts[index]]
         return found
@@ -276,6 +277,8 @@ def _alive(segment: Segment, dead: NDArray[np.int64]) -> NDArray[np.bool_] | Non
 
 
 def _is_below(segment: Segment, folders: Sequence[bytes]) -> NDArray[np.bool_]:
+    import pyarrow.compute as pc  # which few queries need
+
     found = np.zeros(len(segment), np.bool_)
     if len(segment):
         paths = segment.column("path")

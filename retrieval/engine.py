@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from threading import Thread
 from typing import overload
 
 import numpy as np
@@ -88,6 +89,7 @@ class Engine:
         self.encoder = encoder
         self.scorer = scorer
         self.candidates = candidates
+        self._is_loaded = False
 
     @classmethod
     def open(
@@ -130,7 +132,7 @@ class Engine:
             raise CrosslookError(f"cannot return {k} results: ask for 1 or more")
         folders = () if below is None else spellings(below)
         clock = _Clock()
-        with clock.time("encode"):
+        with clock.time("encode"), self._loading():
             features = self.encoder.encode_texts(texts)
         share = clock.milliseconds["encode"] / max(len(texts), 1)
         found = [self._rank(text, features.of(row), k, folders, share) for row, text in enumerate(texts)]
@@ -141,6 +143,28 @@ class Engine:
 
         Raises `CrosslookError` for a text without words, a model without a scorer, and a file that cannot be read."""
         return explain(self.encoder, text, Path(image))
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """The first time, what a search needs besides the encoder is loaded while that loads. What fails fails again
+        when it is used."""
+
+        def load(part: Callable[[], object]) -> None:
+            with suppress(Exception):
+                part()
+
+        parts: list[Callable[[], object]] = [lambda: self.collection.ann]
+        if self.scorer is not None and not isinstance(self.scorer, PhotoScorer):
+            parts.append(self.scorer.load)
+        threads = [] if self._is_loaded else [Thread(target=load, args=(part,)) for part in parts]
+        self._is_loaded = True
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            for thread in threads:
+                thread.join()
 
     def _rank(
         self, text: str, features: TextFeatures, k: int, folders: Sequence[bytes], milliseconds: float

@@ -69,13 +69,12 @@ class LiteEncoder:
     @cached_property
     def _image_head(self) -> Any:
         assert self._heads is not None
-        # One thread: two sessions in turn, each with waiting threads of its own, would take the cores from one another.
-        return open_session(self._heads / "image_head.onnx", self._device, threads=1)
+        return open_session(self._heads / "image_head.onnx", self._device)
 
     @cached_property
     def _text_head(self) -> Any:
         assert self._heads is not None
-        return open_session(self._heads / "text_head.onnx", threads=1)
+        return open_session(self._heads / "text_head.onnx")
 
     @cached_property
     def class_embeddings(self) -> NDArray[np.float32]:

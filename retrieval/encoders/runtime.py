@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from indexes.errors import CrosslookError
@@ -11,12 +14,11 @@ from indexes.errors import CrosslookError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+_SHARING = Lock()
 
-def open_session(
-    model: Path, device: str = "cpu", threads: int | None = None, remedy: str = "reinstall crosslook"
-) -> InferenceSession:
-    """A session over one ONNX file, by default on as many threads as this process may use. remedy: what to do where the
-    file is damaged.
+
+def open_session(model: Path, device: str = "cpu", remedy: str = "reinstall crosslook") -> InferenceSession:
+    """A session over one ONNX file. remedy: what to do where the file is damaged.
 
     Raises `CrosslookError` when the file is missing or damaged."""
     import onnxruntime
@@ -25,13 +27,26 @@ def open_session(
     providers = ["CPUExecutionProvider"]
     if device != "cpu" and has_cuda():
         providers.insert(0, "CUDAExecutionProvider")
+    with _SHARING:
+        _share_threads()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
+    options.use_per_session_threads = False
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         reason = str(error).splitlines()[0]
         raise CrosslookError(f"cannot load {model}: {reason} ({remedy})") from error
+
+
+@cache
+def _share_threads() -> None:
+    """One pool for all sessions, of as many threads as this process may use. With pools of their own, the waiting
+    threads of each would take the cores from the one that computes."""
+    import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+    with suppress(Fail):  # others in this process have made one, which is then shared as well
+        onnxruntime.set_global_thread_pool_sizes(usable_cores(), 1)
 
 
 def has_cuda() -> bool:

@@ -22,6 +22,10 @@ class Scorer(Protocol):
     to_image: Calibration
     to_text: Calibration
 
+    def load(self) -> None:
+        """Read its files now, not when they are first needed. Raises what `fusion` would."""
+        ...
+
     def fusion(self, text: TextFeatures, tokens: NDArray[Any]) -> NDArray[np.float32]:
         """The scorer's own logits, float32 [n], which know nothing of the similarity. text: of one query. tokens:
         [n, regions, token_dim]."""

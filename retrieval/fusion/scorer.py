@@ -64,6 +64,9 @@ class FusionScorer:
     def _explainer(self) -> Any:
         return open_session(self._folder / EXPLAINER)
 
+    def load(self) -> None:
+        _ = self._session
+
     def fusion(self, text: TextFeatures, tokens: NDArray[Any]) -> NDArray[np.float32]:
         parts = [tokens[low : low + IMAGES_AT_ONCE] for low in range(0, len(tokens), IMAGES_AT_ONCE)]
         return np.concatenate([self._session.run(["fusion"], self._inputs(text, part))[0] for part in parts])

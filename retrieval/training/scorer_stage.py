@@ -28,8 +28,8 @@ DEV_CANDIDATES = 10
 
 
 class ScorerStage:
-    """Judged by R@1 of dev, of one caption an image among the images and of every image among the captions, after the
-    scorer saw the nearest and its logit was added to the similarity, weighted as it ranks best."""
+    """Judged by R@1 of dev, of every caption among the images and of every image among the captions, after the scorer
+    saw the nearest and its logit was added to the similarity, weighted as it ranks best."""
 
     name = "scorer"
 
@@ -56,10 +56,9 @@ class ScorerStage:
             images, texts = (side_by_side(each) for each in embed(model.inputs, model.heads, features))
             self._neighbours = confusable(images, texts, features.image_of_text)
         images, texts = (side_by_side(each) for each in embed(model.inputs, model.heads, dev))
-        asked = np.unique(dev.image_of_text, return_index=True)[1]
-        self._to_image = asked[:, None], *nearest(texts[asked], [images], [None], min(DEV_CANDIDATES, len(images)))
-        everyone = np.arange(len(images))
-        self._to_text = everyone[:, None], *nearest(images, [texts], [None], min(DEV_CANDIDATES, len(texts)))
+        asked, asking = np.arange(len(texts))[:, None], np.arange(len(images))[:, None]
+        self._to_image = asked, *nearest(texts, [images], [None], min(DEV_CANDIDATES, len(images)))
+        self._to_text = asking, *nearest(images, [texts], [None], min(DEV_CANDIDATES, len(texts)))
 
     def begin(self, number: int, rng: np.random.Generator) -> None:
         self._matching = self.settings.itm > 0 and number >= self.patient_from

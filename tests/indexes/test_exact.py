@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import indexes.exact
-from indexes.errors import CrosslookError
-from indexes.exact import nearest
+from indexes.exact import as_float32, nearest
 
 
 def sorted_twin(queries, arrays, masks, k):
@@ -91,7 +87,10 @@ def test_equals_come_by_position_across_segments():
     assert positions.tolist() == [[0, 1, 2, 3, 4, 5]]
 
 
-def test_missing_faiss_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(CrosslookError, match=r"crosslook\[cpu\]"):
-        nearest(np.ones((1, 2), np.float32), [np.ones((1, 2), np.float16)], [None], 1)
+def test_every_finite_half_is_widened_to_the_same_number():
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 4)
+    for block in (halves, halves[::3], np.zeros((0, 4), np.float16)):
+        found, expected = as_float32(block), block.astype(np.float32)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))

@@ -39,6 +39,9 @@ class LastFirst:
     calibrated = False
     to_image = Calibration(-1, 0, 0)
 
+    def load(self):
+        pass
+
     def fusion(self, text, tokens):
         self.seen = (text, tokens)
         return np.zeros(len(tokens), np.float32)
@@ -115,6 +118,9 @@ class Calibrated:
 
     calibrated = True
     to_image = Calibration(0, 1, 0)
+
+    def load(self):
+        pass
 
     def fusion(self, text, tokens):
         return 3.0 - np.arange(len(tokens), dtype=np.float32)

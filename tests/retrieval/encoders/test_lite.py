@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,3 +163,63 @@ def test_cuda_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(CrosslookError, match="--device cpu"):
         load_encoder("lite", "cuda")
+
+
+def test_all_sessions_share_their_threads():
+    script = """
+import os, sys
+from pathlib import Path
+from retrieval.encoders.runtime import open_session, usable_cores
+weights = Path("retrieval/weights")
+sessions = [open_session(weights / "lite" / "text.onnx")]
+one = len(os.listdir("/proc/self/task"))
+sessions += [open_session(path) for path in sorted((weights / "lite-heads").glob("*.onnx"))]
+print(len(sessions), len(os.listdir("/proc/self/task")) - one)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
+    )
+    assert run.stdout.split() == ["5", "0"]
+
+
+def test_sessions_opened_at_once_make_their_threads_once():
+    script = """
+import threading, time
+import onnxruntime
+from pathlib import Path
+from retrieval.encoders.runtime import open_session
+make, made = onnxruntime.set_global_thread_pool_sizes, []
+def slowly(*counts):
+    time.sleep(0.1)
+    made.append(counts)
+    make(*counts)
+onnxruntime.set_global_thread_pool_sizes = slowly
+opened = []
+def work():
+    opened.append(open_session(Path("retrieval/weights/lite-heads/text_head.onnx")))
+threads = [threading.Thread(target=work) for _ in range(3)]
+[each.start() for each in threads], [each.join() for each in threads]
+print(len(opened), len(made))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
+    )
+    assert run.stdout.split() == ["3", "1"]
+
+
+def test_threads_that_others_made_are_shared():
+    script = """
+import onnxruntime
+from pathlib import Path
+from retrieval.encoders.runtime import open_session
+onnxruntime.set_global_thread_pool_sizes(1, 1)
+model = Path("retrieval/weights/lite-heads/text_head.onnx")
+options = onnxruntime.SessionOptions()
+options.use_per_session_threads = False
+theirs = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+print([each.name for each in open_session(model).get_outputs()])
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
+    )
+    assert run.stdout.strip() == "['embedding']"
