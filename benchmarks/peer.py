@@ -87,6 +87,11 @@ def query(folder: Path, text: str) -> list[str | Path]:
     return [folder / "venv" / "bin" / "rclip", "--no-indexing", "-t", "10", text]
 
 
+def index(folder: Path) -> list[str | Path]:
+    """The command that indexes the folder it is run in."""
+    return [folder / "venv" / "bin" / "rclip", "-t", "1", "a dog"]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)

@@ -115,7 +115,7 @@ def cold(folder: Path, collection: Path, rows: int, torch: Path | None) -> dict[
 
 
 def run(command: Sequence[str | Path], where: Path, environment: dict[str, str] | None) -> None:
-    subprocess.run(command, cwd=where, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=where, env=environment, check=True, capture_output=True)
 
 
 def machine() -> dict[str, object]:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,9 +18,10 @@ from indexes.ann import FEWEST_ROWS, Ann
 from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.exact import nearest
 from indexes.manifest import Binding, Manifest, current_manifest, damaged, orphaned_manifest, read_manifest
-from indexes.segment import FAILURE_SCHEMA, Row, Segment
+from indexes.segment import FAILURE_SCHEMA, ROW_GROUP, Row, Segment
 
 ATTEMPTS = 5
+GROUPS_KEPT = 256  # row groups that were read last, in some 60 MB
 SHORTLISTED_A_RESULT = 4
 LEAST_SHARE = 0.25  # of the rows inside the folders asked for, below which they are compared one by one
 
@@ -34,9 +35,10 @@ class Collection:
     def __init__(self, folder: Path, manifest: Manifest, segments: Sequence[Segment]) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.segments = tuple(segments)
+        self.segments = kept = tuple(segments)
         self.starts: NDArray[np.int64] = np.cumsum([0, *(len(segment) for segment in segments)], dtype=np.int64)
         self._ann_file: IO[bytes] | None = None
+        self._row_group = lru_cache(GROUPS_KEPT)(lambda index, group: kept[index].row_group(group))
         if manifest.ann is not None:
             with suppress(OSError):
                 self._ann_file = (ann_folder(folder) / manifest.ann.file_name).open("rb")
@@ -192,12 +194,14 @@ class Collection:
         """Some rows, in the order of the positions."""
         wanted = np.asarray(positions, dtype=np.int64)
         owners = np.searchsorted(self.starts, wanted, side="right") - 1
-        found: dict[int, Row] = {}
-        for index in sorted({*owners.tolist()}):
-            mine = wanted[owners == index]
-            rows = self.segments[index].rows((mine - self.starts[index]).tolist())
-            found.update(zip(mine.tolist(), rows, strict=True))
-        return [found[position] for position in wanted.tolist()]
+        return [
+            self._row(index, position - int(self.starts[index]))
+            for index, position in zip(owners.tolist(), wanted.tolist(), strict=True)
+        ]
+
+    def _row(self, index: int, offset: int) -> Row:
+        group, place = divmod(offset, ROW_GROUP)
+        return Row(**self._row_group(index, group).slice(place, 1).to_pylist()[0])
 
     def embeddings(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
         """float16 [n, dim], unit norm."""

@@ -200,11 +200,9 @@ class Segment:
         """All rows."""
         return self._read(self._rows.read)
 
-    def rows(self, offsets: Sequence[int]) -> list[Row]:
-        """Some rows, in the order asked for; reads only the row groups that hold them, each once."""
-        groups = {offset // ROW_GROUP for offset in offsets}
-        tables = {group: self._read(lambda group=group: self._rows.read_row_group(group)) for group in groups}
-        return [Row(**tables[offset // ROW_GROUP].slice(offset % ROW_GROUP, 1).to_pylist()[0]) for offset in offsets]
+    def row_group(self, group: int) -> pa.Table:
+        """`ROW_GROUP` rows, or what is left of them; the least that can be read."""
+        return self._read(lambda: self._rows.read_row_group(group))
 
     def blocks(self, name: str, rows: int) -> Iterator[NDArray[Any]]:
         """`embeddings` or `tokens` from the first row to the last, `rows` at a time. Read, not mapped: mapped pages

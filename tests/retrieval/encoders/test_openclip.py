@@ -25,7 +25,7 @@ def photos():
     ]
 
 
-def random_model(name):
+def random_model(name, half=None):
     import open_clip
     import torch
 
@@ -33,7 +33,7 @@ def random_model(name):
 
     torch.manual_seed(0)
     model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=None)
-    return OpenClipEncoder(name, model, preprocess, open_clip.get_tokenizer(name), {}, "cpu"), model, preprocess
+    return OpenClipEncoder(name, model, preprocess, open_clip.get_tokenizer(name), {}, "cpu", half), model, preprocess
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "RN50", "MobileCLIP2-S0", "coca_ViT-B-32"])
@@ -52,6 +52,20 @@ def test_embeddings_are_those_of_open_clip(name, photos):
     np.testing.assert_allclose(text.embeddings, expected_text, atol=1e-5)
     assert found.tokens.shape[1:] == encoder.token_shape
     assert text.tokens.shape[:2] == text.mask.shape
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "RN50"])
+def test_what_a_gpu_computes_in_16_bits_stays_near(name, photos):
+    whole, _, _ = random_model(name)
+    half, _, _ = random_model(name, half=True)
+    prepared = [whole.prepare(photo) for photo in photos]
+    expected, found = (encoder.encode_images(prepared) for encoder in (whole, half))
+    texts, half_texts = (encoder.encode_texts(TEXTS) for encoder in (whole, half))
+    assert half.fingerprint == whole.fingerprint and half.token_shape == whole.token_shape
+    for one, other in ((found.embeddings, expected.embeddings), (half_texts.embeddings, texts.embeddings)):
+        assert one.dtype == np.float32 and not np.array_equal(one, other)
+        assert (one * other).sum(1).min() > 0.999
+    assert found.tokens.dtype == np.float16
 
 
 def test_a_model_directory_is_an_encoder(tiny_clip, photos):

@@ -1,0 +1,124 @@
+"""How fast are photos indexed? `python benchmarks/indexing_speed.py FOLDER PHOTOS [--count 300]` (extra `build`; FOLDER
+as benchmarks/peer.py makes it; PHOTOS: some hundreds of photos).
+
+Against rclip: fresh processes that index the same photos into nothing, in turn: `search index` with rclip's own
+architecture (ViT-B-32 at 256 pixels, random weights; exported for ONNX Runtime before), with `lite`, and rclip. Against
+the limit: `index_folders` and the encoder alone, with its batches ready in memory, in turn within one process.
+
+Prints medians, ratios and the machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import peer
+from search_speed import machine, run, search
+
+from retrieval.encoders import Encoder, load_encoder
+from retrieval.images import ENDINGS, decode
+from retrieval.indexing import index_folders
+
+RUNS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--count", type=int, default=300)
+    options = parser.parse_args()
+    folder = options.folder.absolute()
+    photos = some_photos(folder / f"photos-{options.count}", options.photos, options.count)
+    model = vit(folder / "vit")
+    count = len(list(photos.iterdir()))
+    found = {
+        "machine": machine(),
+        "photos": count,
+        "peer": against_peer(folder, photos, model, count),
+        "pipeline": {name: against_encoder(load_encoder(name, "cpu"), photos, folder) for name in ("lite", str(model))},
+    }
+    print(json.dumps(found, indent=2).replace(str(model), peer.MODEL))
+
+
+def some_photos(folder: Path, photos: Path, count: int) -> Path:
+    """A folder with so many of the photos."""
+    folder.mkdir(exist_ok=True)
+    files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in ENDINGS)[:count]
+    for number, path in enumerate(files):
+        shutil.copy(path, folder / f"{number:06d}{path.suffix.lower()}")
+    return folder
+
+
+def vit(folder: Path) -> Path:
+    """A model directory of rclip's architecture, which is exported when it is first loaded."""
+    if not (folder / "open_clip_config.json").exists():
+        import open_clip
+        import torch
+        from safetensors.torch import save_file
+
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(peer.SEED)
+        model = open_clip.create_model(peer.MODEL)
+        save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+        config = {"model_cfg": open_clip.get_model_config(peer.MODEL), "preprocess_cfg": model.visual.preprocess_cfg}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+    load_encoder(str(folder), "cpu")
+    return folder
+
+
+def against_peer(folder: Path, photos: Path, model: Path, count: int) -> dict[str, object]:
+    """Images a second, starting included, by each side, and our ratios to rclip."""
+
+    def ours(name: str) -> None:
+        shutil.rmtree(folder / "index", ignore_errors=True)
+        run([search(), "index", photos, "-i", folder / "index", "--model", name], photos, None)
+
+    def theirs() -> None:
+        (folder / "data" / "db.sqlite3").unlink(missing_ok=True)
+        run(peer.index(folder), photos, peer.environment(folder))
+
+    sides: dict[str, Callable[[], None]] = {
+        peer.MODEL: lambda: ours(str(model)),
+        "lite": lambda: ours("lite"),
+        "rclip": theirs,
+    }
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(RUNS + 1):
+        for name, side in sides.items():
+            started = time.perf_counter()
+            side()
+            if number:
+                taken[name].append(time.perf_counter() - started)
+    rates = {name: count / float(np.median(values)) for name, values in taken.items()}
+    found: dict[str, object] = {f"{name}, images a second": round(rate, 2) for name, rate in rates.items()}
+    return found | {f"{name} to rclip": round(rates[name] / rates["rclip"], 2) for name in list(sides)[:-1]}
+
+
+def against_encoder(encoder: Encoder, photos: Path, folder: Path) -> dict[str, float]:
+    """Images a second by the encoder alone and by the whole pipeline, and the ratio."""
+    prepared = [encoder.prepare(decode(path.read_bytes(), encoder.image_size)) for path in sorted(photos.iterdir())]
+    size = encoder.batch_size
+    taken: dict[str, list[float]] = {"encoder": [], "pipeline": []}
+    for number in range(RUNS + 1):
+        started = time.perf_counter()
+        for low in range(0, len(prepared), size):
+            encoder.encode_images(prepared[low : low + size])
+        between = time.perf_counter()
+        shutil.rmtree(folder / "index", ignore_errors=True)
+        index_folders([photos], folder / "index", encoder)
+        if number:
+            taken["encoder"].append(between - started)
+            taken["pipeline"].append(time.perf_counter() - between)
+    rates = {name: len(prepared) / float(np.median(values)) for name, values in taken.items()}
+    found = {f"{name}, images a second": round(rate, 2) for name, rate in rates.items()}
+    return found | {"pipeline to encoder": round(rates["pipeline"] / rates["encoder"], 3)}
+
+
+if __name__ == "__main__":
+    main()
