@@ -1,7 +1,8 @@
 """How fast are photos indexed? `python benchmarks/indexing_speed.py FOLDER PHOTOS [--count 300]` (extra `build`; FOLDER
 as benchmarks/peer.py makes it; PHOTOS: some hundreds of photos).
 
-Against rclip: fresh processes that index the same photos into nothing, in turn: `search index` with rclip's own
+Against rclip: fresh processes that index the same photos into nothing and answer a query, in turn (rclip does not index
+without): `search index` and `search query` with rclip's own
 architecture (ViT-B-32 at 256 pixels, random weights; exported for ONNX Runtime before), with `lite`, and rclip. Against
 the limit: `index_folders` and the encoder alone, with its batches ready in memory, in turn within one process.
 
@@ -78,6 +79,7 @@ def against_peer(folder: Path, photos: Path, model: Path, count: int) -> dict[st
     def ours(name: str) -> None:
         shutil.rmtree(folder / "index", ignore_errors=True)
         run([search(), "index", photos, "-i", folder / "index", "--model", name], photos, None)
+        run([search(), "query", "a dog", "-i", folder / "index"], photos, None)
 
     def theirs() -> None:
         (folder / "data" / "db.sqlite3").unlink(missing_ok=True)

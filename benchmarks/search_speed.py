@@ -115,7 +115,9 @@ def cold(folder: Path, collection: Path, rows: int, torch: Path | None) -> dict[
 
 
 def run(command: Sequence[str | Path], where: Path, environment: dict[str, str] | None) -> None:
-    subprocess.run(command, cwd=where, env=environment, check=True, capture_output=True)
+    found = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
+    if found.returncode:
+        sys.exit(f"{' '.join(map(str, command))} failed:\n{found.stderr}")
 
 
 def machine() -> dict[str, object]:

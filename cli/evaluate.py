@@ -61,7 +61,7 @@ def evaluate(
             raise typer.BadParameter(f"{target.parent} is no folder")
     found = read_captions(captions, images_dir=images, split=split, limit=limit)
     path = collection_path(index)
-    encoder = load_encoder(model or model_of(path) or DEFAULT_MODEL, device)
+    encoder = load_encoder(model or model_of(path) or DEFAULT_MODEL, device, note)
     scorer = own_scorer(encoder) if rerank else None
     with tempfile.TemporaryDirectory(prefix="crosslook-") as workspace:
         with progress_display() as display:

@@ -66,7 +66,7 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
     from retrieval.maintenance import model_of, wants_optimizing
     from retrieval.progress import Observer
 
-    encoder = load_encoder(model or model_of(path) or DEFAULT_MODEL, device)
+    encoder = load_encoder(model or model_of(path) or DEFAULT_MODEL, device, note)
     with _stop_on_interrupt() as stop, progress_display() as display:
         progress = index_folders(
             folders, path, encoder, settings, Observer(display.progress, display.failure, stop.is_set)

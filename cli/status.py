@@ -58,7 +58,7 @@ def _search(found: Status) -> str:
     if found.ann is None:
         return "exact"
     if found.ann_fault is not None:
-        return f"exact, since {found.ann_fault}: make it anew with `search optimize`"
+        return f"exact, since {found.ann_fault}"
     return describe(found.ann)
 
 

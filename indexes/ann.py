@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -95,13 +96,8 @@ class Ann:
 
         On one thread: several gain little in a few milliseconds, and wait for more after that, on the cores that the
         scorer needs."""
-        faiss = import_faiss()
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        try:
+        with _on_one_thread():
             return _search(self._index, queries, count, self.entry.probes)
-        finally:
-            faiss.omp_set_num_threads(threads)
 
 
 def build_ann(source: Source, recall_target: float, path: Path) -> AnnEntry:
@@ -237,10 +233,22 @@ def _milliseconds(index: Any, entry: AnnEntry, source: Source, texts: NDArray[np
     taken = []
     for text in texts[:TIMED_TEXTS]:
         started = time.perf_counter()
-        ids = _search(index, text[None], entry.shortlist, entry.probes)[0]
+        with _on_one_thread():
+            ids = _search(index, text[None], entry.shortlist, entry.probes)[0]
         np.asarray(source.gather(ids[ids >= 0]), np.float32) @ text
         taken.append(time.perf_counter() - started)
     return 1000 * float(np.median(taken))
+
+
+@contextmanager
+def _on_one_thread() -> Iterator[None]:
+    faiss = import_faiss()
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def import_faiss() -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.ann import FEWEST_ROWS, Rows, Source, build_ann, extend_ann
+from indexes.ann import FEWEST_ROWS, Rows, Source, build_ann, extend_ann, import_faiss
 from indexes.collection import Collection, ann_folder
 from indexes.errors import CrosslookError
 from indexes.manifest import AnnEntry
@@ -35,6 +35,7 @@ def update_ann(writer: CollectionWriter, recall_target: float | None, step: Call
         if entry is not None:
             writer.drop_ann()
         return entry is not None
+    import_faiss()  # said before anything else is done for it
     parts = _parts(collection)
 
     def source(texts: int) -> Source:
@@ -70,11 +71,16 @@ def embed_samples(collection: Collection, count: int) -> NDArray[np.float32]:
 
 
 def ann_fault(collection: Collection) -> str | None:
-    """Why the ANN index cannot be read, None where it can, or there is none."""
+    """Why the ANN index cannot be read, and what to do, None where it can be, or there is none."""
+    try:
+        if collection.manifest.ann is not None:
+            import_faiss()
+    except CrosslookError as error:
+        return str(error)
     try:
         collection.open_ann()
     except CrosslookError as error:
-        return str(error)
+        return f"{error}: make it anew with `search optimize`"
     return None
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import overload
 
 import numpy as np
@@ -90,6 +90,7 @@ class Engine:
         self.scorer = scorer
         self.candidates = candidates
         self._is_loaded = False
+        self._lock = Lock()
 
     @classmethod
     def open(
@@ -146,25 +147,30 @@ class Engine:
 
     @contextmanager
     def _loading(self) -> Iterator[None]:
-        """The first time, what a search needs besides the encoder is loaded while that loads. What fails fails again
-        when it is used."""
+        """The first time, what a search needs besides the encoder is loaded while that loads; searches that begin
+        meanwhile wait. What fails fails again when it is used."""
+        if self._is_loaded:
+            yield
+            return
 
         def load(part: Callable[[], object]) -> None:
             with suppress(Exception):
                 part()
 
         parts: list[Callable[[], object]] = [lambda: self.collection.ann]
-        if self.scorer is not None and not isinstance(self.scorer, PhotoScorer):
-            parts.append(self.scorer.load)
-        threads = [] if self._is_loaded else [Thread(target=load, args=(part,)) for part in parts]
-        self._is_loaded = True
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
+        scorer = self.scorer
+        if scorer is not None and not isinstance(scorer, PhotoScorer):
+            parts.append(lambda: scorer.load())
+        with self._lock:
+            threads = [Thread(target=load, args=(part,)) for part in parts]
             for thread in threads:
-                thread.join()
+                thread.start()
+            try:
+                yield
+            finally:
+                for thread in threads:
+                    thread.join()
+            self._is_loaded = True
 
     def _rank(
         self, text: str, features: TextFeatures, k: int, folders: Sequence[bytes], milliseconds: float

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from indexes.manifest import Binding, current_binding
 from indexes.segment import Batch, Failure, Row, failures_table, rows_table
 from indexes.writer import CollectionWriter
-from retrieval.encoders.base import Encoder
+from retrieval.encoders.base import Encoder, ImageFeatures
 from retrieval.encoders.runtime import usable_cores
 from retrieval.images import TooManyPixels, UnreadableImage, decode
 from retrieval.planning import DEFAULTS, Settings, find_roots, list_roots, new_hash, refuse_nothing, survey
@@ -244,9 +245,8 @@ class _Run:
             return _Decoded(encoding, failure=_failure(file, f"cannot be read: {error.strerror or error}"))
 
     def _encode_batch(self, batch: Sequence[_Decoded], pending: _Pending) -> None:
-        prepared = [item.prepared for item in batch if item.prepared is not None]
-        if prepared:
-            features = self._encoder.encode_images(prepared)
+        batch, features = self._features(batch)
+        if features is not None:
             pending.embeddings.append(features.embeddings)
             pending.tokens.append(features.tokens)
         failures = [item.failure for item in batch if item.failure is not None]
@@ -256,7 +256,25 @@ class _Run:
         for failure in failures:
             self._observer.failure(failure.path, failure.error)
         changed = sum(item.encoding.changed for item in batch if item.row is not None)
-        self.report(new=len(prepared) - changed, changed=changed, failed=len(failures))
+        encoded = sum(item.row is not None for item in batch)
+        self.report(new=encoded - changed, changed=changed, failed=len(failures))
+
+    def _features(self, batch: Sequence[_Decoded]) -> tuple[list[_Decoded], ImageFeatures | None]:
+        """Of the images of a batch, None where there are none; and the batch, in which an image whose embedding has
+        components that are no numbers (16 bits overflow) is a failure."""
+        there = [index for index, item in enumerate(batch) if item.prepared is not None]
+        if not there:
+            return list(batch), None
+        features = self._encoder.encode_images([item.prepared for item in batch if item.prepared is not None])
+        is_number = np.asarray(np.isfinite(features.embeddings).all(axis=1))
+        if is_number.all():
+            return list(batch), features
+        changed = list(batch)
+        for index, whole in zip(there, is_number.tolist(), strict=True):
+            if not whole:
+                failure = _failure(batch[index].encoding.file, "gives the model numbers that are too large for it")
+                changed[index] = _Decoded(batch[index].encoding, failure=failure)
+        return changed, ImageFeatures(features.embeddings[is_number], features.tokens[is_number])
 
     def _commit(self, pending: _Pending) -> None:
         first = self._writer.manifest.next_id

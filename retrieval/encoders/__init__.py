@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from indexes.errors import CrosslookError
@@ -24,18 +25,20 @@ def canonical_name(name: str) -> str:
     return str(Path(name).absolute()) if name not in EMBEDDED and Path(name).is_dir() else name
 
 
-def load_encoder(name: str = DEFAULT_MODEL, device: str = "auto") -> Encoder:
+def load_encoder(
+    name: str = DEFAULT_MODEL, device: str = "auto", note: Callable[[str], None] = lambda text: None
+) -> Encoder:
     """`lite`, `lite-untrained` (its towers alone), `NAME:PRETRAINED` of open_clip, or a model directory:
-    one of open_clip's, or what `search train` wrote.
+    one of open_clip's, or what `search train` wrote. note: told what takes long.
 
     Raises `CrosslookError` where there is no such model, or it cannot be loaded here."""
     name = canonical_name(name)
     if name in EMBEDDED:
         return LiteEncoder(name, heads=HEADS if name == DEFAULT_MODEL else None, device=device)
     if ":" in name or (Path(name) / "open_clip_config.json").is_file():
-        return _of_openclip(name, device)
+        return _of_openclip(name, device, note)
     if (Path(name) / "config.json").is_file():
-        return _trained(Path(name), device)
+        return _trained(Path(name), device, note)
     if Path(name).is_dir():
         raise CrosslookError(f"{name} is not a model directory: it holds neither config.json nor open_clip_config.json")
     raise CrosslookError(
@@ -44,7 +47,7 @@ def load_encoder(name: str = DEFAULT_MODEL, device: str = "auto") -> Encoder:
     )
 
 
-def _of_openclip(name: str, device: str) -> Encoder:
+def _of_openclip(name: str, device: str, note: Callable[[str], None]) -> Encoder:
     """On torch where there is, or may be, a GPU; else on ONNX Runtime, to which the model is exported when it is loaded
     for the first time."""
     on_cpu = device == "cpu" or (device == "auto" and not any(path.exists() for path in GPUS))
@@ -57,10 +60,11 @@ def _of_openclip(name: str, device: str) -> Encoder:
         return encoder
     from retrieval.encoders.exporting import exported
 
+    note(f"preparing {name} for this processor, which is done once and takes a minute or two")
     return exported(encoder) or encoder
 
 
-def _trained(folder: Path, device: str) -> Encoder:
+def _trained(folder: Path, device: str, note: Callable[[str], None]) -> Encoder:
     """What `search train` wrote."""
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -71,7 +75,7 @@ def _trained(folder: Path, device: str) -> Encoder:
     except (ValueError, KeyError, TypeError) as error:
         raise CrosslookError(f"{folder}/config.json is damaged: train the model again") from error
     try:
-        encoder = load_encoder(made_of, device)
+        encoder = load_encoder(made_of, device, note)
     except CrosslookError as error:
         raise CrosslookError(f"{folder} is a scorer for {made_of}: {error}") from error
     return AdaptedEncoder(folder, config, encoder)

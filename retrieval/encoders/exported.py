@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.errors import CrosslookError
 from retrieval.encoders.base import ImageFeatures, TextFeatures, unit_norm
 from retrieval.encoders.preprocessing import Preprocessing
 from retrieval.encoders.runtime import open_session
@@ -23,6 +24,7 @@ from retrieval.images import Photo
 VERSION = 2
 IMAGE, TEXT, TOKENIZER, CONFIG = "image.onnx", "text.onnx", "tokenizer.json", "config.json"
 CLEANINGS = ("whitespace", "lower", "canonicalize")
+MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model")
 REFUSED = "refused"  # a file that says why a model is not exported
 
 
@@ -61,10 +63,17 @@ class ExportedEncoder:
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        return Tokenizer.from_file(str(self._files / TOKENIZER))
+        try:
+            return Tokenizer.from_file(str(self._files / TOKENIZER))
+        except Exception as error:  # the library raises no other kind
+            raise CrosslookError(f"cannot read {self._files / TOKENIZER}: {error} ({self._remedy})") from error
 
     def _open(self, graph: str) -> Any:
-        return open_session(self._files / graph, remedy=f"delete {self._files}, it will be made again")
+        return open_session(self._files / graph, remedy=self._remedy)
+
+    @property
+    def _remedy(self) -> str:
+        return f"delete {self._files}, it will be made again"
 
     def prepare(self, photo: Photo) -> NDArray[np.float32]:
         """float32 [3, side, side]."""
@@ -124,11 +133,11 @@ def exports() -> Path:
 
 def export_folder(name: str) -> Path:
     """Where the export of a model is, or would be. It belongs to the weights as they are: of a directory, or a file
-    named as weights, their sizes and times of change."""
+    named as weights, their sizes and times of change; other files of a directory do not count."""
     parts = [str(VERSION), name]
     folder = Path(name)
     files = sorted(folder.iterdir()) if folder.is_dir() else [Path(name.partition(":")[2])]
-    for path in files:
+    for path in (path for path in files if path.suffix in MODEL_FILES or not folder.is_dir()):
         if path.is_file():
             status = os.stat(path)
             parts.append(f"{path} {status.st_size} {status.st_mtime_ns}")

@@ -47,7 +47,7 @@ def model_card(
         f"images. Seed {settings.seed}. The terms of the images apply to what may be done "
         "with the weights.\n\n"
         f"Sources:\n\n{sources}\n\n"
-        f"R@1 on the images it was chosen on, in percent; of the scorer with one caption an image, after it saw the "
+        f"R@1 on the images it was chosen on, in percent; of the scorer after it saw the "
         f"nearest {DEV_CANDIDATES}:\n\n| stage | best epoch | |\n|---|---|---|\n{stages}\n\n"
         f"The scorer estimates what its probabilities are divided by, with an error of {estimate_error:.3f} nats a "
         "word.\n\n"

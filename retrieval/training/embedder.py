@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from indexes.ann import import_faiss
 from retrieval.training.heads import DIM
 
 if TYPE_CHECKING:
@@ -137,8 +138,7 @@ def _tensors(parts: list[NDArray[np.float32]]) -> list[Tensor]:
 
 def _clusters(vectors: NDArray[np.float32], count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Means [count, dim] of clusters and the share of vectors in each."""
-    import faiss
-
+    faiss = import_faiss()
     means = faiss.Kmeans(vectors.shape[1], count, niter=10, seed=seed, max_points_per_centroid=len(vectors))
     means.cp.min_points_per_centroid = 1
     means.train(np.ascontiguousarray(vectors))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from indexes.ann import import_faiss
 from indexes.errors import CrosslookError
 from retrieval.captions import CaptionedImage, CaptionSet
 from retrieval.encoders import canonical_name
@@ -70,6 +71,7 @@ def train_model(
     enough(training, dev)
     towers: Towers
     if isinstance(encoder, LiteEncoder):
+        import_faiss()  # which the embedder needs in the end
         towers, class_embeddings = LiteTowers(encoder), encoder.class_embeddings
     else:
         towers, class_embeddings = OpenClipTowers(encoder), np.zeros((0, DIM), np.float32)

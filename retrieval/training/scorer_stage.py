@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retrieval.training.settings import TrainSettings
 
 DEV_CANDIDATES = 10
+JUDGED = f"all captions, {DEV_CANDIDATES} candidates"  # figures of another way cannot be compared
 
 
 class ScorerStage:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from indexes import collection as collection_module
-from indexes.ann import Ann, Rows, Source, build_ann, extend_ann, lists_for
+from indexes.ann import Ann, Rows, Source, build_ann, extend_ann, import_faiss, lists_for
 from indexes.collection import Collection, ann_folder
 from indexes.errors import CrosslookError
 from indexes.manifest import Binding
@@ -334,3 +334,30 @@ def test_a_kill_at_any_moment_leaves_one_of_both_indexes_whole(tmp_path):
     run = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert int(run.stdout.split()[0]) > 8, "moments at which the run was killed"
+
+
+def test_a_query_takes_one_thread_and_gives_the_others_back(path, monkeypatch):
+    import faiss
+
+    import indexes.ann as ann_module
+
+    found, real = [], ann_module._search
+
+    def search(*given):
+        found.append(faiss.omp_get_max_threads())
+        return real(*given)
+
+    before = faiss.omp_get_max_threads()
+    monkeypatch.setattr(ann_module, "_search", search)
+    faiss.omp_set_num_threads(3)
+    try:
+        Collection.open(path).nearest(text_embeddings(1), 5)
+        assert found == [1] and faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def test_missing_faiss_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(CrosslookError, match=r"crosslook\[cpu\]"):
+        import_faiss()

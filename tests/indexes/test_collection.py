@@ -17,7 +17,7 @@ from indexes import files
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.manifest import Binding
-from indexes.segment import Batch, Row, failures_table, rows_table
+from indexes.segment import Batch, Row, Segment, failures_table, rows_table
 from indexes.writer import CollectionWriter
 from tests.support import BINDING, copy_tree_bytes, make_batch
 
@@ -393,3 +393,17 @@ def test_a_writer_that_has_finished_is_named_no_more(collection):
 def test_rows_come_in_the_order_asked_for(collection):
     found = Collection.open(collection)
     assert [row.id for row in found.rows([25, 0, 11])] == [found.row(position).id for position in (25, 0, 11)]
+
+
+def test_a_row_group_that_was_read_is_not_read_again(collection, monkeypatch):
+    read, real = [], Segment.row_group
+
+    def row_group(segment, group):
+        read.append((segment, group))
+        return real(segment, group)
+
+    monkeypatch.setattr(Segment, "row_group", row_group)
+    found = Collection.open(collection)
+    first = found.rows(range(len(found)))
+    assert found.rows(range(len(found))) == first
+    assert len(read) == len({*read}) == len(found.segments)

@@ -94,3 +94,23 @@ def test_every_finite_half_is_widened_to_the_same_number():
         found, expected = as_float32(block), block.astype(np.float32)
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+def test_what_is_no_number_is_never_found():
+    rows = np.random.default_rng(0).normal(size=(2100, 8)).astype(np.float16)
+    rows[3], rows[1500, 2] = np.nan, np.nan
+    queries = np.random.default_rng(1).normal(size=(6, 8)).astype(np.float32)
+    _, positions = nearest(queries, [rows], [None], 2100)
+    assert (positions[:, -2:] == -1).all()
+    assert not np.isin(positions, [3, 1500]).any()
+
+
+def test_rows_in_any_order_in_memory_give_the_same():
+    rows = np.asfortranarray(np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32))
+    queries = np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)
+    masked = nearest(queries, [rows], [np.arange(500) > 0], 500)
+    whole = nearest(queries, [rows], [None], 500)
+    for query in range(3):
+        there = masked[1][query] > 0
+        found = dict(zip(whole[1][query].tolist(), whole[0][query].tolist(), strict=True))
+        assert [found[place] for place in masked[1][query][there].tolist()] == masked[0][query][there].tolist()

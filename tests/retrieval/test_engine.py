@@ -247,3 +247,38 @@ print("LOADED", [name for name in {HEAVY!r} if name in sys.modules])
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "LOADED []"
+
+
+class Loads(LastFirst):
+    """A scorer that says when it is loaded, and cannot be used until it is."""
+
+    def __init__(self, error=None):
+        self.loaded = 0
+        self.error = error
+
+    def load(self):
+        self.loaded += 1
+        if self.error is not None:
+            raise self.error
+
+    def fusion(self, text, tokens):
+        if self.error is not None:
+            raise self.error
+        assert self.loaded == 1
+        return super().fusion(text, tokens)
+
+
+def test_the_scorer_is_loaded_once_while_the_first_text_is_encoded(path, encoder):
+    scorer = Loads()
+    engine = Engine(Collection.open(path), encoder, scorer)
+    assert scorer.loaded == 0
+    for _ in range(2):
+        assert len(engine.search("a dog"))
+    assert scorer.loaded == 1
+
+
+def test_what_cannot_be_loaded_is_told_by_the_search(path, encoder):
+    engine = Engine(Collection.open(path), encoder, Loads(CrosslookError("the scorer is damaged")))
+    for _ in range(2):
+        with pytest.raises(CrosslookError, match="the scorer is damaged"):
+            engine.search("a dog")

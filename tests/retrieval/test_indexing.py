@@ -267,6 +267,29 @@ def test_progress_counts_up_to_the_total(photos, path, encoder):
     assert seen[-1].done == seen[-1].total == 10
 
 
+@pytest.mark.parametrize("bad", [[3], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]])
+def test_an_image_whose_embedding_is_no_number_is_a_failure(photos, path, encoder, monkeypatch, bad):
+    real, names = encoder.encode_images, sorted(file.name for file in photos.iterdir())
+
+    def overflow(prepared) -> ImageFeatures:
+        found = real(prepared)
+        rows = np.arange(encoder.encoded - len(prepared), encoder.encoded)
+        found.embeddings[np.isin(rows, bad), 0] = np.nan
+        return found
+
+    monkeypatch.setattr(encoder, "encode_images", overflow)
+    told = []
+    observer = Observer(failure=lambda file, reason: told.append(Path(os.fsdecode(file)).name))
+    found = counts(index_folders([photos], path, encoder, observer=observer))
+    assert found == {name: count for name, count in (("new", 10 - len(bad)), ("failed", len(bad))) if count}
+    assert told == [names[index] for index in bad]
+    assert stored(path).keys() == {*names} - {*told}
+    for name, (_, embedding) in stored(path).items():
+        photo = decode((photos / name).read_bytes(), encoder.image_size)
+        alone = real([encoder.prepare(photo)]).embeddings[0].astype(np.float16)
+        np.testing.assert_array_equal(np.array(embedding, np.float16), alone)
+
+
 def test_an_encoder_that_fails_loses_nothing_that_was_committed(photos, path, encoder, monkeypatch):
     real = encoder.encode_images
 

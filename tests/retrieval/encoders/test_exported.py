@@ -17,6 +17,7 @@ from retrieval.encoders.exported import (
     IMAGE,
     REFUSED,
     TEXT,
+    TOKENIZER,
     ExportedEncoder,
     cleaned,
     export_folder,
@@ -197,6 +198,22 @@ def test_a_damaged_graph_says_what_to_delete(clip):
     (folder / TEXT).write_bytes(b"no")
     with pytest.raises(CrosslookError, match=f"delete {folder}"):
         load_encoder(str(clip)).encode_texts(["a dog"])
+
+
+def test_a_damaged_tokenizer_says_what_to_delete(clip):
+    load_encoder(str(clip))
+    folder = export_folder(str(clip))
+    (folder / TOKENIZER).write_text("{")
+    with pytest.raises(CrosslookError, match=f"delete {folder}"):
+        load_encoder(str(clip)).encode_texts(["a dog"])
+
+
+def test_what_takes_long_is_told_once_and_other_files_do_not_count(clip):
+    told = []
+    load_encoder(str(clip), note=told.append)
+    (clip / "README").write_text("about it")
+    load_encoder(str(clip), note=told.append)
+    assert len(told) == 1 and str(clip) in told[0]
 
 
 def test_where_two_export_at_once_one_of_both_is_kept(clip, monkeypatch):

@@ -174,12 +174,15 @@ weights = Path("retrieval/weights")
 sessions = [open_session(weights / "lite" / "text.onnx")]
 one = len(os.listdir("/proc/self/task"))
 sessions += [open_session(path) for path in sorted((weights / "lite-heads").glob("*.onnx"))]
-print(len(sessions), len(os.listdir("/proc/self/task")) - one)
+print(len(sessions), usable_cores(), len(os.listdir("/proc/self/task")) - one)
 """
+    if not Path("/proc/self/task").exists():
+        pytest.skip("threads can be counted on Linux only")
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
     )
-    assert run.stdout.split() == ["5", "0"]
+    sessions, cores, more = map(int, run.stdout.split())
+    assert (sessions, more) == (5, 0) and cores > 1
 
 
 def test_sessions_opened_at_once_make_their_threads_once():
