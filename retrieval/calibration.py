@@ -15,15 +15,19 @@ SMALLEST_SLOPE = 1e-3
 
 @dataclass(frozen=True)
 class Calibration:
-    """logit = a * similarity + b * fusion + c, and match = sigmoid(logit). The logit ranks, the match is shown."""
+    """logit = a * similarity + b * fusion + c + d * log(length), and match = sigmoid(logit). The logit ranks, the match
+    is shown. length: of the text, in word pieces: where texts are ranked for an image, those that say more are a little
+    likelier to be of it than similarity and fusion tell."""
 
     a: float
     b: float
     c: float
+    d: float = 0.0
 
-    def logits(self, similarities: ArrayLike, fusion: ArrayLike) -> NDArray[np.float32]:
-        """float32, of the shape of the inputs."""
-        return np.asarray(self.a * np.asarray(similarities) + self.b * np.asarray(fusion) + self.c, dtype=np.float32)
+    def logits(self, similarities: ArrayLike, fusion: ArrayLike, lengths: ArrayLike = 1) -> NDArray[np.float32]:
+        """float32, of the common shape of the inputs."""
+        found = self.a * np.asarray(similarities) + self.b * np.asarray(fusion) + self.c + self.d * np.log(lengths)
+        return np.asarray(found, dtype=np.float32)
 
 
 def matches(logits: ArrayLike) -> NDArray[np.float64]:
@@ -60,34 +64,43 @@ def fit(similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike) -> Cali
     return Calibration(float(a), float(b), float(weights[2] - center @ (weights[:2] / spread)))
 
 
-def fit_lists(similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike) -> Calibration:
-    """a and b in the proportion that ranks best (`list_weights`), scaled and with the c that calibrate (`fit` of their
-    sum). Pairs by themselves would weigh by what tells easy pairs apart, of which there are most.
+def fit_lists(
+    similarities: ArrayLike, fusion: ArrayLike, is_match: ArrayLike, lengths: ArrayLike | None = None
+) -> Calibration:
+    """a, b and, where lengths are given, d in the proportion that ranks best (`list_weights`), scaled and with the c
+    that calibrate (`fit` of their sum). Pairs by themselves would weigh by what tells easy pairs apart, of which there
+    are most.
 
     All [queries, candidates]; queries without a match among their candidates only count for the second step."""
-    scores, labels = _columns(similarities, fusion), np.asarray(is_match, dtype=np.float64)
-    a, b = list_weights(scores, labels)
-    found = fit(a * scores[..., 0].ravel() + b * scores[..., 1].ravel(), np.zeros(labels.size), labels.ravel())
+    scores, labels = (
+        _columns(similarities, fusion, *([] if lengths is None else [np.log(lengths)])),
+        np.asarray(is_match),
+    )
+    weights = list_weights(scores, labels)
+    found = fit((scores @ weights).ravel(), np.zeros(labels.size), labels.ravel())
     slope = max(found.a, SMALLEST_SLOPE)  # never turn round what the lists told
-    return Calibration(float(slope * a), float(slope * b), found.c)
+    a, b, *d = (slope * weights).tolist()
+    return Calibration(a, b, found.c, *d)
 
 
 def list_weights(scores: ArrayLike, is_match: ArrayLike) -> NDArray[np.float64]:
-    """The weights of several scores under whose sum the matches of each list are likeliest to come first (a softmax
-    over its candidates, Newton's method), float64 [kinds].
+    """The weights of several scores under whose sum some match of each list is likeliest to come first (a softmax over
+    its candidates, whichever match it is: Newton's method within expectation-maximisation), float64 [kinds].
 
     scores: [queries, candidates, kinds]. is_match: [queries, candidates]; queries without a match do not count."""
     columns, labels = np.asarray(scores, dtype=np.float64), np.asarray(is_match, dtype=np.float64)
     spread = np.maximum(columns.std(axis=(0, 1)), 1e-12)
     answered = labels.any(axis=1)
-    lists, right = columns[answered] / spread, labels[answered] / labels[answered].sum(axis=1, keepdims=True)
+    lists, right = columns[answered] / spread, labels[answered]
     weights = np.zeros(len(spread))
     for _ in range(ITERATIONS):
         logits = lists @ weights
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         expected = np.einsum("qn,qnd->qd", shares, lists)
-        gradient = np.einsum("qn,qnd->d", right, lists) - expected.sum(axis=0) - RIDGE * weights
+        credit = right * np.maximum(shares, 1e-300)
+        credit /= credit.sum(axis=1, keepdims=True)
+        gradient = np.einsum("qn,qnd->d", credit, lists) - expected.sum(axis=0) - RIDGE * weights
         around = lists - expected[:, None]
         curvature = np.einsum("qn,qnd,qne->de", shares, around, around) + RIDGE * np.eye(len(spread))
         step = np.linalg.solve(curvature, gradient)
@@ -99,8 +112,8 @@ def list_weights(scores: ArrayLike, is_match: ArrayLike) -> NDArray[np.float64]:
     return found
 
 
-def _columns(similarities: ArrayLike, fusion: ArrayLike) -> NDArray[np.float64]:
-    return np.stack([np.asarray(similarities, np.float64), np.asarray(fusion, np.float64)], axis=-1)
+def _columns(*scores: ArrayLike) -> NDArray[np.float64]:
+    return np.stack([np.asarray(each, np.float64) for each in scores], axis=-1)
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,8 @@ def rerank(
             fusion = scorer.fusion(features.of(row), engine.collection.tokens(positions[images]))
             asked, asked_for = np.split(where, [len(images_of_text[text])])
             scores[text] = scorer.to_image.logits(similarities[asked], fusion[asked])
-            scores_back.ravel()[slots] = scorer.to_text.logits(similarities[asked_for], fusion[asked_for])
+            length = int(features.mask[row].sum())
+            scores_back.ravel()[slots] = scorer.to_text.logits(similarities[asked_for], fusion[asked_for], length)
     return Candidates(images_of_text, scores), Candidates(texts_of_image, scores_back)
 
 

@@ -68,7 +68,7 @@ def calibrate(model: Model, embedder: Embedder | None, features: Features) -> Fi
     of_first = np.take_along_axis(held_out, first, axis=1), np.take_along_axis(is_match, first, axis=1)
     return Fitted(
         fit_lists(similarities, fusion, is_match),
-        fit_lists(similarities_back, fusion_back, is_own),
+        fit_lists(similarities_back, fusion_back, is_own, np.diff(features.starts)[captions]),
         reliability(held_out, is_match),
         reliability(of_first[0], of_first[1]),
     )

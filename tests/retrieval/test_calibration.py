@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval.calibration import Calibration, fit, fit_lists, matches, reliability
+from retrieval.calibration import Calibration, fit, fit_lists, list_weights, matches, reliability
 
 
 def made_up(count=60_000, a=6.0, b=2.5, c=-4.0, seed=0):
@@ -46,6 +46,36 @@ def lists(queries=4_000, candidates=20, a=6.0, b=2.5, seed=0):
 def test_lists_tell_the_proportion_of_the_weights():
     found = fit_lists(*lists())
     assert found.b / found.a == pytest.approx(2.5 / 6, rel=0.05) and found.a > 0
+
+
+def test_lists_of_several_matches_ask_that_some_match_comes_first():
+    """At the weights that are found, the likelihood of that is at its peak."""
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=(300, 12, 3))
+    is_match = scores @ [1.0, -0.5, 0.3] + rng.gumbel(size=(300, 12)) > 2.2
+    found = list_weights(scores, is_match)
+
+    def likelihood(weights):
+        shares = np.exp(scores @ weights)[is_match.any(axis=1)]
+        matching = (shares * is_match[is_match.any(axis=1)]).sum(axis=1)
+        return np.log(matching / shares.sum(axis=1)).sum()
+
+    assert (is_match.sum(axis=1) > 1).sum() > 100
+    for step in 1e-2 * np.concatenate([np.eye(3), -np.eye(3)]):
+        assert likelihood(found + step) < likelihood(found)
+
+
+def test_lists_tell_what_the_length_of_a_text_is_worth():
+    similarities, fusion, _ = lists()
+    rng = np.random.default_rng(5)
+    lengths = rng.integers(4, 30, similarities.shape)
+    logits = 6 * similarities + 2.5 * fusion + 1.5 * np.log(lengths) + rng.gumbel(size=lengths.shape)
+    is_match = logits == logits.max(axis=1, keepdims=True)
+    found = fit_lists(similarities, fusion, is_match, lengths)
+    assert (found.b / found.a, found.d / found.a) == pytest.approx((2.5 / 6, 1.5 / 6), rel=0.1)
+    assert fit_lists(similarities, fusion, is_match).d == 0
+    best = found.logits(similarities, fusion, lengths).argmax(axis=1)
+    assert best.tolist() != found.logits(similarities, fusion).argmax(axis=1).tolist()
 
 
 def test_a_fusion_of_pure_noise_gets_no_weight_in_lists():
@@ -109,6 +139,7 @@ def test_matches_are_probabilities_at_any_logit():
 
 def test_logits_are_the_weighted_sum():
     assert Calibration(2, 3, -1).logits([0.5, 0], [1, 2]).tolist() == [3, 5]
+    assert Calibration(2, 3, -1, 10).logits([0.5, 0], [1, 2], [1, np.e]).tolist() == [3, 15]
 
 
 def test_calibrated_matches_are_believable_and_raw_ones_are_not():

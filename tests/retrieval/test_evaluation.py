@@ -29,7 +29,7 @@ class FakeScorer:
 
     calibrated = False
     to_image = Calibration(1, 1, 0)
-    to_text = Calibration(1, 3, -1)
+    to_text = Calibration(1, 3, -1, 9)
 
     def __init__(self):
         self.pairs = 0
@@ -56,7 +56,7 @@ def captions(photos):
     lines = [
         {
             "image": path.name,
-            "captions": [" ".join(rng.choice(WORDS, 4)) + f" {path.stem}" for _ in range(1 + index % 3)],
+            "captions": [" ".join(rng.choice(WORDS, 2 + index % 5)) + f" {path.stem}" for _ in range(1 + index % 3)],
             "split": "dev",
         }
         for index, path in enumerate(sorted(photos.iterdir()))
@@ -110,6 +110,8 @@ def test_reranking_is_what_scoring_each_list_by_itself_gives(captions, encoder, 
     matrix = texts.embeddings @ images.T
     fusion = np.stack([FakeScorer().fusion(texts.of(row), tokens) for row in range(len(matrix))])
 
+    lengths = 9 * np.log(texts.mask.sum(axis=1))[:, None]
+
     def reranked(similar, scores, relevance):
         """Candidates by their scores, then all others by similarity."""
         places = np.full(similar.shape, -np.inf)
@@ -122,7 +124,7 @@ def test_reranking_is_what_scoring_each_list_by_itself_gives(captions, encoder, 
 
     to_image, to_text = caption_relevance(image_of_caption(captions))
     same(found.text_to_image.reranked, reranked(matrix, matrix + fusion, to_image))
-    same(found.image_to_text.reranked, reranked(matrix.T, (matrix + 3 * fusion).T, to_text))
+    same(found.image_to_text.reranked, reranked(matrix.T, (matrix + 3 * fusion + lengths).T, to_text))
     if candidates == 100:
         assert scorer.pairs - found_by_timing(found) * len(images) == matrix.size, "no pair is scored twice"
 
@@ -158,7 +160,8 @@ def test_the_first_after_reranking_is_the_best_scored_candidate(captions, encode
     matrix = texts.embeddings @ images.T
     fusion = np.stack([FakeScorer().fusion(texts.of(row), tokens) for row in range(len(matrix))])
     np.testing.assert_array_equal(found.text_to_image.first, (matrix + fusion).argmax(axis=1))
-    np.testing.assert_array_equal(found.image_to_text.first, (matrix + 3 * fusion).argmax(axis=0))
+    lengths = 9 * np.log(texts.mask.sum(axis=1))[:, None]
+    np.testing.assert_array_equal(found.image_to_text.first, (matrix + 3 * fusion + lengths).argmax(axis=0))
 
 
 def test_embeddings_are_taken_from_a_collection_that_holds_the_images(captions, photos, encoder, tmp_path):
