@@ -21,7 +21,7 @@ from retrieval.encoders.preprocessing import Preprocessing
 from retrieval.encoders.runtime import open_session
 from retrieval.images import Photo
 
-VERSION = 2
+VERSION = 3
 IMAGE, TEXT, TOKENIZER, CONFIG = "image.onnx", "text.onnx", "tokenizer.json", "config.json"
 CLEANINGS = ("whitespace", "lower", "canonicalize")
 MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model")
@@ -48,6 +48,7 @@ class ExportedEncoder:
         self._marks: tuple[int, int] | None = config["marks"] and tuple(config["marks"])
         self._padding: int = config["padding"]
         self._cleaning: str = config["cleaning"]
+        self._one_by_one: bool = config["one_by_one"]
         for each in (IMAGE, TEXT, TOKENIZER):
             (folder / each).stat()
 
@@ -80,18 +81,26 @@ class ExportedEncoder:
         return self.prepare_photo(photo)
 
     def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:
-        embeddings, tokens = self._image.run(["embedding", "tokens"], {"pixels": np.stack(prepared)})
+        embeddings, tokens = self._run(self._image, ["embedding", "tokens"], "pixels", np.stack(prepared))
         return ImageFeatures(unit_norm(embeddings), tokens.astype(self.token_dtype))
 
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
         ids = self.ids(texts)
-        embeddings, words = self._text.run(["embedding", "words"], {"ids": ids})
+        embeddings, words = self._run(self._text, ["embedding", "words"], "ids", ids)
         mask = self.word_mask(ids)
         longest = int(mask.sum(axis=1).max(initial=1))
         words, mask = words[:, :longest], mask[:, :longest]
         return TextFeatures(
             unit_norm(embeddings), words * mask[:, :, None], mask, truncated=mask.sum(axis=1) >= self.max_words
         )
+
+    def _run(self, session: Any, outputs: list[str], name: str, given: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Rows of a graph with int8 weights come one by one: its inputs are rounded to int8 as well, and what differs
+        in the last digit, as it does from one number of rows to another, would sometimes be rounded the other way."""
+        if not self._one_by_one or not len(given):
+            return list(session.run(outputs, {name: given}))
+        rows = [session.run(outputs, {name: given[[row]]}) for row in range(len(given))]
+        return [np.concatenate(each) for each in zip(*rows, strict=True)]
 
     def ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Word pieces, int64 [n, max_words], with what the model wants around and after them."""

@@ -118,7 +118,10 @@ def test_an_image_does_not_depend_on_its_neighbours(clip, photos):
     prepared = [encoder.prepare(photo) for photo in photos]
     together = encoder.encode_images(prepared)
     for index, each in enumerate(prepared):
-        np.testing.assert_allclose(encoder.encode_images([each]).embeddings[0], together.embeddings[index], atol=1e-6)
+        np.testing.assert_array_equal(encoder.encode_images([each]).embeddings[0], together.embeddings[index])
+    texts = encoder.encode_texts(TEXTS)
+    for index, text in enumerate(TEXTS):
+        np.testing.assert_array_equal(encoder.encode_texts([text]).embeddings[0], texts.embeddings[index])
 
 
 @pytest.mark.parametrize("squash", [True, False])
