@@ -101,7 +101,9 @@ def cold(folder: Path, collection: Path, rows: int, torch: Path | None) -> dict[
         "rclip": lambda: run(peer.query(folder.absolute(), TEXT), photos, peer.environment(folder.absolute())),
     }
     if torch is not None:
-        commands["import torch, open_clip"] = lambda: run([torch.absolute(), "-c", "import torch, open_clip"], photos, None)
+        commands["import torch, open_clip"] = lambda: run(
+            [torch.absolute(), "-c", "import torch, open_clip"], photos, None
+        )
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(COLD_RUNS + 1):
         for name, command in commands.items():
