@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
-from retrieval.encoders.base import ImageFeatures, TextFeatures, fingerprint_of
+from retrieval.encoders.base import ImageFeatures, TextFeatures, fingerprint_of, unit_norm
 from retrieval.images import Photo
 
 GRID = 7
@@ -93,7 +93,7 @@ class OpenClipEncoder:
             grid = grid_of(cells.shape[2], cells.shape[3])
             tokens = torch.nn.functional.adaptive_avg_pool2d(cells, grid).flatten(2).transpose(1, 2)
         embeddings = found["image_features"].float().cpu().numpy()
-        return ImageFeatures(embeddings, tokens.cpu().numpy().astype(np.float16))
+        return ImageFeatures(unit_norm(embeddings), tokens.cpu().numpy().astype(np.float16))
 
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
         import torch
@@ -108,7 +108,7 @@ class OpenClipEncoder:
         words = found["text_intermediates"][-1].float().cpu().numpy()[:, :longest]
         mask = mask[:, :longest]
         return TextFeatures(
-            embeddings=found["text_features"].float().cpu().numpy(),
+            embeddings=unit_norm(found["text_features"].float().cpu().numpy()),  # 16 bits do not tell a norm of 1
             tokens=words * mask[:, :, None],
             mask=mask,
             truncated=mask.sum(axis=1) >= self.max_words,
