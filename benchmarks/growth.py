@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -64,15 +65,16 @@ def main() -> None:
 
 
 def make(path: Path, photos: Path, rows: int) -> dict[str, object]:
-    """The collection, once; without an index."""
+    """The collection, anew, since `add` lets it grow; without an index."""
+    encoder, embeddings = load_encoder("lite", "cpu"), embeddings_of(path.parent, photos)
+    shutil.rmtree(path, ignore_errors=True)
     started = time.perf_counter()
-    if not path.exists():
-        encoder = load_encoder("lite", "cpu")
-        made_up.make_collection(path, encoder, embeddings_of(path.parent, photos), rows)
+    made_up.make_collection(path, encoder, embeddings, rows)
     return {"make_s": round(time.perf_counter() - started, 1)}
 
 
 def embeddings_of(folder: Path, photos: Path) -> NDArray[np.float32]:
+    """Of the photos, float32 [n, dim]; encoded once and kept in the folder."""
     kept = folder / "photos.npy"
     if not kept.exists():
         np.save(kept, made_up.photo_embeddings(load_encoder("lite", "cpu"), photos))

@@ -2,9 +2,9 @@
 as benchmarks/peer.py makes it; PHOTOS: some hundreds of photos).
 
 Against rclip: fresh processes that index the same photos into nothing and answer a query, in turn (rclip does not index
-without): `search index` and `search query` with rclip's own
-architecture (ViT-B-32 at 256 pixels, random weights; exported for ONNX Runtime before), with `lite`, and rclip. Against
-the limit: `index_folders` and the encoder alone, with its batches ready in memory, in turn within one process.
+without): `search index` and `search query` with rclip's own architecture (ViT-B-32 at 256 pixels, random weights;
+exported for ONNX Runtime before), with `lite`, and rclip. Against the limit: `index_folders` and the encoder alone,
+with its batches ready in memory, in turn within one process.
 
 Prints medians, ratios and the machine."""
 

@@ -151,7 +151,7 @@ def _sampled(source: Source, count: int) -> NDArray[np.float32]:
     found, start = [], 0
     for part in source.parts:
         mine = chosen[(chosen >= start) & (chosen < start + len(part.ids))] - start
-        found.append(np.asarray(part.embeddings[mine], np.float32))
+        found.append(as_float32(part.embeddings[mine]))
         start += len(part.ids)
     return np.concatenate(found)
 
@@ -235,7 +235,7 @@ def _milliseconds(index: Any, entry: AnnEntry, source: Source, texts: NDArray[np
         started = time.perf_counter()
         with _on_one_thread():
             ids = _search(index, text[None], entry.shortlist, entry.probes)[0]
-        np.asarray(source.gather(ids[ids >= 0]), np.float32) @ text
+        as_float32(source.gather(ids[ids >= 0])) @ text
         taken.append(time.perf_counter() - started)
     return 1000 * float(np.median(taken))
 

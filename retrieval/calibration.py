@@ -72,10 +72,8 @@ def fit_lists(
     are most.
 
     All [queries, candidates]; queries without a match among their candidates only count for the second step."""
-    scores, labels = (
-        _columns(similarities, fusion, *([] if lengths is None else [np.log(lengths)])),
-        np.asarray(is_match),
-    )
+    labels = np.asarray(is_match)
+    scores = _columns(similarities, fusion, *([] if lengths is None else [np.log(lengths)]))
     weights = list_weights(scores, labels)
     found = fit((scores @ weights).ravel(), np.zeros(labels.size), labels.ravel())
     slope = max(found.a, SMALLEST_SLOPE)  # never turn round what the lists told
