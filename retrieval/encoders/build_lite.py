@@ -83,7 +83,39 @@ def classifier(name: str, weights: Path) -> Any:
     model = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
     names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
     model.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
-    return model.eval()
+    return with_fixed_padding(model.eval())
+
+
+def with_fixed_padding(model: Any) -> Any:
+    """TensorFlow pads by the size of its input, which timm works out anew for every batch, by some twenty nodes of ONNX
+    that keep a convolution from running at its full speed. Here the size is known, and becomes an attribute."""
+    import torch
+    from timm.layers import Conv2dSame, get_same_padding
+    from torch.nn.functional import conv2d, pad
+
+    class PaddedConvolution(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, x: Any, weight: Any, padding: list[int], stride: list[int], groups: int) -> Any:
+            return conv2d(pad(x, padding), weight, None, stride, 0, 1, groups)
+
+        @staticmethod
+        def symbolic(graph: Any, x: Any, weight: Any, padding: list[int], stride: list[int], groups: int) -> Any:
+            left, right, top, bottom = padding
+            return graph.op("Conv", x, weight, pads_i=[top, left, bottom, right], strides_i=stride, group_i=groups)
+
+    def fix(convolution: Any, inputs: Any) -> None:
+        sizes, kernel, stride = inputs[0].shape[2:], convolution.kernel_size, convolution.stride
+        height, width = (get_same_padding(*each, 1) for each in zip(sizes, kernel, stride, strict=True))
+        padding = [width // 2, width - width // 2, height // 2, height - height // 2]
+        about = padding, list(stride), convolution.groups
+        convolution.forward = lambda x: PaddedConvolution.apply(x, convolution.weight, *about)
+
+    hooks = [each.register_forward_pre_hook(fix) for each in model.modules() if isinstance(each, Conv2dSame)]
+    with torch.no_grad():
+        model(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE))
+    for hook in hooks:
+        hook.remove()
+    return model
 
 
 def image_tower(lite0: Path, lite2: Path) -> Any:
