@@ -137,11 +137,9 @@ def _trained(source: Source) -> Any:
     source.progress("learning lists and codes", 0, 1)
     padded = -(-dim // DIMENSIONS_A_CODE) * DIMENSIONS_A_CODE
     pad = f"Pad{padded}," if padded != dim else ""
-    kind = f"{pad}IVF{lists},PQ{padded // DIMENSIONS_A_CODE}x4fs"
+    kind = f"{pad}IVF{lists},PQ{padded // DIMENSIONS_A_CODE}x4fsr"  # r: of residuals
     index = faiss.index_factory(dim, kind, faiss.METRIC_INNER_PRODUCT)
-    ivf = faiss.downcast_index(faiss.extract_index_ivf(index))
-    ivf.cp.min_points_per_centroid = 1
-    ivf.by_residual = True
+    faiss.extract_index_ivf(index).cp.min_points_per_centroid = 1
     index.train(_sampled(source, SAMPLED_A_LIST * lists))
     source.progress("learning lists and codes", 1, 1)
     return index

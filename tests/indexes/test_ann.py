@@ -75,11 +75,11 @@ def test_codes_tell_apart_rows_that_lie_close_together(tmp_path):
     which = rng.integers(40, size=6000)
     rows = unit_norm(centres[which] + 0.03 * rng.normal(size=(6000, DIM))).astype(np.float16)
     texts = unit_norm(centres[:30] + 0.1 * rng.normal(size=(30, DIM))).astype(np.float32)
-    source = Source([Rows(np.arange(6000), rows)], lambda ids: rows[ids], texts)
+    source = Source([Rows(np.arange(1, 6001), rows)], lambda ids: rows[ids - 1], texts)
     entry = build_ann(source, TARGET, tmp_path / "ann")
     with (tmp_path / "ann").open("rb") as file:
         found = Ann(file, replace(entry, probes=lists_for(6000))).shortlist(texts, 50)
-    exact = np.argsort(-(texts @ rows.astype(np.float32).T), axis=1)[:, :10]
+    exact = np.argsort(-(texts @ rows.astype(np.float32).T), axis=1)[:, :10] + 1
     shares = [len(set(some) & set(right)) / 10 for some, right in zip(found.tolist(), exact.tolist(), strict=True)]
     assert np.mean(shares) > 0.7, "of 150 in a cluster; codes of whole rows find 0.4"
 
