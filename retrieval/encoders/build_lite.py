@@ -87,7 +87,7 @@ def classifier(name: str, weights: Path) -> Any:
 
 
 def with_fixed_padding(model: Any) -> Any:
-    """TensorFlow pads by the size of its input, which timm works out anew for every batch, by some twenty nodes of ONNX
+    """TensorFlow pads by the size of its input, which timm works out anew for every batch, by some forty nodes of ONNX
     that keep a convolution from running at its full speed. Here the size is known, and becomes an attribute."""
     import torch
     from timm.layers import Conv2dSame, get_same_padding

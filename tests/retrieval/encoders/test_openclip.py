@@ -65,7 +65,7 @@ def test_what_a_gpu_computes_in_16_bits_stays_near(name, photos):
     for one, other in ((found.embeddings, expected.embeddings), (half_texts.embeddings, texts.embeddings)):
         assert one.dtype == np.float32 and not np.array_equal(one, other)
         np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-6)
-        assert (one * other).sum(1).min() > 0.99
+        assert (one * other).sum(1).min() > 0.999
     assert found.tokens.dtype == np.float16
 
 
