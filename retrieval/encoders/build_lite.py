@@ -207,7 +207,10 @@ def export_text_tower(folder: Path, out: Path) -> None:
     save(model, out)
 
 
-def export(module: Any, inputs: tuple[Any, ...], names: list[str], outputs: list[str], axes: dict[str, Any]) -> Any:
+def export(
+    module: Any, inputs: tuple[Any, ...], names: list[str], outputs: list[str], axes: dict[str, Any], fold: bool = True
+) -> Any:
+    """An ONNX model. fold: whether what is made of weights alone is computed now, and not each time it is loaded."""
     import io
 
     import onnx
@@ -225,6 +228,7 @@ def export(module: Any, inputs: tuple[Any, ...], names: list[str], outputs: list
             input_names=names,
             output_names=outputs,
             dynamic_axes=axes,
+            do_constant_folding=fold,
         )
     return onnx.load_from_string(buffer.getvalue())
 

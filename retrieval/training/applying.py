@@ -48,7 +48,7 @@ def embed(
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def regions_of(inputs: Inputs, scorer: Scorer, features: Features) -> torch.Tensor:
-    """The region tokens of all images as they are, float32 [n, 49, dim], unit norm."""
+    """The region tokens of all images as they are, float32 [n, 49, dim]."""
     found = []
     for low in range(0, features.images, AT_ONCE):
         rows = slice(low, low + AT_ONCE)

@@ -14,7 +14,6 @@ from retrieval.calibration import Calibration, Reliability, fit_lists, matches, 
 from retrieval.engine import CANDIDATES
 from retrieval.training.applying import embed, fusion_of, regions_of
 from retrieval.training.features import Features
-from retrieval.training.regions import quantize
 
 if TYPE_CHECKING:
     from retrieval.training.embedder import Embedder
@@ -48,8 +47,8 @@ def calibrate(model: Model, embedder: Embedder | None, features: Features) -> Fi
     else:
         images = embedder.images(members[0]).numpy()
         texts = embedder.texts(members[1], model.heads.known(members[1][-1])).numpy()
-    stored = quantize(regions_of(model.inputs, model.scorer, features)).float()
-    regions = torch.nn.functional.normalize(stored, dim=-1)
+    of_scorer = model.scorer.regions
+    regions = of_scorer.restored(of_scorer.rounded(regions_of(model.inputs, model.scorer, features)))
     similarities, candidates = nearest(texts, [images], [None], min(CANDIDATES, len(images)))
     fusion = fusion_of(model.scorer, features, np.arange(len(texts))[:, None], candidates, regions)
     is_match = candidates == features.image_of_text[:, None]

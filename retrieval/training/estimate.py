@@ -87,7 +87,7 @@ def _states(
         for images in (features.image_of_text[some], rng.integers(features.images, size=len(some))):
             cells, whole = (as_float(each[WHOLE, images]) for each in (features.cells, features.whole))
             regions = scorer.regions(*inputs(cells, whole))
-            found = reader.leave(reader.look(read, reader.region_norm(regions)))[(said != 0).any(-1)]
+            found = reader.leave(reader.look(read, regions))[(said != 0).any(-1)]
             states.append(found)
             sums.append(reader.sums(found))
     return torch.cat(states), torch.cat(sums)

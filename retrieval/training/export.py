@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.build_lite import export, save, sha256, store_as_half
@@ -21,9 +20,10 @@ from retrieval.training.cells import CELLS, MAP_SHAPES, Cells
 from retrieval.training.embedder import Embedder
 from retrieval.training.external import share_weights
 from retrieval.training.heads import STATISTICS, HeadSettings
+from retrieval.training.integer_reader import IntegerReader
 from retrieval.training.model import Model, ModelSettings, Scorer
 from retrieval.training.reader import ReaderSettings
-from retrieval.training.regions import RegionSettings, quantize
+from retrieval.training.regions import RegionSettings
 
 IMAGE_HEAD, TEXT_HEAD = "image_head.onnx", "text_head.onnx"
 WEIGHTS = "model.safetensors"
@@ -45,7 +45,8 @@ class _ImageHead(nn.Module):
         cells, classes = self.model.inputs(self.cells(pixels, stride8, stride16, stride32), logits)
         parts = [*self.model.heads.images(cells, classes, logits), self.model.heads.conse(logits)]
         embedding = self.embedder.images(parts)
-        return embedding, quantize(self.model.scorer.regions(cells, classes))
+        regions = self.model.scorer.regions
+        return embedding, regions.rounded(regions(cells, classes))
 
 
 class _Adapter(nn.Module):
@@ -56,7 +57,8 @@ class _Adapter(nn.Module):
         self.model = model
 
     def forward(self, cells: Tensor, whole: Tensor) -> Tensor:
-        return quantize(self.model.scorer.regions(*self.model.inputs(cells, whole)))
+        regions = self.model.scorer.regions
+        return regions.rounded(regions(*self.model.inputs(cells, whole)))
 
 
 class _TextHead(nn.Module):
@@ -69,18 +71,6 @@ class _TextHead(nn.Module):
         return self.embedder.texts([*self.heads.texts(tower, words, mask), tower], self.heads.known(tower))
 
 
-class _Scorer(nn.Module):
-    """One text, words [m, 768], with images, regions int8 [n, 49, dim]: logits [n]."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        super().__init__()
-        self.reader = scorer.reader
-
-    def forward(self, words: Tensor, regions: Tensor) -> Tensor:
-        fusion: Tensor = self.reader(words, normalize(regions.float(), dim=-1))
-        return fusion
-
-
 class Explainer(nn.Module):
     """One text with one image, regions int8 [49, dim]: the logit, and how much of it each word would lose without each
     region [m, 49]."""
@@ -88,9 +78,10 @@ class Explainer(nn.Module):
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
         self.reader = scorer.reader
+        self.regions = scorer.regions
 
     def forward(self, words: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
-        regions = normalize(regions.float(), dim=-1)
+        regions = self.regions.restored(regions)
         return self.reader(words, regions.unsqueeze(0))[0], self.reader.evidence(words, regions)
 
 
@@ -154,7 +145,7 @@ def _export_scorer(model: Model, folder: Path) -> None:
     regions = torch.ones(2, of_regions.cells, of_regions.dim, dtype=torch.int8)
     pairs = {"words": torch.randn(5, 768), "regions": regions}
     by_pair: dict[str, dict[int, str]] = {"words": {0: "words"}, "regions": {0: "n"}, "fusion": {0: "n"}}
-    _export(_Scorer(model.scorer), pairs, ["fusion"], by_pair, folder / SCORER)
+    _export(IntegerReader(model.scorer), pairs, ["fusion"], by_pair, folder / SCORER, fold=False)
 
 
 def _write_about(model: Model, fitted: Fitted, folder: Path, about: dict[str, Any], graphs: tuple[str, ...]) -> None:
@@ -195,9 +186,14 @@ def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder | 
 
 
 def _export(
-    module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], axes: dict[str, dict[int, str]], path: Path
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    outputs: list[str],
+    axes: dict[str, dict[int, str]],
+    path: Path,
+    fold: bool = True,
 ) -> None:
-    model = export(module.eval(), tuple(inputs.values()), list(inputs), outputs, axes)
+    model = export(module.eval(), tuple(inputs.values()), list(inputs), outputs, axes, fold)
     store_as_half(model)
     _shorten_names(model)
     share_weights(model, path.parent / WEIGHTS)

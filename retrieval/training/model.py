@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from retrieval.training.heads import Heads, HeadSettings, Inputs
+from retrieval.training.integer_reader import PLACES
 from retrieval.training.reader import Reader, ReaderSettings
 from retrieval.training.regions import Regions, RegionSettings
 
@@ -23,12 +25,14 @@ class ModelSettings:
 
 
 class Scorer(nn.Module):
-    """regions: the part that is computed when an image is indexed. reader: the part that a query computes."""
+    """regions: the part that is computed when an image is indexed. reader: the part that a query computes. ranges:
+    float [places, 2], of what a query rounds, see `IntegerReader`."""
 
     def __init__(self, vocabulary: Tensor, settings: ModelSettings) -> None:
         super().__init__()
         self.regions = Regions(settings.regions)
         self.reader = Reader(settings.reader, settings.regions.dim, vocabulary)
+        self.register_buffer("ranges", torch.zeros(settings.reader.looks * len(PLACES) + 1, 2))
 
 
 class Model(nn.Module):

@@ -76,6 +76,11 @@ class Attention(nn.Module):
         found = mixed.unflatten(-2, (self.heads, -1)) @ of_values.transpose(-1, -2)
         return self.out(found.transpose(-2, -3).flatten(-2) + self.values.bias)
 
+    def of_one(self, context: Tensor) -> Tensor:
+        """What any sequence finds in a context of one, float [dim]. context: [dim]."""
+        found: Tensor = self.out(self.values(context))
+        return found
+
     def split(self, sequence: Tensor) -> Tensor:
         """[..., n, dim] -> [..., heads, n, dim / heads]."""
         return sequence.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
@@ -113,7 +118,6 @@ class Reader(nn.Module):
         super().__init__()
         self.settings = settings
         self.register_buffer("vocabulary", vocabulary)
-        self.region_norm = nn.LayerNorm(dim)
         self.no_image = nn.Parameter(0.02 * torch.randn(dim))
         self.enter = nn.Linear(DIM, dim)
         self.places = nn.Parameter(0.02 * torch.randn(settings.longest, dim))
@@ -132,10 +136,10 @@ class Reader(nn.Module):
         """The logit of one text with each of several images, float [n], see `logits`.
 
         words: float [m, 768], marks of begin and end included, the second half of which is read. regions: float
-        [n, 49, dim], unit norm."""
+        [n, 49, dim], see `Regions`."""
         before, said = self.before_and_said(words)
         there, states = (said != 0).any(-1), self.read(before)
-        likely = self.read_image(states, self.region_norm(regions), said)
+        likely = self.read_image(states, regions, said)
         typical = self.read_image(states, self.without_image(regions[:1, :1]), said)
         return self.logits((likely * there).sum(-1), (typical * there).sum(-1))
 
@@ -146,7 +150,7 @@ class Reader(nn.Module):
         [n, 49, dim], of the image that it has."""
         before, said = self.before_and_said(words)
         there, states = (said != 0).any(-1), self.read(before)
-        likely = self.read_image(states[text], self.region_norm(regions), said[text])
+        likely = self.read_image(states[text], regions, said[text])
         typical = self.read_image(states, self.without_image(regions[:1, :1]), said)
         return self.logits((likely * there[text]).sum(-1), (typical * there).sum(-1)[text])
 
@@ -159,10 +163,10 @@ class Reader(nn.Module):
         may look at the region. (Attention times its gradient, as in ALBEF, estimates this to first order.) The marks
         have none.
 
-        words: float [m, 768]. regions: float [49, dim], unit norm. Returns float [m, 49]."""
+        words: float [m, 768]. regions: float [49, dim], see `Regions`. Returns float [m, 49]."""
         before, said = self.before_and_said(words)
         count = len(regions)
-        states, image = self.read(before), self.region_norm(regions).unsqueeze(0)
+        states, image = self.read(before), regions.unsqueeze(0)
         others = ~torch.eye(count, dtype=torch.bool)[:, None, None]
         without = self.read_image(states, image.expand(count, -1, -1), said, others)
         lost = self.log_scale.exp() * (self.read_image(states, image, said) - without) * (said != 0).any(-1)
@@ -179,7 +183,7 @@ class Reader(nn.Module):
         """Every text of a group of images read with every image of the group, and without any.
 
         words: float [groups, images, texts, m, 768], so many texts of each image. numbers: int64 [groups, images,
-        texts, m], each word's in the vocabulary, or -1. regions: float [groups, images, 49, dim], unit norm.
+        texts, m], each word's in the vocabulary, or -1. regions: float [groups, images, 49, dim], see `Regions`.
 
         Returns the cross-entropy of the words, each given those before it and its own image or, at a share of
         `image_dropout`, none; and the logit of every text with every image, as `forward` gives it, float [groups, texts
@@ -197,7 +201,7 @@ class Reader(nn.Module):
         group = torch.arange(groups).unsqueeze(1)
         states, said, numbers = (each.flatten(1, 3)[group, place] for each in (states, said, numbers))
         there, text = there.gather(1, place), place // length
-        of_images = self.region_norm(regions)
+        of_images = regions
         seen, unseen = states.unsqueeze(1).expand(-1, images, -1, -1), states
         seen, unseen = self.look(seen, of_images), self.look(unseen, self.without_image(of_images[0, 0, :1]))
         group, image, place = there.unsqueeze(1).expand(-1, images, -1).nonzero(as_tuple=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import gelu, normalize
+from torch.nn.functional import gelu
 
 from retrieval.training.cells import CELLS, CHANNELS
 from retrieval.training.dropout import SharedDropout
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST = 127  # of int8
+USUAL = 5.0  # hardly a component is larger
+OUTSIDE = 1e-4  # share of components that are beyond the largest that can be stored
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,24 @@ class Regions(nn.Module):
         self.out = nn.Sequential(
             nn.LayerNorm(settings.dim), SharedDropout(settings.dropout), nn.Linear(settings.dim, settings.dim)
         )
+        self.norm = nn.LayerNorm(settings.dim)
+        self.register_buffer("scale", torch.tensor(USUAL / LARGEST))
 
     def forward(self, cells: Tensor, whole: Tensor) -> Tensor:
         """cells: float [n, cells, channels], whole: float [n, whole], both as `Inputs` gives them. Returns float [n,
-        cells, dim], every region of unit norm."""
+        cells, dim], components of about one."""
         cells = self.cell(self.cell_dropout(cells))
-        return normalize(self.out(gelu(cells + self.place + self.context(whole).unsqueeze(1))), dim=-1)
+        regions: Tensor = self.norm(self.out(gelu(cells + self.place + self.context(whole).unsqueeze(1))))
+        return regions
 
+    def rounded(self, regions: Tensor) -> Tensor:
+        """int8 of the same shape, as regions are stored: whole numbers of `scale`."""
+        return (regions / self.scale).round().clamp(-LARGEST, LARGEST).to(torch.int8)
 
-def quantize(regions: Tensor) -> Tensor:
-    """int8, each region on a scale of its own, which need not be kept: only its direction counts."""
-    return (regions * (LARGEST / regions.abs().amax(-1, keepdim=True))).round().to(torch.int8)
+    def restored(self, stored: Tensor) -> Tensor:
+        """float of the same shape, what was rounded."""
+        return stored * self.scale
+
+    def fit_scale(self, regions: Tensor) -> None:
+        """Let int8 reach as far as these regions."""
+        self.scale.fill_(float(np.quantile(regions.abs().numpy(), 1 - OUTSIDE)) / LARGEST)

@@ -27,6 +27,7 @@ from retrieval.training.estimate import fit_estimate
 from retrieval.training.export import CONFIG, IMAGE_HEAD, TEXT_HEAD, write_model, write_scorer
 from retrieval.training.features import Features, cached_features
 from retrieval.training.heads import DIM
+from retrieval.training.integer_reader import fit_ranges
 from retrieval.training.loop import LOG, best_of_stages, log_of
 from retrieval.training.parallel import of_first, processes, rank
 from retrieval.training.settings import TrainSettings
@@ -96,6 +97,7 @@ def train_model(
     shutil.rmtree(draft, ignore_errors=True)
     watcher.note("fitting the scorer's estimate and, on dev, the calibration")
     error = fit_estimate(model.scorer, model.inputs, seen, settings.seed)
+    fit_ranges(model.scorer, model.inputs, seen, settings.seed)
     if isinstance(encoder, LiteEncoder):
         images, texts = embed(model.inputs, model.heads, seen, towers=True)
         known = model.heads.known(torch.from_numpy(texts[-1])).numpy()

@@ -52,7 +52,7 @@ def test_the_heat_of_a_colour_falls_on_its_object(tmp_path, record_property):
     from retrieval.training.features import cached_features
     from retrieval.training.heads import HeadSettings
     from retrieval.training.model import ModelSettings
-    from retrieval.training.regions import RegionSettings, quantize
+    from retrieval.training.regions import RegionSettings
     from retrieval.training.settings import Schedule, TrainSettings
     from retrieval.training.towers import LiteTowers
     from retrieval.training.train import train
@@ -69,7 +69,8 @@ def test_the_heat_of_a_colour_falls_on_its_object(tmp_path, record_property):
         model=ModelSettings(HeadSettings(members=1, hidden=8, regions=8, words=8), RegionSettings(dim=64)),
     )
     model, _ = train(features, held_out, towers.class_embeddings, tmp_path / "run", settings)
-    stored, explainer = quantize(regions_of(model.inputs, model.scorer, held_out)), Explainer(model.scorer)
+    stored = model.scorer.regions.rounded(regions_of(model.inputs, model.scorer, held_out))
+    explainer = Explainer(model.scorer)
     right: list[bool] = []
     for image, (_, caption, sides) in enumerate(drawn):
         text = towers.text_tower.encode([caption])

@@ -48,7 +48,7 @@ def _deviation_of_sums(data, model, regions):
     reader = model.scorer.reader
     with torch.no_grad():
         before, _ = reader.before_and_said(data.words_of(np.arange(400))[0])
-        states = reader.leave(reader.look(reader.read(before), reader.region_norm(regions[data.image_of_text])))
+        states = reader.leave(reader.look(reader.read(before), regions[data.image_of_text]))
         return float(reader.sums(states).std())
 
 

@@ -43,8 +43,7 @@ def text(reader, numbers):
 def regions(count, seed=1):
     import torch
 
-    found = torch.randn(count, 49, 16, generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.normalize(found, dim=-1)
+    return torch.randn(count, 49, 16, generator=torch.Generator().manual_seed(seed))
 
 
 def one_by_one(reader, numbers, of_image):
@@ -65,7 +64,7 @@ def test_a_text_is_weighed_word_by_word_with_the_image_and_without(reader):
     assert found.shape == (4,) and found.std() > 1e-3
     without = one_by_one(reader, numbers, reader.without_image(images[0]))
     for image in range(4):
-        expected = one_by_one(reader, numbers, reader.region_norm(images[image])) - without
+        expected = one_by_one(reader, numbers, images[image]) - without
         assert float(found[image]) == pytest.approx(expected, abs=1e-4)
         assert float(reader(text(reader, numbers), images[[image]])[0]) == pytest.approx(expected, abs=1e-4)
 
@@ -114,7 +113,7 @@ def test_every_text_of_a_group_meets_every_image_of_it(reader, groups):
 def test_the_loss_is_the_mean_surprise_at_known_words(reader, groups):
     """With their own image, and at a share of `image_dropout` with none."""
     words, numbers, images, texts = groups
-    seen = reader.region_norm(images).flatten(0, 1)
+    seen = images.flatten(0, 1)
     surprise, alone = 0.0, 0.0
     for row, each in enumerate(texts):
         for upto in range(len(each)):
@@ -179,13 +178,12 @@ def test_evidence_is_what_a_word_loses_without_a_region(reader):
     words = text(reader, numbers)
     found = reader.evidence(words, image)
     assert found.shape == (5, 49) and not found[0].any() and not found[4].any()
-    whole = reader.region_norm(image)
     for region in (0, 17, 48):
-        others = torch.cat([whole[:region], whole[region + 1 :]])
+        others = torch.cat([image[:region], image[region + 1 :]])
         for place in range(3):
             upto = numbers[: place + 1]
             surprise = [
-                one_by_one(reader, upto, seen) - one_by_one(reader, upto[:-1], seen) for seen in (whole, others)
+                one_by_one(reader, upto, seen) - one_by_one(reader, upto[:-1], seen) for seen in (image, others)
             ]
             assert float(found[place + 1, region]) == pytest.approx(surprise[0] - surprise[1], abs=1e-4)
 
