@@ -22,6 +22,7 @@ from retrieval.encoders.runtime import open_session
 SCORER = "scorer.onnx"
 EXPLAINER = "explainer.onnx"
 IMAGES_AT_ONCE = 100
+MARKS = 2  # of the begin and the end of a text
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class FusionScorer:
         _ = self._session
 
     def fusion(self, text: TextFeatures, tokens: NDArray[Any]) -> NDArray[np.float32]:
+        if text.mask[0].sum() <= MARKS:
+            return np.zeros(len(tokens), np.float32)  # no words, which no image makes likelier
         parts = [tokens[low : low + IMAGES_AT_ONCE] for low in range(0, len(tokens), IMAGES_AT_ONCE)]
         return np.concatenate([self._session.run(["fusion"], self._inputs(text, part))[0] for part in parts])
 

@@ -1,4 +1,4 @@
-"""What modules in their evaluating state make of a set of features, as indexing and queries would."""
+"""What modules in their evaluating state make of a set of features, as indexing and queries would but for rounding."""
 
 from __future__ import annotations
 

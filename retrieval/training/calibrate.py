@@ -36,7 +36,7 @@ class Fitted:
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def calibrate(model: Model, embedder: Embedder | None, features: Features) -> Fitted:
     """On every caption of a validation set with its candidates, as the engine would have them, and every image with
-    its own, as an evaluation would.
+    its own, as an evaluation would; but for the rounding of `IntegerReader`.
 
     Raises `CrosslookError` where no image is among the candidates of its captions."""
     members = [
@@ -48,7 +48,7 @@ def calibrate(model: Model, embedder: Embedder | None, features: Features) -> Fi
         images = embedder.images(members[0]).numpy()
         texts = embedder.texts(members[1], model.heads.known(members[1][-1])).numpy()
     of_scorer = model.scorer.regions
-    regions = of_scorer.restored(of_scorer.rounded(regions_of(model.inputs, model.scorer, features)))
+    regions = of_scorer.restored(of_scorer.stored(regions_of(model.inputs, model.scorer, features)))
     similarities, candidates = nearest(texts, [images], [None], min(CANDIDATES, len(images)))
     fusion = fusion_of(model.scorer, features, np.arange(len(texts))[:, None], candidates, regions)
     is_match = candidates == features.image_of_text[:, None]

@@ -46,7 +46,7 @@ class _ImageHead(nn.Module):
         parts = [*self.model.heads.images(cells, classes, logits), self.model.heads.conse(logits)]
         embedding = self.embedder.images(parts)
         regions = self.model.scorer.regions
-        return embedding, regions.rounded(regions(cells, classes))
+        return embedding, regions.stored(regions(cells, classes))
 
 
 class _Adapter(nn.Module):
@@ -58,7 +58,7 @@ class _Adapter(nn.Module):
 
     def forward(self, cells: Tensor, whole: Tensor) -> Tensor:
         regions = self.model.scorer.regions
-        return regions.rounded(regions(*self.model.inputs(cells, whole)))
+        return regions.stored(regions(*self.model.inputs(cells, whole)))
 
 
 class _TextHead(nn.Module):
@@ -90,27 +90,27 @@ def write_model(model: Model, embedder: Embedder, fitted: Fitted, folder: Path, 
     graphs that share them. towers: fingerprint of the towers that the heads belong to."""
     model, embedder = model.eval(), embedder.eval()
     _save_weights({"model": model, "embedder": embedder}, folder)
-    rounded, rounded_embedder = _modules(folder, asdict(model.settings))
-    assert rounded_embedder is not None
+    stored, stored_embedder = _modules(folder, asdict(model.settings))
+    assert stored_embedder is not None
     images = {
         "pixels": torch.zeros(2, 224, 224, 3, dtype=torch.uint8),
         "logits": torch.zeros(2, 1000),
         **{name: torch.zeros(2, *shape) for name, shape in MAP_SHAPES.items()},
     }
     by_image: dict[str, dict[int, str]] = {name: {0: "n"} for name in (*images, "embedding", "tokens")}
-    _export(_ImageHead(rounded, rounded_embedder), images, ["embedding", "tokens"], by_image, folder / IMAGE_HEAD)
+    _export(_ImageHead(stored, stored_embedder), images, ["embedding", "tokens"], by_image, folder / IMAGE_HEAD)
     texts = {
         "tower": torch.zeros(2, 384),
         "words": torch.zeros(2, 5, 768),
         "mask": torch.ones(2, 5, dtype=torch.bool),
     }
     by_text = {"tower": {0: "n"}, "words": {0: "n", 1: "words"}, "mask": {0: "n", 1: "words"}, "embedding": {0: "n"}}
-    _export(_TextHead(rounded, rounded_embedder), texts, ["embedding"], by_text, folder / TEXT_HEAD)
-    _export_scorer(rounded, folder)
+    _export(_TextHead(stored, stored_embedder), texts, ["embedding"], by_text, folder / TEXT_HEAD)
+    _export_scorer(stored, folder)
     regions = torch.ones(CELLS, model.settings.regions.dim, dtype=torch.int8)
     pair = {"words": torch.randn(5, 768), "regions": regions}
     by_word: dict[str, dict[int, str]] = {"words": {0: "words"}, "evidence": {0: "words"}}
-    _export(Explainer(rounded.scorer), pair, ["fusion", "evidence"], by_word, folder / EXPLAINER)
+    _export(Explainer(stored.scorer), pair, ["fusion", "evidence"], by_word, folder / EXPLAINER)
     about = {"kind": HEADS_OF_LITE, "towers": towers, "dim": embedder.dim}
     _write_about(model, fitted, folder, about, (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER))
 
@@ -120,15 +120,15 @@ def write_scorer(model: Model, fitted: Fitted, folder: Path, encoder: str, tower
     encoder. encoder: its name. towers: its fingerprint."""
     model = model.eval()
     _save_weights({"model": model}, folder)
-    rounded, _ = _modules(folder, asdict(model.settings))
+    stored, _ = _modules(folder, asdict(model.settings))
     of_regions = model.settings.regions
     inputs = {
         "cells": torch.zeros(2, of_regions.cells, of_regions.channels),
         "whole": torch.zeros(2, of_regions.whole),
     }
     axes: dict[str, dict[int, str]] = {name: {0: "n"} for name in (*inputs, "tokens")}
-    _export(_Adapter(rounded), inputs, ["tokens"], axes, folder / ADAPTER)
-    _export_scorer(rounded, folder)
+    _export(_Adapter(stored), inputs, ["tokens"], axes, folder / ADAPTER)
+    _export_scorer(stored, folder)
     about = {"kind": "scorer", "encoder": encoder, "towers": towers}
     _write_about(model, fitted, folder, about, (ADAPTER, SCORER))
 
@@ -145,6 +145,7 @@ def _export_scorer(model: Model, folder: Path) -> None:
     regions = torch.ones(2, of_regions.cells, of_regions.dim, dtype=torch.int8)
     pairs = {"words": torch.randn(5, 768), "regions": regions}
     by_pair: dict[str, dict[int, str]] = {"words": {0: "words"}, "regions": {0: "n"}, "fusion": {0: "n"}}
+    # Not folded, since the weights in integers would then be kept beside those in float16.
     _export(IntegerReader(model.scorer), pairs, ["fusion"], by_pair, folder / SCORER, fold=False)
 
 
@@ -160,7 +161,7 @@ def _write_about(model: Model, fitted: Fitted, folder: Path, about: dict[str, An
 
 
 def read_model(folder: Path) -> tuple[Model, Embedder | None]:
-    """A model directory as torch modules, to train on or to check the exported graphs against. A scorer for another
+    """A model directory of this version as torch modules, to check the exported graphs against. A scorer for another
     encoder has no embedder."""
     return _modules(folder, json.loads((folder / CONFIG).read_text())["model"])
 

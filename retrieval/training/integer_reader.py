@@ -25,7 +25,7 @@ PLACES = ("state", "query", "asked", "mixed", "found", "fed", "between")  # of a
 WEIGHT_STEPS = 255  # of weights of attention
 TEXTS = 500
 SAMPLED = 500  # values of each place and text
-OUTSIDE = 1e-4  # share of values beyond either end of a range, which become its end
+OUTSIDE = 1e-4  # share of values beyond either end of a range; those beyond the high end may be twice as large
 
 
 def place_of(look: int, place: str) -> int:
@@ -37,7 +37,7 @@ class IntegerReader(nn.Module):
     """What `Reader.forward` says of one text and several images whose regions are int8, as they are stored."""
 
     def __init__(self, scorer: Scorer) -> None:
-        """scorer: after `fit_ranges`."""
+        """scorer: after `fit_estimate` and `fit_ranges`, in its evaluating state."""
         super().__init__()
         self.reader = scorer.reader
         self.regions = scorer.regions
@@ -56,22 +56,23 @@ class IntegerReader(nn.Module):
         return reader.logits((likely * there).sum(-1), (typical * there).sum(-1))
 
     def attend(self, look: int, block: Block, states: Tensor, regions: Tensor) -> Tensor:
-        """As `Attention.few`."""
-        attention, each = block.attention, self.regions.scale
+        """As `Attention.few`, of int8 regions [n, 49, dim]. states: [m, dim] or [n, m, dim]. Returns [n, m, dim]."""
+        attention, step = block.attention, self.regions.scale
         of_keys, of_values = (
             layer.weight.unflatten(0, (attention.heads, -1)) for layer in (attention.keys, attention.values)
         )
         queries = attention.split(self.linear(look, "state", block.before_attention(states), attention.queries))
         asked = self.product(look, "query", queries, *rounded(of_keys)).flatten(-3, -2)
-        each_logit = each / of_keys.shape[1] ** 0.5
-        weights = self.product(look, "asked", asked, regions.transpose(-1, -2), each_logit).softmax(-1)
-        mixed = self.mix(weights, regions, each).unflatten(-2, (attention.heads, -1))
+        step_of_logit = step / of_keys.shape[1] ** 0.5
+        weights = self.product(look, "asked", asked, regions.transpose(-1, -2), step_of_logit).softmax(-1)
+        mixed = self.mix(weights, regions, step).unflatten(-2, (attention.heads, -1))
         found = self.product(look, "mixed", mixed, *rounded(of_values.transpose(-1, -2)))
         found = found.transpose(-2, -3).flatten(-2)
         bias = attention.out(attention.values.bias)
         return self.product(look, "found", found, *rounded(attention.out.weight.T), bias)
 
     def feed(self, look: int, block: Block, states: Tensor) -> Tensor:
+        """The states after the feed-forward layer, of the same shape."""
         between = gelu(self.linear(look, "fed", block.before_feed(states), block.feed[0]))
         return states + self.linear(look, "between", between, block.feed[3])
 
@@ -87,6 +88,7 @@ class IntegerReader(nn.Module):
         return reader.held_against(states, said) - leading - softplus(rest - leading)
 
     def linear(self, look: int, place: str, x: Tensor, layer: nn.Linear) -> Tensor:
+        """As the layer, of [..., in]."""
         return self.product(look, place, x, *rounded(layer.weight.T), layer.bias)
 
     def product(
@@ -98,6 +100,7 @@ class IntegerReader(nn.Module):
         return integer_product(x, integers, scales, bias, scale, round(-low / scale))
 
     def mix(self, weights: Tensor, regions: Tensor, scale: Tensor) -> Tensor:
+        """weights, [..., m, 49], of int8 regions [n, 49, dim], each of whose steps is `scale`; [n, m, dim]."""
         return integer_product(weights, regions, scale, None, 1 / WEIGHT_STEPS, 0)
 
 
@@ -112,7 +115,7 @@ class _Observer(IntegerReader):
         self, look: int, place: str, x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None = None
     ) -> Tensor:
         values = x.flatten()
-        self.samples[place_of(look, place)].append(values[:: max(1, len(values) // SAMPLED)])
+        self.samples[place_of(look, place)].append(values[:: max(1, len(values) // SAMPLED) | 1])
         found = x @ (integers * scales)
         return found if bias is None else found + bias
 
@@ -123,7 +126,7 @@ class _Observer(IntegerReader):
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def fit_ranges(scorer: Scorer, inputs: Inputs, features: Features, seed: int) -> None:
     """Fit the scale of stored regions, and the ranges of all that is rounded, to captions with their own image and with
-    another, once all else has learnt."""
+    another. scorer: in its evaluating state, after `fit_estimate`."""
     rng = np.random.default_rng([seed, *b"ranges"])
     texts = rng.permutation(len(features.texts))[:TEXTS]
     pairs = np.stack([features.image_of_text[texts], rng.integers(features.images, size=len(texts))], axis=1)
@@ -131,7 +134,7 @@ def fit_ranges(scorer: Scorer, inputs: Inputs, features: Features, seed: int) ->
     cells, whole = (as_float(each[WHOLE, images]) for each in (features.cells, features.whole))
     regions = scorer.regions(*inputs(cells, whole))
     scorer.regions.fit_scale(regions)
-    stored, observer = scorer.regions.rounded(regions), _Observer(scorer)
+    stored, observer = scorer.regions.stored(regions), _Observer(scorer)
     for text, both in zip(texts, place.reshape(pairs.shape), strict=True):
         observer(features.words_of(text[None])[0][0], stored[both])
     scorer.ranges.copy_(torch.stack([_range(torch.cat(each)) for each in observer.samples]))

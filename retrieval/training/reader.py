@@ -201,9 +201,8 @@ class Reader(nn.Module):
         group = torch.arange(groups).unsqueeze(1)
         states, said, numbers = (each.flatten(1, 3)[group, place] for each in (states, said, numbers))
         there, text = there.gather(1, place), place // length
-        of_images = regions
         seen, unseen = states.unsqueeze(1).expand(-1, images, -1, -1), states
-        seen, unseen = self.look(seen, of_images), self.look(unseen, self.without_image(of_images[0, 0, :1]))
+        seen, unseen = self.look(seen, regions), self.look(unseen, self.without_image(regions[0, 0, :1]))
         group, image, place = there.unsqueeze(1).expand(-1, images, -1).nonzero(as_tuple=True)
         seen, unseen = self.leave(seen[group, image, place]), self.leave(unseen[there])
         vocabulary = self.weigh(self.vocabulary)

@@ -13,11 +13,11 @@ from torch.nn.functional import gelu
 from retrieval.training.cells import CELLS, CHANNELS
 from retrieval.training.dropout import SharedDropout
 from retrieval.training.heads import CLASSES
+from retrieval.training.rounding import LARGEST
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LARGEST = 127  # of int8
 USUAL = 5.0  # hardly a component is larger
 OUTSIDE = 1e-4  # share of components that are beyond the largest that can be stored
 
@@ -57,12 +57,12 @@ class Regions(nn.Module):
         regions: Tensor = self.norm(self.out(gelu(cells + self.place + self.context(whole).unsqueeze(1))))
         return regions
 
-    def rounded(self, regions: Tensor) -> Tensor:
+    def stored(self, regions: Tensor) -> Tensor:
         """int8 of the same shape, as regions are stored: whole numbers of `scale`."""
         return (regions / self.scale).round().clamp(-LARGEST, LARGEST).to(torch.int8)
 
     def restored(self, stored: Tensor) -> Tensor:
-        """float of the same shape, what was rounded."""
+        """float of the same shape, what was stored."""
         return stored * self.scale
 
     def fit_scale(self, regions: Tensor) -> None:

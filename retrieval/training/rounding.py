@@ -1,11 +1,12 @@
 """Products in integers of 8 bits, which processors compute some three times as fast as those of float32.
 
 Weights are rounded on a scale for each output, when a graph is loaded; what they are multiplied with on one scale,
-which is fixed, so that what a row gives never depends on the other rows. Such inputs keep to 7 of their 8 bits:
-processors without instructions for these products add two of them in 16 bits, which 8 bits on either side would
-overflow. (Weights of attention, which sum to one, cannot, and use all 8.)
+which is fixed, so that what a row gives never depends on the other rows. All but about one in ten thousand such inputs
+keep to 7 of their 8 bits: processors without instructions for these products add two of them in 16 bits, which two
+large inputs of 8 bits with two large weights would overflow. (Weights of attention, which sum to one, cannot, and use
+all 8.)
 
-In torch the same is computed in float32, exactly: sums of a few hundred such products stay below 2 ** 24."""
+In torch the same is computed in float32, exactly as long as sums stay below 2 ** 24: those of 512 products do."""
 
 from __future__ import annotations
 
@@ -18,13 +19,13 @@ from torch.onnx.symbolic_helper import parse_args
 
 from retrieval.encoders.build_lite import OPSET
 
-LARGEST = 127  # of int8, and of inputs
+LARGEST = 127  # of int8, and of nearly all inputs
 
 
 def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
     """int8 of the same shape, float [..., in, out], and the scale of each output, float [..., 1, out], or [out] of a
     matrix, as the runtime wants them."""
-    scales = weight.abs().amax(-2, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / LARGEST
+    scales = (weight.abs().amax(-2, keepdim=True) / LARGEST).clamp(min=torch.finfo(weight.dtype).tiny)
     return (weight / scales).round().to(torch.int8), scales.flatten() if weight.dim() == 2 else scales
 
 

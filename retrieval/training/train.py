@@ -18,7 +18,7 @@ from retrieval.training.heads_stage import HeadsStage
 from retrieval.training.loop import learn, only_stages
 from retrieval.training.model import Model
 from retrieval.training.parallel import current_device, on_device
-from retrieval.training.scorer_stage import JUDGED, ScorerStage
+from retrieval.training.scorer_stage import JUDGED, PARAMETERS, ScorerStage
 from retrieval.training.settings import TrainSettings
 from retrieval.training.watching import UNWATCHED, Epoch, Watcher
 
@@ -61,6 +61,6 @@ def train(
         history += learn(stage, out, settings.seed, watcher)
     if settings.itm or settings.lm:
         model.heads.eval()
-        key = json.dumps([everything, data, JUDGED], sort_keys=True)
+        key = json.dumps([everything, data, JUDGED, PARAMETERS], sort_keys=True)
         history += learn(ScorerStage(model, features, dev, settings, key), out, settings.seed, watcher)
     return model.eval(), history

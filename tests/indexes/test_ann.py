@@ -327,9 +327,9 @@ def test_a_folder_of_other_indexes_is_no_collection(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "lists"), [(0, 64), (1_000, 128), (100_000, 1024), (1_000_000, 4096), (10_000_000, 16_384)]
+    ("rows", "lists"), [(0, 64), (1_000, 64), (100_000, 512), (1_000_000, 2048), (10_000_000, 8192)]
 )
-def test_there_are_about_four_times_the_root_lists(rows, lists):
+def test_there_are_about_twice_the_root_lists(rows, lists):
     assert lists_for(rows) == lists
 
 

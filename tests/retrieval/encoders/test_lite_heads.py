@@ -13,6 +13,7 @@ from cli.demo import gather_samples
 from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
 from retrieval.encoders.lite import HEADS, LiteEncoder
+from retrieval.fusion import own_scorer
 from retrieval.images import decode
 
 
@@ -58,6 +59,13 @@ def test_a_sample_photo_is_found_by_what_it_shows(trained, photos, query, photo)
     embeddings = trained.encode_images(list(photos.values())).embeddings
     best = int((embeddings @ trained.encode_texts([query]).embeddings[0]).argmax())
     assert list(photos)[best] == photo
+
+
+def test_a_text_without_words_scores_nought_and_others_do_not(trained, photos):
+    tokens, scorer = trained.encode_images(list(photos.values())).tokens, own_scorer(trained)
+    for text, has_words in (("\u200b", False), ("cat", True), ("a dog " * 200, True)):
+        found = scorer.fusion(trained.encode_texts([text]), tokens)
+        assert found.shape == (len(photos),) and found.any() == has_words and np.isfinite(found).all()
 
 
 def test_the_towers_alone_are_another_model(trained):

@@ -69,7 +69,7 @@ def test_the_heat_of_a_colour_falls_on_its_object(tmp_path, record_property):
         model=ModelSettings(HeadSettings(members=1, hidden=8, regions=8, words=8), RegionSettings(dim=64)),
     )
     model, _ = train(features, held_out, towers.class_embeddings, tmp_path / "run", settings)
-    stored = model.scorer.regions.rounded(regions_of(model.inputs, model.scorer, held_out))
+    stored = model.scorer.regions.stored(regions_of(model.inputs, model.scorer, held_out))
     explainer = Explainer(model.scorer)
     right: list[bool] = []
     for image, (_, caption, sides) in enumerate(drawn):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cli.demo import gather_samples
 from retrieval.encoders import load_encoder
+from retrieval.images import decode
 from tests.retrieval.training.made_up import classes, made_up, settings
 
 pytestmark = pytest.mark.torch
@@ -26,7 +28,7 @@ def trained(tmp_path_factory):
     fit_estimate(model.scorer, model.inputs, data, seed=0)
     fit_ranges(model.scorer, model.inputs, data, seed=0)
     with torch.no_grad():
-        stored = model.scorer.regions.rounded(regions_of(model.inputs, model.scorer, data)).clone()
+        stored = model.scorer.regions.stored(regions_of(model.inputs, model.scorer, data)).clone()
     return data, model.eval(), stored
 
 
@@ -52,7 +54,7 @@ def test_but_for_rounding_it_is_the_reader(trained, monkeypatch):
     monkeypatch.setattr(integer_reader, "rounded", lambda weight: (weight, 1.0))
     unrounded = integer_reader._Observer(model.scorer)
     regions = model.scorer.regions.restored(stored[:30])
-    for words in texts(data):
+    for words in [*texts(data), texts(data)[0][:3].repeat(20, 1)]:  # the last longer than is read
         expected = model.scorer.reader(words, regions)
         np.testing.assert_allclose(unrounded(words, stored[:30]), expected, atol=1e-4, rtol=1e-4)
 
@@ -64,11 +66,11 @@ def test_rounding_changes_little(trained):
     regions, reader = model.scorer.regions.restored(stored), IntegerReader(model.scorer)
     found = np.stack([reader(words, stored) for words in texts(data)])
     expected = np.stack([model.scorer.reader(words, regions) for words in texts(data)])
-    assert np.sqrt(np.square(found - expected).mean()) < 0.03
+    assert np.sqrt(np.square(found - expected).mean()) < 0.02
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
 
 
-def test_what_ships_says_in_integers_what_it_would_in_floats():
+def test_what_ships_says_in_integers_what_it_would_in_floats(tmp_path):
     import torch
 
     from retrieval.encoders.lite import HEADS
@@ -77,30 +79,32 @@ def test_what_ships_says_in_integers_what_it_would_in_floats():
     from retrieval.training.export import read_model
 
     encoder, (model, _) = load_encoder("lite", "cpu"), read_model(HEADS)
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(256, size=(6, 7, 7, 3)).astype(np.uint8).repeat(32, axis=1).repeat(32, axis=2)
-    stored = encoder.encode_images(list(pixels)).tokens
+    photos = [decode(path.read_bytes(), 224) for path in gather_samples(tmp_path)]
+    stored = encoder.encode_images([encoder.prepare(photo) for photo in photos]).tokens
     texts, scorer = encoder.encode_texts(sample_texts(20)), FusionScorer(HEADS)
     regions = model.scorer.regions.restored(torch.from_numpy(stored))
-    found, expected = [], []
     for row in range(20):
         words = texts.of(row)
-        found.append(scorer.fusion(words, stored))
-        expected.append(model.scorer.reader(torch.from_numpy(words.tokens[0][words.mask[0]]), regions))
-    assert np.sqrt(np.square(np.stack(found) - np.stack(expected)).mean()) < 0.06 < 0.1 * np.std(expected)
+        found = scorer.fusion(words, stored)
+        expected = model.scorer.reader(torch.from_numpy(words.tokens[0][words.mask[0]]), regions).numpy()
+        assert np.abs(found - expected).max() < 0.12
+        assert np.square(found - expected).mean() < 0.05**2 and expected.std() > 0.3
+        assert np.corrcoef(found, expected)[0, 1] > 0.997
 
 
-def test_ranges_hold_nearly_all_that_is_rounded(trained):
-    from retrieval.training.integer_reader import OUTSIDE, _Observer
+def test_ranges_hold_nearly_all_that_is_rounded(trained, monkeypatch):
+    """All values at each place, of other texts."""
+    from retrieval.training import integer_reader
 
     data, model, stored = trained
-    observer = _Observer(model.scorer)
+    monkeypatch.setattr(integer_reader, "SAMPLED", 10**9)
+    observer = integer_reader._Observer(model.scorer)
     for words in texts(data, 60):
         observer(words, stored[:20])
     for samples, (low, high) in zip(observer.samples, model.scorer.ranges.tolist(), strict=True):
         values = np.concatenate(samples)
-        assert low < 0 < high and high - low < 3 * np.ptp(values)
-        assert ((values < low) | (values > high)).mean() < 100 * OUTSIDE
+        assert low < 0 < high and high - low < 1.5 * np.ptp(values)
+        assert ((values < low) | (values > high)).mean() < 20 * integer_reader.OUTSIDE
 
 
 def test_the_same_seed_fits_the_same_ranges(trained):

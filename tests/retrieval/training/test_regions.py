@@ -15,7 +15,7 @@ def test_regions_are_kept_in_int8_as_far_as_hardly_any_component_reaches():
     module = Regions(RegionSettings(dim=256))
     images = 3 * torch.randn(50, 49, 256, generator=torch.Generator().manual_seed(1))
     module.fit_scale(images)
-    stored = module.rounded(images)
+    stored = module.stored(images)
     assert stored.dtype == torch.int8 and stored.amin() == -127 and stored.amax() == 127
     off = (module.restored(stored) - images).abs()
     step = float(module.scale)

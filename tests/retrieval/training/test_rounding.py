@@ -101,12 +101,3 @@ def test_weights_are_rounded_on_a_scale_for_each_output():
     assert scales.shape == (2, 1, 4) and rounded(weight[0])[1].shape == (4,)
     assert (integers.abs().amax(1)[:, :3] == 127).all() and not integers[..., 3].any()
     assert ((integers * scales - weight).abs() <= 0.5001 * scales).all()
-
-
-def test_two_products_fit_16_bits():
-    """As processors without instructions for them need; weights of attention sum to one."""
-    from retrieval.training.integer_reader import WEIGHT_STEPS
-    from retrieval.training.rounding import LARGEST
-
-    assert 2 * LARGEST * LARGEST < 2**15
-    assert (WEIGHT_STEPS + 2) * LARGEST < 2**15  # both may be rounded up
