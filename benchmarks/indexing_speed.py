@@ -1,5 +1,6 @@
-"""How fast are photos indexed? `python benchmarks/indexing_speed.py FOLDER PHOTOS [--count 300]` (extra `build`; FOLDER
-as benchmarks/peer.py makes it; PHOTOS: some hundreds of photos).
+"""How fast are photos indexed? `python benchmarks/indexing_speed.py FOLDER PHOTOS [--count 300] [--runs 3]` (extra
+`build`; FOLDER as benchmarks/peer.py makes it; PHOTOS: some hundreds of photos); `--only` and `--model` leave out the
+rest.
 
 Against rclip: fresh processes that index the same photos into nothing and answer a query, in turn (rclip does not index
 without): `search index` and `search query` with rclip's own architecture (ViT-B-32 at 256 pixels, random weights;
@@ -15,6 +16,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,26 +27,30 @@ from retrieval.encoders import Encoder, load_encoder
 from retrieval.images import ENDINGS, decode
 from retrieval.indexing import index_folders
 
-RUNS = 3
-
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", choices=["peer", "pipeline"])
+    parser.add_argument("--model", choices=["lite", peer.MODEL], help="Of the two, this one.")
     options = parser.parse_args()
     folder = options.folder.absolute()
     photos = some_photos(folder / f"photos-{options.count}", options.photos, options.count)
-    model = vit(folder / "vit")
-    count = len(list(photos.iterdir()))
-    found = {
-        "machine": machine(),
-        "photos": count,
-        "peer": against_peer(folder, photos, model, count),
-        "pipeline": {name: against_encoder(load_encoder(name, "cpu"), photos, folder) for name in ("lite", str(model))},
-    }
-    print(json.dumps(found, indent=2).replace(str(model), peer.MODEL))
+    models = {} if options.model == "lite" else {peer.MODEL: str(vit(folder / "vit"))}
+    if options.model != peer.MODEL:
+        models["lite"] = "lite"
+    found: dict[str, object] = {"machine": machine(), "photos": len(list(photos.iterdir()))}
+    if options.only != "pipeline":
+        found["peer"] = against_peer(folder, photos, models, options.runs)
+    if options.only != "peer":
+        encoders = {name: load_encoder(model, "cpu") for name, model in models.items()}
+        found["pipeline"] = {
+            name: against_encoder(encoder, photos, folder, options.runs) for name, encoder in encoders.items()
+        }
+    print(json.dumps(found, indent=2))
 
 
 def some_photos(folder: Path, photos: Path, count: int) -> Path:
@@ -73,8 +79,9 @@ def vit(folder: Path) -> Path:
     return folder
 
 
-def against_peer(folder: Path, photos: Path, model: Path, count: int) -> dict[str, object]:
-    """Images a second, starting included, by each side, and our ratios to rclip."""
+def against_peer(folder: Path, photos: Path, models: dict[str, str], runs: int) -> dict[str, object]:
+    """Images a second, starting included, by each side, and our ratios to rclip. models: by name."""
+    count = len(list(photos.iterdir()))
 
     def ours(name: str) -> None:
         shutil.rmtree(folder / "index", ignore_errors=True)
@@ -85,13 +92,10 @@ def against_peer(folder: Path, photos: Path, model: Path, count: int) -> dict[st
         (folder / "data" / "db.sqlite3").unlink(missing_ok=True)
         run(peer.index(folder), photos, peer.environment(folder))
 
-    sides: dict[str, Callable[[], None]] = {
-        peer.MODEL: lambda: ours(str(model)),
-        "lite": lambda: ours("lite"),
-        "rclip": theirs,
-    }
+    sides: dict[str, Callable[[], None]] = {name: partial(ours, model) for name, model in models.items()}
+    sides["rclip"] = theirs
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(RUNS + 1):
+    for number in range(runs + 1):
         for name, side in sides.items():
             started = time.perf_counter()
             side()
@@ -102,12 +106,12 @@ def against_peer(folder: Path, photos: Path, model: Path, count: int) -> dict[st
     return found | {f"{name} to rclip": round(rates[name] / rates["rclip"], 2) for name in list(sides)[:-1]}
 
 
-def against_encoder(encoder: Encoder, photos: Path, folder: Path) -> dict[str, float]:
+def against_encoder(encoder: Encoder, photos: Path, folder: Path, runs: int) -> dict[str, float]:
     """Images a second by the encoder alone and by the whole pipeline, and the ratio."""
     prepared = [encoder.prepare(decode(path.read_bytes(), encoder.image_size)) for path in sorted(photos.iterdir())]
     size = encoder.batch_size
     taken: dict[str, list[float]] = {"encoder": [], "pipeline": []}
-    for number in range(RUNS + 1):
+    for number in range(runs + 1):
         started = time.perf_counter()
         for low in range(0, len(prepared), size):
             encoder.encode_images(prepared[low : low + size])
