@@ -126,8 +126,8 @@ def extend_ann(old: Path, entry: AnnEntry, source: Source, path: Path) -> AnnEnt
 
 
 def lists_for(rows: int) -> int:
-    """A power of two near twice the root of the rows. Twice as many would be searched no faster, and take four times as
-    long to learn."""
+    """A power of two near twice the root of the rows. Twice as many would hardly be searched faster, and cost four
+    times as much to learn."""
     wanted = 2 ** round(math.log2(2 * math.sqrt(max(rows, 1))))
     return int(min(max(wanted, FEWEST_LISTS), MOST_LISTS))
 

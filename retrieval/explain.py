@@ -23,8 +23,8 @@ class Explanation:
 
     words: as they stand in the text; the pieces of a word are summed. heat: float32 [words, rows, columns], 0 and up,
     over a grid on the upright image: how much speaks for a match, in units of the scorer's logit (see
-    `Evidence.heat`), so that maps of several words can be compared. match: calibrated probability, but for rounding
-    that of a search. similarity: of the embeddings. photo: the image."""
+    `Evidence.heat`), so that maps of several words can be compared. match: calibrated probability, in float32, so that
+    a search's may differ a little. similarity: of the embeddings. photo: the image."""
 
     words: tuple[str, ...]
     heat: NDArray[np.float32]

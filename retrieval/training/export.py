@@ -1,4 +1,4 @@
-"""Write a trained model as a directory that runs without torch, and read it again to train on or to check."""
+"""Write a trained model as a directory that runs without torch, and read it again to check."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch.nn.functional import gelu, softplus
 
 from retrieval.training.batches import as_float
 from retrieval.training.features import WHOLE
-from retrieval.training.rounding import LARGEST, integer_product, rounded
+from retrieval.training.rounding import LARGEST, OUTSIDE, integer_product, rounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,6 @@ PLACES = ("state", "query", "asked", "mixed", "found", "fed", "between")  # of a
 WEIGHT_STEPS = 255  # of weights of attention
 TEXTS = 500
 SAMPLED = 500  # values of each place and text
-OUTSIDE = 1e-4  # share of values beyond either end of a range; those beyond the high end may be twice as large
 
 
 def place_of(look: int, place: str) -> int:
@@ -57,15 +56,15 @@ class IntegerReader(nn.Module):
 
     def attend(self, look: int, block: Block, states: Tensor, regions: Tensor) -> Tensor:
         """As `Attention.few`, of int8 regions [n, 49, dim]. states: [m, dim] or [n, m, dim]. Returns [n, m, dim]."""
-        attention, step = block.attention, self.regions.scale
+        attention = block.attention
         of_keys, of_values = (
             layer.weight.unflatten(0, (attention.heads, -1)) for layer in (attention.keys, attention.values)
         )
         queries = attention.split(self.linear(look, "state", block.before_attention(states), attention.queries))
         asked = self.product(look, "query", queries, *rounded(of_keys)).flatten(-3, -2)
-        step_of_logit = step / of_keys.shape[1] ** 0.5
-        weights = self.product(look, "asked", asked, regions.transpose(-1, -2), step_of_logit).softmax(-1)
-        mixed = self.mix(weights, regions, step).unflatten(-2, (attention.heads, -1))
+        of_logits = self.regions.scale / of_keys.shape[1] ** 0.5
+        weights = self.product(look, "asked", asked, regions.transpose(-1, -2), of_logits).softmax(-1)
+        mixed = self.mix(weights, regions).unflatten(-2, (attention.heads, -1))
         found = self.product(look, "mixed", mixed, *rounded(of_values.transpose(-1, -2)))
         found = found.transpose(-2, -3).flatten(-2)
         bias = attention.out(attention.values.bias)
@@ -99,9 +98,9 @@ class IntegerReader(nn.Module):
         scale = (high - low) / LARGEST
         return integer_product(x, integers, scales, bias, scale, round(-low / scale))
 
-    def mix(self, weights: Tensor, regions: Tensor, scale: Tensor) -> Tensor:
-        """weights, [..., m, 49], of int8 regions [n, 49, dim], each of whose steps is `scale`; [n, m, dim]."""
-        return integer_product(weights, regions, scale, None, 1 / WEIGHT_STEPS, 0)
+    def mix(self, weights: Tensor, regions: Tensor) -> Tensor:
+        """weights, [n, m, 49], of int8 regions [n, 49, dim]; float [n, m, dim]."""
+        return integer_product(weights, regions, self.regions.scale, None, 1 / WEIGHT_STEPS, 0)
 
 
 class _Observer(IntegerReader):
@@ -119,8 +118,8 @@ class _Observer(IntegerReader):
         found = x @ (integers * scales)
         return found if bias is None else found + bias
 
-    def mix(self, weights: Tensor, regions: Tensor, scale: Tensor) -> Tensor:
-        return weights @ (regions * scale)
+    def mix(self, weights: Tensor, regions: Tensor) -> Tensor:
+        return weights @ self.regions.restored(regions)
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

@@ -13,13 +13,12 @@ from torch.nn.functional import gelu
 from retrieval.training.cells import CELLS, CHANNELS
 from retrieval.training.dropout import SharedDropout
 from retrieval.training.heads import CLASSES
-from retrieval.training.rounding import LARGEST
+from retrieval.training.rounding import LARGEST, OUTSIDE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 USUAL = 5.0  # hardly a component is larger
-OUTSIDE = 1e-4  # share of components that are beyond the largest that can be stored
 
 
 @dataclass(frozen=True)

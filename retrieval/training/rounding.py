@@ -2,7 +2,7 @@
 
 Weights are rounded on a scale for each output, when a graph is loaded; what they are multiplied with on one scale,
 which is fixed, so that what a row gives never depends on the other rows. All but about one in ten thousand such inputs
-keep to 7 of their 8 bits: processors without instructions for these products add two of them in 16 bits, which two
+keep to 7 of their 8 bits: processors without instructions for this add two products in 16 bits, which two
 large inputs of 8 bits with two large weights would overflow. (Weights of attention, which sum to one, cannot, and use
 all 8.)
 
@@ -20,6 +20,7 @@ from torch.onnx.symbolic_helper import parse_args
 from retrieval.encoders.build_lite import OPSET
 
 LARGEST = 127  # of int8, and of nearly all inputs
+OUTSIDE = 1e-4  # share of values that may lie beyond what is fitted to them
 
 
 def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEV_CANDIDATES = 10
 JUDGED = f"all captions, {DEV_CANDIDATES} candidates"  # figures of another way cannot be compared
-PARAMETERS = 2  # counts changes of the scorer's parameters, before which no run can go on
+PARAMETERS = 2  # version of the scorer's parameters: a run that was begun with another cannot go on
 
 
 class ScorerStage:

@@ -45,6 +45,16 @@ def test_what_is_committed_is_read_back(tmp_path):
     assert collection.manifest.folders == ("/photos",)
 
 
+@pytest.mark.parametrize("positions", [[], [29], [29, 0, 12, 0, 29, 11, 3, 3, 20], list(range(29, -1, -1))])
+def test_rows_of_several_segments_come_in_the_order_asked_for(collection, positions):
+    found = Collection.open(collection)
+    ids = np.array([found.row(position).id for position in positions], np.int64)
+    one_by_one = [found.embeddings([position])[0] for position in positions]
+    np.testing.assert_array_equal(found.embeddings(positions), np.array(one_by_one).reshape(-1, 8))
+    unknown = np.array([-5, 0, 10**6])
+    np.testing.assert_array_equal(found.positions(np.r_[ids, unknown]), [*positions, -1, -1, -1])
+
+
 def test_a_reader_keeps_its_commit_while_a_writer_goes_on(collection):
     reader = Collection.open(collection)
     with CollectionWriter(collection, BINDING) as writer:
