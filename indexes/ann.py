@@ -1,6 +1,6 @@
 """The ANN index: which images may be the nearest to a text, without comparing it with all of them.
 
-Rows lie in lists around centroids; codes of four bits for every few dimensions tell how each differs from its own
+Rows lie in lists around centroids; codes of four bits for every two dimensions tell how each differs from its own
 (Jégou et al. 2011, "Product Quantization for Nearest Neighbor Search"; André et al. 2015, "Cache Locality Is Not
 Enough", scanned in registers). A text looks into the lists that are nearest to it; what is best by code is then scored
 exactly, by the stored embeddings. The centroids are compared one by one: by a graph, which inner products mislead, a
@@ -28,7 +28,7 @@ from indexes.exact import as_float32
 from indexes.manifest import AnnEntry
 
 FEWEST_ROWS = 50_000  # of fewer, all are compared
-DIMENSIONS_A_CODE = 4
+DIMENSIONS_A_CODE = 2  # of four, shortlists must be eight times as long
 FEWEST_LISTS, MOST_LISTS = 64, 65_536
 SAMPLED_A_LIST = 40
 ROWS_AT_ONCE = 65_536
