@@ -28,7 +28,7 @@ from indexes.exact import as_float32
 from indexes.manifest import AnnEntry
 
 FEWEST_ROWS = 50_000  # of fewer, all are compared
-DIMENSIONS_A_CODE = 2  # of four, shortlists must be eight times as long
+DIMENSIONS_A_CODE = 2  # with four, shortlists must be four to eight times as long
 FEWEST_LISTS, MOST_LISTS = 64, 65_536
 SAMPLED_A_LIST = 40
 ROWS_AT_ONCE = 65_536

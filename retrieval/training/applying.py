@@ -47,11 +47,13 @@ def embed(
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
-def regions_of(inputs: Inputs, scorer: Scorer, features: Features) -> torch.Tensor:
-    """The region tokens of all images as they are, float32 [n, 49, dim]."""
+def regions_of(
+    inputs: Inputs, scorer: Scorer, features: Features, images: NDArray[np.int64] | None = None
+) -> torch.Tensor:
+    """The region tokens of images as they are, float32 [n, 49, dim]. images: int64 [n], which; None for all."""
     found = []
-    for low in range(0, features.images, AT_ONCE):
-        rows = slice(low, low + AT_ONCE)
+    for low in range(0, features.images if images is None else len(images), AT_ONCE):
+        rows = slice(low, low + AT_ONCE) if images is None else images[low : low + AT_ONCE]
         seen = inputs(as_float(features.cells[WHOLE, rows]), as_float(features.whole[WHOLE, rows]))
         found.append(scorer.regions(*seen))
     return torch.cat(found)

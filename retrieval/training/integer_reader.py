@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu, softplus
 
-from retrieval.training.batches import as_float
-from retrieval.training.features import WHOLE
+from retrieval.training.applying import regions_of
 from retrieval.training.rounding import LARGEST, OUTSIDE, integer_product, rounded
 
 if TYPE_CHECKING:
@@ -130,8 +129,7 @@ def fit_ranges(scorer: Scorer, inputs: Inputs, features: Features, seed: int) ->
     texts = rng.permutation(len(features.texts))[:TEXTS]
     pairs = np.stack([features.image_of_text[texts], rng.integers(features.images, size=len(texts))], axis=1)
     images, place = np.unique(pairs, return_inverse=True)
-    cells, whole = (as_float(each[WHOLE, images]) for each in (features.cells, features.whole))
-    regions = scorer.regions(*inputs(cells, whole))
+    regions = regions_of(inputs, scorer, features, images)
     scorer.regions.fit_scale(regions)
     stored, observer = scorer.regions.stored(regions), _Observer(scorer)
     for text, both in zip(texts, place.reshape(pairs.shape), strict=True):
