@@ -19,6 +19,7 @@ from indexes.ann import FEWEST_ROWS, Ann
 from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.exact import nearest
 from indexes.manifest import Binding, Manifest, current_manifest, damaged, orphaned_manifest, read_manifest
+from indexes.row_file import RowFile
 from indexes.segment import FAILURE_SCHEMA, ROW_GROUP, Row, Segment
 
 ATTEMPTS = 5
@@ -106,7 +107,7 @@ class Collection:
         masks = [alive for _, alive in self.parts]
         if inside is not None:
             masks = [_both(mask, there) for mask, there in zip(masks, inside, strict=True)]
-        return nearest(queries, [segment.embeddings for segment in self.segments], masks, k)
+        return nearest(queries, [segment.embeddings.mapped for segment in self.segments], masks, k)
 
     @cached_property
     def ann(self) -> Ann | None:
@@ -141,7 +142,7 @@ class Collection:
             return None
         rest = self._uncovered
         masks = [mask if inside is None else _both(mask, inside[index]) for index, mask in rest]
-        arrays = [self.embeddings(listed), *(self.segments[index].embeddings for index, _ in rest)]
+        arrays = [self.embeddings(listed), *(self.segments[index].embeddings.mapped for index, _ in rest)]
         similarities, places = nearest(query[None], arrays, [None, *masks], k)
         where = [listed, *(np.arange(self.starts[index], self.starts[index + 1]) for index, _ in rest)]
         positions = np.where(places < 0, -1, np.concatenate(where)[places])
@@ -207,11 +208,13 @@ class Collection:
 
     def embeddings(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
         """float16 [n, dim], unit norm."""
-        return self._gather("embeddings", positions, (self.binding.dim,), "float16")
+        return self._taken(positions, [one.embeddings for one in self.segments], (self.binding.dim,), "float16")
 
     def tokens(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """[n, regions, token_dim], in the stored dtype."""
-        return self._gather("tokens", positions, self.binding.token_shape, self.binding.token_dtype)
+        return self._taken(
+            positions, [one.tokens for one in self.segments], self.binding.token_shape, self.binding.token_dtype
+        )
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """These columns of the rows that count, with their `position`."""
@@ -235,14 +238,15 @@ class Collection:
         """Each segment with the mask of its rows that count; None for all of them."""
         return [(segment, _alive(segment, self._dead)) for segment in self.segments]
 
-    def _gather(
-        self, name: str, positions: Sequence[int] | NDArray[np.int64], shape: tuple[int, ...], dtype: str
+    def _taken(
+        self, positions: Sequence[int] | NDArray[np.int64], files: Sequence[RowFile], shape: tuple[int, ...], dtype: str
     ) -> NDArray[Any]:
+        """Rows of the segments' files, [n, *shape], in the order of the positions."""
         wanted = np.asarray(positions, dtype=np.int64)
         found = np.empty((len(wanted), *shape), dtype)
         owners = np.searchsorted(self.starts, wanted, side="right") - 1
         for index, mine in _by_owner(owners):
-            found[mine] = getattr(self.segments[index], name)[wanted[mine] - self.starts[index]]
+            found[mine] = files[index].take(wanted[mine] - self.starts[index])
         return found
 
 

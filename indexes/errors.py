@@ -14,3 +14,10 @@ class DamagedSegmentError(CrosslookError):
             f"segment {segment} is damaged ({name}: {reason}): `search index --repair FOLDER` drops it and embeds the "
             "images of all indexed folders again that are lost with it"
         )
+
+
+def unreadable(error: OSError, path: object) -> Exception:
+    """An intact file that cannot be read now must not be taken for a damaged one; one that is gone is the caller's."""
+    if isinstance(error, FileNotFoundError):
+        return error
+    return CrosslookError(f"cannot read {error.filename or path}: {error.strerror}")

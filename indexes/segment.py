@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from functools import cached_property
@@ -17,14 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from indexes.errors import CrosslookError, DamagedSegmentError
+from indexes.errors import DamagedSegmentError, unreadable
 from indexes.files import sync_folder, write_durably
 from indexes.manifest import Binding, SegmentEntry
+from indexes.row_file import RowFile
 
 ROW_GROUP = 1024
-# NumPy parses the header as a Python literal, and CPython 3.11's parser miscounts its depth (SystemError) when two
-# threads parse at once.
-_reading_header = threading.Lock()
 SEGMENT_FILES = ("embeddings.npy", "tokens.npy", "rows.parquet", "failures.parquet")
 
 
@@ -146,16 +143,18 @@ def _save(file: IO[bytes], shape: tuple[int, ...], dtype: str, blocks: Iterable[
 
 
 class Segment:
-    """A segment opened for reading: arrays are memory-mapped, tables read when asked for. All files are opened at once,
-    so that a writer which removes them later takes nothing away.
+    """A segment opened for reading: arrays and tables are read when asked for. All files are opened at once, so that a
+    writer which removes them later takes nothing away.
+
+    embeddings: float16 [rows, dim]. tokens: [rows, regions, token_dim], in the stored dtype.
 
     Raises `CrosslookError` when a file does not hold what the manifest says, `FileNotFoundError` when one is gone."""
 
     def __init__(self, folder: Path, entry: SegmentEntry, binding: Binding) -> None:
         self.folder = folder
         self.entry = entry
-        self.embeddings = self._map("embeddings.npy", (entry.rows, binding.dim), "float16")
-        self.tokens = self._map("tokens.npy", (entry.rows, *binding.token_shape), binding.token_dtype)
+        self.embeddings = RowFile(folder / "embeddings.npy", (entry.rows, binding.dim), "float16")
+        self.tokens = RowFile(folder / "tokens.npy", (entry.rows, *binding.token_shape), binding.token_dtype)
         self._rows = self._open_table("rows.parquet", entry.rows)
         self._failures = self._open_table("failures.parquet", entry.failures) if entry.failures else None
 
@@ -204,17 +203,6 @@ class Segment:
         """`ROW_GROUP` rows, or what is left of them; the least that can be read."""
         return self._read(lambda: self._rows.read_row_group(group))
 
-    def blocks(self, name: str, rows: int) -> Iterator[NDArray[Any]]:
-        """`embeddings` or `tokens` from the first row to the last, `rows` at a time. Read, not mapped: mapped pages
-        would count as this process's memory until all of it were in use."""
-        array = getattr(self, name)
-        with (self.folder / f"{name}.npy").open("rb") as file:
-            file.seek(getattr(array, "offset", 0))
-            for low in range(0, len(array), rows):
-                count = min(rows, len(array) - low)
-                values = np.fromfile(file, array.dtype, count * int(np.prod(array.shape[1:])))
-                yield values.reshape(count, *array.shape[1:])
-
     def failures(self) -> pa.Table:
         return self._read(self._failures.read) if self._failures else failures_table([])
 
@@ -233,27 +221,5 @@ class Segment:
             return read()
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # Arrow's own OSErrors have none
-                raise _unreadable(error, self.folder) from error
+                raise unreadable(error, self.folder) from error
             raise DamagedSegmentError(self.folder, "a Parquet file", str(error).splitlines()[0]) from error
-
-    def _map(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        if not shape[0]:
-            return np.zeros(shape, dtype)
-        try:
-            with _reading_header:
-                found = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise DamagedSegmentError(self.folder, name, "it is truncated") from error
-        except OSError as error:
-            raise _unreadable(error, self.folder / name) from error
-        if found.shape != shape or found.dtype != np.dtype(dtype):
-            expected = f"it holds {found.dtype} {found.shape}, expected {dtype} {shape}"
-            raise DamagedSegmentError(self.folder, name, expected)
-        return found
-
-
-def _unreadable(error: OSError, path: Path) -> Exception:
-    """An intact file that cannot be read now must not be taken for a damaged one; one that is gone is the caller's."""
-    if isinstance(error, FileNotFoundError):
-        return error
-    return CrosslookError(f"cannot read {error.filename or path}: {error.strerror}")

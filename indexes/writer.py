@@ -36,6 +36,7 @@ from indexes.manifest import (
     write_manifest,
 )
 from indexes.merging import segments_to_merge
+from indexes.row_file import RowFile
 from indexes.segment import FAILURE_SCHEMA, ROW_SCHEMA, SEGMENT_FILES, Batch, Segment, write_segment
 
 LOCK = "writer.lock"
@@ -257,17 +258,15 @@ def _living(segments: Sequence[Segment], tombstones: Sequence[int]) -> tuple[Bat
     return Batch(
         pa.concat_tables([ROW_SCHEMA.empty_table(), *rows]).combine_chunks(),
         pa.concat_tables([FAILURE_SCHEMA.empty_table(), *failures]).combine_chunks(),
-        _living_blocks("embeddings", segments, alive),
-        _living_blocks("tokens", segments, alive),
+        _living_blocks([segment.embeddings for segment in segments], alive),
+        _living_blocks([segment.tokens for segment in segments], alive),
     ), set(np.intersect1d(np.concatenate(ids), gone).tolist())
 
 
-def _living_blocks(
-    name: str, segments: Sequence[Segment], masks: Sequence[NDArray[np.bool_]]
-) -> Iterator[NDArray[Any]]:
-    for segment, mask in zip(segments, masks, strict=True):
+def _living_blocks(files: Sequence[RowFile], masks: Sequence[NDArray[np.bool_]]) -> Iterator[NDArray[Any]]:
+    for file, mask in zip(files, masks, strict=True):
         low = 0
-        for block in segment.blocks(name, COPIED_ROWS):
+        for block in file.blocks(COPIED_ROWS):
             yield block[mask[low : low + len(block)]]
             low += len(block)
 

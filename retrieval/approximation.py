@@ -88,7 +88,7 @@ def _parts(collection: Collection) -> list[Rows]:
     found = []
     for segment, alive in collection.parts:
         if len(segment) and (alive is None or alive.any()):
-            ids, embeddings = segment.ids, segment.embeddings
+            ids, embeddings = segment.ids, segment.embeddings.mapped
             found.append(Rows(ids, embeddings) if alive is None else Rows(ids[alive], embeddings[alive]))
     return found
 

@@ -60,7 +60,7 @@ def batch(first_id, embeddings, failures=()):
 
 
 def source_of(collection, texts):
-    parts = [Rows(segment.ids, segment.embeddings) for segment in collection.segments]
+    parts = [Rows(segment.ids, segment.embeddings.mapped) for segment in collection.segments]
     return Source(parts, lambda ids: collection.embeddings(collection.positions(ids)), texts)
 
 
@@ -370,6 +370,17 @@ def test_a_query_takes_one_thread_and_gives_the_others_back(path, monkeypatch):
         assert found == [1] and faiss.omp_get_max_threads() == 3
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def test_a_search_maps_no_rows(path):
+    """Pages that are mapped stay in the process, until every row of the collection is there."""
+    collection = Collection.open(path)
+    positions = collection.nearest(text_embeddings(1), 20)[1][0]
+    collection.tokens(positions)
+    files = [file for segment in collection.segments for file in (segment.embeddings, segment.tokens)]
+    assert not any("mapped" in vars(file) for file in files)
+    collection.nearest(text_embeddings(1), 20, exact=True)
+    assert all("mapped" in vars(segment.embeddings) for segment in collection.segments)
 
 
 def test_missing_faiss_names_the_extra(monkeypatch):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -325,14 +326,14 @@ def test_a_lost_pointer_loses_nothing(collection):
 
 @pytest.mark.parametrize("repair", [False, True])
 def test_a_file_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(collection, monkeypatch, repair):
-    real = np.load
+    real = Path.open
 
-    def refuse(path, **options):
+    def refuse(path, *options, **named):
         if path.name == "tokens.npy":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return real(path, **options)
+        return real(path, *options, **named)
 
-    monkeypatch.setattr(np, "load", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(CrosslookError, match=r"cannot read .*tokens\.npy: Permission denied"):
         CollectionWriter(collection, BINDING, repair=repair)
     monkeypatch.undo()

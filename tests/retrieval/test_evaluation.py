@@ -135,7 +135,7 @@ def test_what_the_ann_index_finds_is_measured_with_the_captions(captions, photos
     rng = np.random.default_rng(0)
     with CollectionWriter(tmp_path / "index", binding_of(encoder)) as writer:
         collection = writer.collection
-        parts = [Rows(segment.ids, segment.embeddings) for segment in collection.segments]
+        parts = [Rows(segment.ids, segment.embeddings.mapped) for segment in collection.segments]
         texts = rng.normal(size=(20, encoder.dim)).astype(np.float32)
         source = Source(parts, lambda ids: collection.embeddings(collection.positions(ids)), texts)
         writer.put_ann(lambda path: build_ann(source, 0.5, path))
