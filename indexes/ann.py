@@ -63,11 +63,13 @@ class Source:
     def rows(self) -> int:
         return sum(len(part.ids) for part in self.parts)
 
-    def blocks(self, what: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Ids and embeddings, a block at a time. what: is told to be done meanwhile."""
-        done, total = 0, self.rows
-        for part in self.parts:
-            for low in range(0, len(part.ids), ROWS_AT_ONCE):
+    def blocks(self, what: str, after: int = 0) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Ids and embeddings, a block at a time, of the rows with ids above `after`. what: is told to be done
+        meanwhile."""
+        firsts = [int(np.searchsorted(part.ids, after, side="right")) for part in self.parts]
+        done, total = 0, self.rows - sum(firsts)
+        for part, first in zip(self.parts, firsts, strict=True):
+            for low in range(first, len(part.ids), ROWS_AT_ONCE):
                 rows = slice(low, low + ROWS_AT_ONCE)
                 yield part.ids[rows], as_float32(part.embeddings[rows])
                 done += len(part.ids[rows])
@@ -115,14 +117,17 @@ def build_ann(source: Source, recall_target: float, path: Path) -> AnnEntry:
 
 
 def extend_ann(old: Path, entry: AnnEntry, source: Source, path: Path) -> AnnEntry:
-    """Add the rows that an index does not cover yet, keep how it is tuned, measure it again, and write it to `path`."""
+    """Add the rows that an index does not cover yet, keep how it is tuned, measure it again if there are texts to do so
+    with, for which all rows are read, and write it to `path`."""
     try:
         index = import_faiss().read_index(str(old))
     except RuntimeError as error:
         raise CrosslookError(f"cannot read {old}: it is not an index of FAISS") from error
     _add(index, source, after=entry.last_id)
     entry = replace(entry, rows=int(index.ntotal), last_id=int(source.parts[-1].ids[-1]))
-    return _written(index, _measured(index, entry, source, source.texts, _exact_ids(source)), path)
+    if len(source.texts):
+        entry = _measured(index, entry, source, source.texts, _exact_ids(source))
+    return _written(index, entry, path)
 
 
 def lists_for(rows: int) -> int:
@@ -158,10 +163,8 @@ def _sampled(source: Source, count: int) -> NDArray[np.float32]:
 
 
 def _add(index: Any, source: Source, after: int) -> None:
-    for ids, block in source.blocks("adding images"):
-        new = ids > after
-        if new.any():
-            index.add_with_ids(block[new], ids[new])
+    for ids, block in source.blocks("adding images", after):
+        index.add_with_ids(block, ids)
 
 
 def _written(index: Any, entry: AnnEntry, path: Path) -> AnnEntry:
@@ -214,7 +217,8 @@ def _measured(
     index: Any, entry: AnnEntry, source: Source, texts: NDArray[np.float32], exact: NDArray[np.int64]
 ) -> AnnEntry:
     recall = share_found(_search(index, texts, entry.shortlist, entry.probes), exact)
-    return replace(entry, recall=recall, milliseconds=_milliseconds(index, entry, source, texts))
+    milliseconds = _milliseconds(index, entry, source, texts)
+    return replace(entry, recall=recall, milliseconds=milliseconds, measured_rows=entry.rows)
 
 
 def _search(index: Any, queries: NDArray[np.float32], count: int, probes: int) -> NDArray[np.int64]:

@@ -47,7 +47,7 @@ class AnnEntry:
     It covers the rows whose ids are at most `last_id`; `rows`: how many it holds, some of which may be dead by now.
     probes: lists that are searched. shortlist: how many rows are then scored exactly. recall: share of the exact first
     ten that it found for texts, 0 to 1, of which `recall_target` was asked for; milliseconds: the median time of one
-    text; both when it was made."""
+    text; both when it held `measured_rows`."""
 
     number: int = 0
     bytes: int = 0
@@ -58,6 +58,7 @@ class AnnEntry:
     recall_target: float = 0.0
     recall: float = 0.0
     milliseconds: float = 0.0
+    measured_rows: int = 0
 
     @property
     def file_name(self) -> str:

@@ -21,6 +21,7 @@ TEXTS = 1000
 TEXTS_TO_MEASURE_BY = 200
 TEXTS_AT_ONCE = 100
 TOLERANCE = 0.02  # of recall measured by few texts
+MEASURED_AGAIN = 0.05  # rows that are new since it was measured, by the rows of then: then it is measured again
 OUTGROWN = 0.25  # rows that are new, or gone, by the rows of the index: then it is made anew
 
 
@@ -52,7 +53,9 @@ def update_ann(writer: CollectionWriter, recall_target: float | None, step: Call
         if not new and gone <= OUTGROWN * entry.rows:
             return False
         if new + gone <= OUTGROWN * entry.rows:
-            old, few = ann_folder(collection.folder) / entry.file_name, source(TEXTS_TO_MEASURE_BY)
+            grown = entry.rows + new - entry.measured_rows
+            few = source(TEXTS_TO_MEASURE_BY if grown > MEASURED_AGAIN * entry.measured_rows else 0)
+            old = ann_folder(collection.folder) / entry.file_name
             found = writer.put_ann(lambda path: extend_ann(old, entry, few, path))
             if found.recall >= min(recall_target, entry.recall) - TOLERANCE:
                 return True
@@ -64,6 +67,8 @@ def update_ann(writer: CollectionWriter, recall_target: float | None, step: Call
 def embed_samples(collection: Collection, count: int) -> NDArray[np.float32]:
     """Embeddings of so many sample texts by the model of a collection, float32 [n, dim]. Raises
     `CrosslookError` where it is not the one that made the collection."""
+    if not count:
+        return np.zeros((0, collection.binding.dim), np.float32)
     encoder, texts = load_encoder(collection.binding.model, "cpu"), sample_texts(count)
     collection.check(encoder.name, encoder.fingerprint)
     parts = [texts[low : low + TEXTS_AT_ONCE] for low in range(0, count, TEXTS_AT_ONCE)]
@@ -95,7 +100,8 @@ def _parts(collection: Collection) -> list[Rows]:
 
 def describe(entry: AnnEntry) -> str:
     """One line for people."""
+    measured = "" if entry.measured_rows == entry.rows else f"; measured when there were {entry.measured_rows:,}"
     return (
         f"ANN over {entry.rows:,} images: recall@10 {entry.recall:.3f} for texts (asked for {entry.recall_target:g}), "
-        f"{entry.milliseconds:.1f} ms"
+        f"{entry.milliseconds:.1f} ms{measured}"
     )

@@ -82,8 +82,26 @@ def test_a_few_new_images_are_added_to_it(path, embedding):
     before = optimized(path)[0].ann
     add(path, 100, seed=1)
     found, steps = optimized(path)
-    assert found.ann.rows == 1_600 and found.ann.probes == before.probes and "tuning" not in steps
+    assert found.ann.rows == found.ann.measured_rows == 1_600
+    assert found.ann.probes == before.probes and "tuning" not in steps
     assert embedding.asked[-1] == ("fake", approximation.TEXTS_TO_MEASURE_BY)
+
+
+def test_it_is_measured_again_when_a_twentieth_of_its_rows_is_new(path, embedding):
+    before = optimized(path)[0].ann
+    add(path, 70, seed=1)
+    found, steps = optimized(path)
+    assert set(steps) == {"adding images"} and embedding.asked == [("fake", approximation.TEXTS), ("fake", 0)]
+    assert found.ann == replace(before, number=2, rows=1_570, last_id=1_570, bytes=found.ann.bytes)
+    assert "; measured when there were 1,500" in _search(maintenance.status(path))
+    collection = Collection.open(path)
+    queries = collection.embeddings(np.arange(1_500, 1_570)).astype(np.float32)
+    assert collection.uncovered == 0
+    np.testing.assert_array_equal(collection.nearest(queries, 1)[1][:, 0], np.arange(1_500, 1_570))
+    add(path, 10, seed=2)
+    found, steps = optimized(path)
+    assert "searching exactly, to measure by" in steps and found.ann.measured_rows == found.ann.rows == 1_580
+    assert "measured when" not in _search(maintenance.status(path))
 
 
 def test_it_is_made_anew_where_it_has_outgrown_its_lists_or_more_is_asked_for(path):
@@ -165,6 +183,7 @@ def test_the_embedded_model_embeds_the_sample_texts(tmp_path):
     encoder = load_encoder("lite")
     with CollectionWriter(tmp_path / "c", binding_of(encoder)) as writer:
         found = approximation.embed_samples(writer.collection, 150)
+        assert approximation.embed_samples(writer.collection, 0).shape == (0, 388)
     assert found.shape == (150, 388) and found.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
