@@ -89,7 +89,8 @@ class Ann:
             if found != entry.bytes:
                 raise CrosslookError(f"{file.name} is damaged: it has {found:,} bytes, expected {entry.bytes:,}")
             opened = f"/dev/fd/{file.fileno()}"
-            self._index = faiss.read_index(opened if os.path.exists(opened) else file.name, faiss.IO_FLAG_MMAP_IFC)
+            # Not mapped: FAISS would copy these lists all the same, and each page would be in memory twice.
+            self._index = faiss.read_index(opened if os.path.exists(opened) else file.name)
         except (OSError, RuntimeError) as error:
             raise CrosslookError(f"cannot read {file.name}: it is not an index of FAISS") from error
 

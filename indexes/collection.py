@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,13 +20,25 @@ from indexes.ann import FEWEST_ROWS, Ann
 from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.exact import nearest
 from indexes.manifest import Binding, Manifest, current_manifest, damaged, orphaned_manifest, read_manifest
-from indexes.row_file import RowFile
+from indexes.row_file import RowFile, read_rows
 from indexes.segment import FAILURE_SCHEMA, ROW_GROUP, Row, Segment
 
 ATTEMPTS = 5
 GROUPS_KEPT = 256  # row groups that were read last, in some 60 MB
 SHORTLISTED_A_RESULT = 4
 LEAST_SHARE = 0.25  # of the rows inside the folders asked for, below which they are compared one by one
+
+
+@dataclass(frozen=True)
+class _Spans:
+    """The segments that have rows; of each, int64, the position of its first row, its first id and its last, and
+    whether it has all ids between them."""
+
+    segments: list[Segment]
+    starts: NDArray[np.int64]
+    first_ids: NDArray[np.int64]
+    last_ids: NDArray[np.int64]
+    whole: NDArray[np.bool_]
 
 
 class Collection:
@@ -167,28 +180,29 @@ class Collection:
 
     def positions(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the rows of some ids are, int64 [n], -1 for ids that no row has or that no longer count."""
-        found = np.full(len(ids), -1, np.int64)
-        owners = np.searchsorted(self._first_ids, ids, side="right") - 1
-        for index, mine in _by_owner(owners):
-            if index < 0:
-                continue
-            offsets = self._filled[index][1].offsets(ids[mine])
-            found[mine] = np.where(offsets < 0, -1, offsets + self._filled[index][0])
-        return np.where(np.isin(ids, self._dead), -1, found)
+        spans = self._spans
+        if not len(spans.segments):
+            return np.full(len(ids), -1, np.int64)
+        owners = np.searchsorted(spans.first_ids, ids, side="right") - 1
+        offsets = ids - spans.first_ids[owners]
+        for index, mine in _by_owner(np.where(spans.whole[owners], -1, owners)):
+            if index >= 0:
+                offsets[mine] = spans.segments[index].offsets(ids[mine])
+        is_there = (owners >= 0) & (ids <= spans.last_ids[owners]) & (offsets >= 0) & ~np.isin(ids, self._dead)
+        return np.where(is_there, spans.starts[owners] + offsets, -1)
 
     @cached_property
     def _dead(self) -> NDArray[np.int64]:
         return np.asarray(self.manifest.tombstones, dtype=np.int64)
 
     @cached_property
-    def _filled(self) -> list[tuple[int, Segment]]:
-        """The segments that have rows, each with the position of its first."""
+    def _spans(self) -> _Spans:
         pairs = zip(self.starts.tolist(), self.segments, strict=False)
-        return [(start, segment) for start, segment in pairs if len(segment)]
-
-    @cached_property
-    def _first_ids(self) -> NDArray[np.int64]:
-        return np.array([segment.first_id for _, segment in self._filled], dtype=np.int64)
+        filled = [(start, segment) for start, segment in pairs if len(segment)]
+        ints = [(start, segment.first_id, segment.last_id, len(segment)) for start, segment in filled]
+        starts, first_ids, last_ids, lengths = np.array(ints, np.int64).reshape(-1, 4).T
+        whole = last_ids - first_ids + 1 == lengths
+        return _Spans([segment for _, segment in filled], starts, first_ids, last_ids, whole)
 
     def row(self, position: int) -> Row:
         return self.rows([position])[0]
@@ -208,13 +222,15 @@ class Collection:
 
     def embeddings(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
         """float16 [n, dim], unit norm."""
-        return self._taken(positions, [one.embeddings for one in self.segments], (self.binding.dim,), "float16")
+        if not len(positions):
+            return np.zeros((0, self.binding.dim), np.float16)
+        return self._read(positions, [segment.embeddings for segment in self.segments])
 
     def tokens(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """[n, regions, token_dim], in the stored dtype."""
-        return self._taken(
-            positions, [one.tokens for one in self.segments], self.binding.token_shape, self.binding.token_dtype
-        )
+        if not len(positions):
+            return np.zeros((0, *self.binding.token_shape), self.binding.token_dtype)
+        return self._read(positions, [segment.tokens for segment in self.segments])
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """These columns of the rows that count, with their `position`."""
@@ -238,16 +254,11 @@ class Collection:
         """Each segment with the mask of its rows that count; None for all of them."""
         return [(segment, _alive(segment, self._dead)) for segment in self.segments]
 
-    def _taken(
-        self, positions: Sequence[int] | NDArray[np.int64], files: Sequence[RowFile], shape: tuple[int, ...], dtype: str
-    ) -> NDArray[Any]:
-        """Rows of the segments' files, [n, *shape], in the order of the positions."""
+    def _read(self, positions: Sequence[int] | NDArray[np.int64], files: Sequence[RowFile]) -> NDArray[Any]:
+        """Rows of the segments' files, in the order of the positions."""
         wanted = np.asarray(positions, dtype=np.int64)
-        found = np.empty((len(wanted), *shape), dtype)
         owners = np.searchsorted(self.starts, wanted, side="right") - 1
-        for index, mine in _by_owner(owners):
-            found[mine] = files[index].take(wanted[mine] - self.starts[index])
-        return found
+        return read_rows(files, owners, wanted - self.starts[owners])
 
 
 def open_segments(folder: Path, manifest: Manifest) -> list[Segment]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -24,8 +24,7 @@ _seeking = threading.Lock()
 class RowFile:
     """An array of a segment, [rows, ...], opened for reading: a writer that removes the file later takes nothing away.
 
-    Rows that lie here and there are read, not taken from the mapping. There each would bring the pages around it into
-    this process's memory, until all of the file were in it; and from a disk 128 KiB, in place of 4."""
+    start: where the first row is, in bytes. row_bytes: how long each is."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
         """Raises `CrosslookError` when the file does not hold such an array, or cannot be read now, `FileNotFoundError`
@@ -33,47 +32,38 @@ class RowFile:
         self.path = path
         self.shape = shape
         self.dtype = np.dtype(dtype)
-        self._row_bytes = self.dtype.itemsize * math.prod(shape[1:])
+        self.row_bytes = self.dtype.itemsize * math.prod(shape[1:])
         try:
             self._file = path.open("rb", buffering=0)
-            self._start = self._first_row(self._file)
+            self.start = self._first_row(self._file)
         except OSError as error:
             raise unreadable(error, path) from error
 
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def descriptor(self) -> int:
+        return self._file.fileno()
+
     @cached_property
     def mapped(self) -> NDArray[Any]:
         """All rows, [rows, ...]."""
         if not len(self):
             return np.zeros(self.shape, self.dtype)
-        return np.memmap(self._file, self.dtype, "r", self._start, self.shape)
-
-    def take(self, offsets: NDArray[np.int64]) -> NDArray[Any]:
-        """The rows at some offsets, [n, ...], in their order. Raises `CrosslookError` when they cannot be read."""
-        descriptor, size = self._file.fileno(), self._row_bytes
-        places = (self._start + size * offsets).tolist()
-        try:
-            content = b"".join([_read_at(descriptor, size, place) for place in places])
-        except OSError as error:
-            raise unreadable(error, self.path) from error
-        return self._rows(content, len(places))
+        return np.memmap(self._file, self.dtype, "r", self.start, self.shape)
 
     def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
-        """From the first row to the last, `rows` at a time, read likewise."""
+        """From the first row to the last, `rows` at a time, read. Raises `CrosslookError` when they cannot be."""
         for low in range(0, len(self), rows):
             count = min(rows, len(self) - low)
             try:
-                content = _read_at(self._file.fileno(), self._row_bytes * count, self._start + self._row_bytes * low)
+                content = _read_at(self.descriptor, self.row_bytes * count, self.start + self.row_bytes * low)
             except OSError as error:
                 raise unreadable(error, self.path) from error
-            yield self._rows(content, count)
-
-    def _rows(self, content: bytes, count: int) -> NDArray[Any]:
-        if len(content) != self._row_bytes * count:
-            raise self._damaged("it is truncated")
-        return np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
+            if len(content) != self.row_bytes * count:
+                raise self.damaged("it is truncated")
+            yield np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
 
     def _first_row(self, file: IO[bytes]) -> int:
         """Where it begins, in bytes, of a file that holds what it should."""
@@ -82,18 +72,39 @@ class RowFile:
                 np.lib.format.read_magic(file)
                 shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)  # as written
         except ValueError as error:
-            raise self._damaged("its header is damaged") from error
+            raise self.damaged("its header is damaged") from error
         if in_columns:
-            raise self._damaged("it is stored by columns")
+            raise self.damaged("it is stored by columns")
         if shape != self.shape or dtype != self.dtype:
-            raise self._damaged(f"it holds {dtype} {shape}, expected {self.dtype} {self.shape}")
+            raise self.damaged(f"it holds {dtype} {shape}, expected {self.dtype} {self.shape}")
         start = file.tell()
-        if os.fstat(file.fileno()).st_size < start + self._row_bytes * len(self):
-            raise self._damaged("it is truncated")
+        if os.fstat(file.fileno()).st_size < start + self.row_bytes * len(self):
+            raise self.damaged("it is truncated")
         return start
 
-    def _damaged(self, reason: str) -> DamagedSegmentError:
+    def damaged(self, reason: str) -> DamagedSegmentError:
         return DamagedSegmentError(self.path.parent, self.path.name, reason)
+
+
+def read_rows(files: Sequence[RowFile], owners: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[Any]:
+    """Rows of files that differ in their number of rows alone, [n, ...]: of each row its file and its place there.
+
+    They are not taken from mappings. There each would bring the pages around it into this process's memory, until all
+    of the files were in it; and from a disk 128 KiB, in place of 4. Raises `CrosslookError` when one cannot be read."""
+    first, size = files[0], files[0].row_bytes
+    descriptors = np.array([file.descriptor for file in files])[owners].tolist()
+    places = (np.array([file.start for file in files])[owners] + size * offsets).tolist()
+    rows: list[bytes] = []
+    try:
+        for descriptor, place in zip(descriptors, places, strict=True):
+            rows.append(_read_at(descriptor, size, place))
+    except OSError as error:
+        raise unreadable(error, files[owners[len(rows)]].path) from error
+    content = b"".join(rows)
+    if len(content) != size * len(rows):
+        short = next(index for index, row in enumerate(rows) if len(row) != size)
+        raise files[owners[short]].damaged("it is truncated")
+    return np.frombuffer(content, first.dtype).reshape(len(rows), *first.shape[1:])
 
 
 def _read_by_seeking(descriptor: int, size: int, place: int) -> bytes:

@@ -184,9 +184,6 @@ class Segment:
 
     def offsets(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the rows of some ids lie, int64 [n], -1 for ids that no row has."""
-        first, last = self.first_id, self.last_id
-        if last - first + 1 == len(self):  # none between them is missing
-            return np.where((ids >= first) & (ids <= last), ids - first, -1)
         found = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)
         return np.where(self.ids[found] == ids, found, -1)
 
