@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
 from indexes.exact import as_float32
+from indexes.faiss_module import import_faiss
 from indexes.manifest import AnnEntry
 
 FEWEST_ROWS = 50_000  # of fewer, all are compared
@@ -255,14 +256,3 @@ def _on_one_thread() -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(threads)
-
-
-def import_faiss() -> Any:
-    """The faiss module. Raises `CrosslookError` that says which extra brings it."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise CrosslookError(
-            "faiss is not installed: pip install 'crosslook[cpu]', or 'crosslook[gpu]' on a machine with a GPU"
-        ) from error
-    return faiss

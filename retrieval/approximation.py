@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.ann import FEWEST_ROWS, Rows, Source, build_ann, extend_ann, import_faiss
+from indexes.ann import FEWEST_ROWS, Rows, Source, build_ann, extend_ann
 from indexes.collection import Collection, ann_folder
 from indexes.errors import CrosslookError
+from indexes.faiss_module import import_faiss
 from indexes.manifest import AnnEntry
 from indexes.writer import CollectionWriter
 from retrieval.encoders import load_encoder

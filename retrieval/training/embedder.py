@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from indexes.ann import import_faiss
+from indexes.faiss_module import import_faiss
 from retrieval.training.heads import DIM
 
 if TYPE_CHECKING:

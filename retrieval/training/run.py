@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from indexes.ann import import_faiss
 from indexes.errors import CrosslookError
+from indexes.faiss_module import import_faiss
 from retrieval.captions import CaptionedImage, CaptionSet
 from retrieval.encoders import canonical_name
 from retrieval.encoders.adapted import ADAPTER

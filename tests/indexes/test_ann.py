@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from indexes import collection as collection_module
-from indexes.ann import Ann, Rows, Source, build_ann, extend_ann, import_faiss, lists_for
+from indexes.ann import Ann, Rows, Source, build_ann, extend_ann, lists_for
 from indexes.collection import Collection, ann_folder
 from indexes.errors import CrosslookError
 from indexes.manifest import Binding
@@ -381,9 +381,3 @@ def test_a_search_maps_no_rows(path):
     assert not any("mapped" in vars(file) for file in files)
     collection.nearest(text_embeddings(1), 20, exact=True)
     assert all("mapped" in vars(segment.embeddings) for segment in collection.segments)
-
-
-def test_missing_faiss_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(CrosslookError, match=r"crosslook\[cpu\]"):
-        import_faiss()
