@@ -20,10 +20,13 @@ from indexes.ann import FEWEST_ROWS, Ann
 from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.exact import nearest
 from indexes.manifest import Binding, Manifest, current_manifest, damaged, orphaned_manifest, read_manifest
+from indexes.open_files import admit_files
 from indexes.row_file import RowFile, read_rows
 from indexes.segment import FAILURE_SCHEMA, ROW_GROUP, Row, Segment
 
 ATTEMPTS = 5
+FILES_A_SEGMENT = 5  # two of arrays, two of tables, and a mapping's own
+OTHER_FILES = 128  # that a process may have open
 GROUPS_KEPT = 256  # row groups that were read last, in some 60 MB
 SHORTLISTED_A_RESULT = 4
 LEAST_SHARE = 0.25  # of the rows inside the folders asked for, below which they are compared one by one
@@ -262,6 +265,7 @@ class Collection:
 
 
 def open_segments(folder: Path, manifest: Manifest) -> list[Segment]:
+    admit_files(FILES_A_SEGMENT * len(manifest.segments) + OTHER_FILES)
     return [Segment(segment_folder(folder, entry.number), entry, manifest.binding) for entry in manifest.segments]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -418,3 +419,28 @@ def test_a_row_group_that_was_read_is_not_read_again(collection, monkeypatch):
     first = found.rows(range(len(found)))
     assert found.rows(range(len(found))) == first
     assert len(read) == len({*read}) == len(found.segments)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [("ulimit -S -n 40", "60 60 60"), ("ulimit -n 40", "cannot read .*: Too many open files")],
+    ids=["soft", "hard"],
+)
+def test_more_segments_than_files_may_be_open_at_first(tmp_path, limits, said):
+    folder = tmp_path / "c"
+    with CollectionWriter(folder, BINDING) as writer:
+        for _ in range(60):
+            writer.commit(make_batch(writer.manifest.next_id, 1))
+    script = (
+        "import sys, numpy as np; from pathlib import Path; from indexes.collection import Collection\n"
+        "from indexes.errors import CrosslookError\n"
+        "try:\n"
+        "    found = Collection.open(Path(sys.argv[1]))\n"
+        "    nearest = found.nearest(np.ones((1, 8), np.float32), 60)[1][0]\n"
+        "    print(len(found), len(found.tokens(nearest)), len(found.rows(nearest)))\n"
+        "except CrosslookError as error:\n"
+        "    print(error)\n"
+    )
+    command = ["sh", "-c", f'{limits}; exec "$@"', "sh", sys.executable, "-c", script, folder]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.fullmatch(said, run.stdout.strip()), run.stdout
