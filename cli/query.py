@@ -66,8 +66,10 @@ def query(
         from cli.batch import answer_batch
 
         answer_batch(engine, batch, top, within, min_match)
+        _tell_ann_fault(engine)
         return
     results = engine.search(" ".join(words or ()), top, below=within, min_match=min_match)
+    _tell_ann_fault(engine)
     if results.truncated:
         note(f"the query is longer than {engine.encoder.max_words} word pieces: the rest was ignored")
     if results.unreadable:
@@ -89,6 +91,11 @@ def query(
     else:
         for hit in results:
             write_line(f"{hit.rank}\t{hit.score:.4f}\t{printable(hit.path)}")
+
+
+def _tell_ann_fault(engine: Engine) -> None:
+    if engine.collection.ann_fault is not None:
+        note(f"slower than it need be, since all images are compared: {engine.collection.ann_fault}")
 
 
 def hit_record(hit: Hit) -> dict[str, object]:

@@ -88,12 +88,12 @@ class Ann:
         try:
             found = os.fstat(file.fileno()).st_size
             if found != entry.bytes:
-                raise CrosslookError(f"{file.name} is damaged: it has {found:,} bytes, expected {entry.bytes:,}")
+                raise unusable_ann(file.name, f"it has {found:,} bytes, expected {entry.bytes:,}")
             opened = f"/dev/fd/{file.fileno()}"
             # Not mapped: FAISS would copy these lists all the same, and each page would be in memory twice.
             self._index = faiss.read_index(opened if os.path.exists(opened) else file.name)
         except (OSError, RuntimeError) as error:
-            raise CrosslookError(f"cannot read {file.name}: it is not an index of FAISS") from error
+            raise unusable_ann(file.name, "it is not an index of FAISS") from error
 
     def shortlist(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Ids of the rows that are best by code, best first, int64 [q, count], padded with -1. queries: float32
@@ -103,6 +103,10 @@ class Ann:
         scorer needs."""
         with _on_one_thread():
             return _search(self._index, queries, count, self.entry.probes)
+
+
+def unusable_ann(file: object, reason: str) -> CrosslookError:
+    return CrosslookError(f"{file} cannot be used ({reason}): make it anew with `search optimize`")
 
 
 def build_ann(source: Source, recall_target: float, path: Path) -> AnnEntry:
@@ -124,7 +128,7 @@ def extend_ann(old: Path, entry: AnnEntry, source: Source, path: Path) -> AnnEnt
     try:
         index = import_faiss().read_index(str(old))
     except RuntimeError as error:
-        raise CrosslookError(f"cannot read {old}: it is not an index of FAISS") from error
+        raise unusable_ann(old, "it is not an index of FAISS") from error
     _add(index, source, after=entry.last_id)
     entry = replace(entry, rows=int(index.ntotal), last_id=int(source.parts[-1].ids[-1]))
     if len(source.texts):

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from indexes.ann import FEWEST_ROWS, Ann
+from indexes.ann import FEWEST_ROWS, Ann, unusable_ann
 from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.exact import nearest
 from indexes.manifest import Binding, Manifest, current_manifest, damaged, orphaned_manifest, read_manifest
@@ -125,21 +125,30 @@ class Collection:
             masks = [_both(mask, there) for mask, there in zip(masks, inside, strict=True)]
         return nearest(queries, [segment.embeddings.mapped for segment in self.segments], masks, k)
 
-    @cached_property
+    @property
     def ann(self) -> Ann | None:
         """The ANN index, None where there is none, or it cannot be read: then all rows are compared."""
+        return self._ann if isinstance(self._ann, Ann) else None
+
+    @property
+    def ann_fault(self) -> str | None:
+        """Why it cannot be read, and what to do; None where it can be, or there is none."""
+        return str(self._ann) if isinstance(self._ann, CrosslookError) else None
+
+    @cached_property
+    def _ann(self) -> Ann | CrosslookError | None:
         try:
             return self.open_ann()
-        except CrosslookError:
-            return None
+        except CrosslookError as error:
+            return error
 
     def open_ann(self) -> Ann | None:
-        """The same. Raises `CrosslookError` where it cannot be read."""
+        """The ANN index, anew. Raises `CrosslookError` where it cannot be read."""
         entry = self.manifest.ann
         if entry is None:
             return None
         if self._ann_file is None:
-            raise CrosslookError(f"cannot read {ann_folder(self.folder) / entry.file_name}: it is missing")
+            raise unusable_ann(ann_folder(self.folder) / entry.file_name, "it is missing, or not readable")
         return Ann(self._ann_file, entry)
 
     def _nearest_by_ann(

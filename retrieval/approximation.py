@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from indexes.ann import FEWEST_ROWS, Rows, Source, build_ann, extend_ann
 from indexes.collection import Collection, ann_folder
-from indexes.errors import CrosslookError
 from indexes.faiss_module import import_faiss
 from indexes.manifest import AnnEntry
 from indexes.writer import CollectionWriter
@@ -74,20 +73,6 @@ def embed_samples(collection: Collection, count: int) -> NDArray[np.float32]:
     collection.check(encoder.name, encoder.fingerprint)
     parts = [texts[low : low + TEXTS_AT_ONCE] for low in range(0, count, TEXTS_AT_ONCE)]
     return np.concatenate([encoder.encode_texts(part).embeddings for part in parts])
-
-
-def ann_fault(collection: Collection) -> str | None:
-    """Why the ANN index cannot be read, and what to do, None where it can be, or there is none."""
-    try:
-        if collection.manifest.ann is not None:
-            import_faiss()
-    except CrosslookError as error:
-        return str(error)
-    try:
-        collection.open_ann()
-    except CrosslookError as error:
-        return f"{error}: make it anew with `search optimize`"
-    return None
 
 
 def _parts(collection: Collection) -> list[Rows]:

@@ -14,7 +14,7 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.manifest import AnnEntry, current_binding
 from indexes.writer import CollectionWriter
-from retrieval.approximation import ann_fault, update_ann
+from retrieval.approximation import update_ann
 from retrieval.fusion import has_scorer
 from retrieval.location import spellings
 from retrieval.progress import Step
@@ -59,7 +59,7 @@ def status(path: Path) -> Status:
         bytes=_bytes_below(path),
         committed=datetime.fromtimestamp(manifest.committed),
         ann=manifest.ann,
-        ann_fault=ann_fault(collection),
+        ann_fault=collection.ann_fault,
     )
 
 

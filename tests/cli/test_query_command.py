@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from cli.output import printable
+from indexes.collection import Collection
+from indexes.manifest import AnnEntry
+from indexes.writer import CollectionWriter
 from tests.support import write_photo
 
 
@@ -205,3 +209,22 @@ def test_the_version_is_printed(search):
 )
 def test_names_are_printed_so_that_a_line_stays_a_line(name, shown):
     assert printable(name) == shown
+
+
+def test_an_ann_index_that_cannot_be_used_is_told_and_every_image_compared(search, indexed, tmp_path):
+    """A large collection without FAISS, or with a damaged index, is searched slowly: the user ought to know."""
+    path = tmp_path / "collection"
+    shutil.copytree(indexed, path)
+
+    def garbage(file):
+        file.write_bytes(b"no index")
+        return AnnEntry(bytes=8, last_id=10**6, rows=10**6)
+
+    with CollectionWriter(path, Collection.open(path).binding) as writer:
+        writer.put_ann(garbage)
+    (tmp_path / "queries").write_text("a cat\n")
+    for words in (["a cat"], ["--batch", tmp_path / "queries"]):
+        run = search(*words, index=path)
+        assert run.returncode == 0 and run.stdout == search(*words, index=indexed).stdout
+        assert len(run.stderr.splitlines()) == 1
+        assert "all images are compared" in run.stderr and "search optimize" in run.stderr

@@ -144,7 +144,7 @@ def test_a_damaged_one_is_told_of_and_made_anew(path):
     file = ann_folder(path) / Collection.open(path).manifest.ann.file_name
     file.write_bytes(b"")
     status = maintenance.status(path)
-    assert "is damaged" in status.ann_fault and _search(status).startswith("exact, since")
+    assert "it has 0 bytes" in status.ann_fault and _search(status).startswith("exact, since")
     assert "search optimize" in _search(status)
     found, _ = optimized(path)
     assert found.new_ann and maintenance.status(path).ann_fault is None
