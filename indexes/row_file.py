@@ -58,7 +58,7 @@ class RowFile:
         for low in range(0, len(self), rows):
             count = min(rows, len(self) - low)
             try:
-                content = _read_at(self.descriptor, self.row_bytes * count, self.start + self.row_bytes * low)
+                content = _read_whole(self.descriptor, self.row_bytes * count, self.start + self.row_bytes * low)
             except OSError as error:
                 raise unreadable(error, self.path) from error
             if len(content) != self.row_bytes * count:
@@ -97,7 +97,8 @@ def read_rows(files: Sequence[RowFile], owners: NDArray[np.int64], offsets: NDAr
     rows: list[bytes] = []
     try:
         for descriptor, place in zip(descriptors, places, strict=True):
-            rows.append(_read_at(descriptor, size, place))
+            row = _read_at(descriptor, size, place)
+            rows.append(row if len(row) == size else _read_whole(descriptor, size, place))
     except OSError as error:
         raise unreadable(error, files[owners[len(rows)]].path) from error
     content = b"".join(rows)
@@ -105,6 +106,14 @@ def read_rows(files: Sequence[RowFile], owners: NDArray[np.int64], offsets: NDAr
         short = next(index for index, row in enumerate(rows) if len(row) != size)
         raise files[owners[short]].damaged("it is truncated")
     return np.frombuffer(content, first.dtype).reshape(len(rows), *first.shape[1:])
+
+
+def _read_whole(descriptor: int, size: int, place: int) -> bytes:
+    """So many bytes, of a file system that may give fewer at once; fewer only where the file ends."""
+    content = b""
+    while len(content) < size and (part := _read_at(descriptor, size - len(content), place + len(content))):
+        content += part
+    return content
 
 
 def _read_by_seeking(descriptor: int, size: int, place: int) -> bytes:

@@ -14,7 +14,11 @@ from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.row_file import RowFile, read_rows
 
 SHAPES = [((50, 8), "float16"), ((50, 2, 3), "int8"), ((50, 4, 5), "float32"), ((0, 8), "float16")]
-READERS = [row_file._read_at, row_file._read_by_seeking]
+READERS = {
+    "pread": row_file._read_at,
+    "seek": row_file._read_by_seeking,
+    "a few bytes at once": lambda descriptor, size, place: os.pread(descriptor, min(size, 5), place),
+}
 
 
 def take(found, offsets):
@@ -27,7 +31,7 @@ def saved(tmp_path, shape, dtype):
     return tmp_path / "rows.npy", values
 
 
-@pytest.mark.parametrize("read", READERS, ids=["pread", "seek"])
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 @pytest.mark.parametrize("shape, dtype", SHAPES)
 def test_rows_are_those_that_numpy_reads(tmp_path, monkeypatch, shape, dtype, read):
     monkeypatch.setattr(row_file, "_read_at", read)
@@ -43,7 +47,7 @@ def test_rows_are_those_that_numpy_reads(tmp_path, monkeypatch, shape, dtype, re
         np.testing.assert_array_equal(taken, whole[offsets])
 
 
-@pytest.mark.parametrize("read", READERS, ids=["pread", "seek"])
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_several_threads_read_at_once(tmp_path, monkeypatch, read):
     monkeypatch.setattr(row_file, "_read_at", read)
     path, values = saved(tmp_path, (5000, 8), "float16")
