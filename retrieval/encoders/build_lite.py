@@ -2,7 +2,8 @@
 
 The towers come from packages that carry published weights (extra `build`): EfficientNet-Lite0 and Lite2, trained on
 ImageNet-1k, and all-MiniLM-L6-v2. Their files are verified by checksum, exported to ONNX and shrunk to what ships
-in the package. Building twice with the same library versions gives the same bytes.
+in the package. Building twice with the same library versions gives the same bytes; on another kind of processor the
+last bits of folded batch norms differ.
 """
 
 from __future__ import annotations
