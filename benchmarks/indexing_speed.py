@@ -25,7 +25,7 @@ from search_speed import machine, run, search
 
 from retrieval.encoders import Encoder, load_encoder
 from retrieval.images import ENDINGS, decode
-from retrieval.indexing import index_folders
+from retrieval.indexing.pipeline import index_folders
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from indexes.segment import FAILURE_SCHEMA, ROW_SCHEMA, Batch
 from indexes.writer import CollectionWriter
 from retrieval.encoders.base import Encoder, unit_norm
 from retrieval.images import ENDINGS, decode
-from retrieval.indexing import binding_of
+from retrieval.indexing.pipeline import binding_of
 
 ROWS_A_SEGMENT = 65_536
 ROWS_AT_ONCE = 4096

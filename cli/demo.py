@@ -56,7 +56,7 @@ def demo(
     from cli.page import write_results_page
     from retrieval.encoders import load_encoder
     from retrieval.engine import Engine
-    from retrieval.indexing import index_folders
+    from retrieval.indexing.pipeline import index_folders
 
     photos = gather_samples(out / "photos")
     note(f"{plural(len(photos), 'sample photo')} in {out / 'photos'}")

@@ -17,9 +17,9 @@ from cli.options import Index, collection_path
 from cli.output import note, printable, write_line
 
 if TYPE_CHECKING:
-    from retrieval.planning import Settings
+    from retrieval.indexing.plan import Plan
+    from retrieval.indexing.survey import Settings
     from retrieval.progress import Progress
-    from retrieval.scan import Plan
 
 
 def index(
@@ -45,7 +45,7 @@ def index(
 
     Unchanged files are not read again. What has gone from the folders leaves the results. Interrupt at any time: what
     was committed is searchable, and the next run goes on from there."""
-    from retrieval.planning import Settings, plan_folders
+    from retrieval.indexing.survey import Settings, plan_folders
 
     if not math.isfinite(max_pixels) or max_pixels <= 0:
         raise typer.BadParameter(f"{max_pixels} is not a number of megapixels", param_hint="--max-pixels")
@@ -62,7 +62,7 @@ def index(
 def _run(folders: list[Path], path: Path, model: str | None, device: str, settings: Settings) -> None:
     from cli.progress import progress_display
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
-    from retrieval.indexing import index_folders
+    from retrieval.indexing.pipeline import index_folders
     from retrieval.maintenance import model_of, wants_optimizing
     from retrieval.progress import Observer
 

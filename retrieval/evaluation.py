@@ -21,7 +21,7 @@ from retrieval.encoders.base import Encoder, TextFeatures
 from retrieval.engine import CANDIDATES, Engine
 from retrieval.fusion import PhotoScorer, Scorer
 from retrieval.images import UnreadableImage
-from retrieval.indexing import index_images
+from retrieval.indexing.pipeline import index_images
 from retrieval.metrics import RelevantRanks, candidate_ranks, caption_relevance, streamed_ranks
 from retrieval.progress import SILENT, Observer
 

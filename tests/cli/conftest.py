@@ -56,7 +56,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def indexed(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A collection of the sample photos; tests only read it."""
     from retrieval.encoders import load_encoder
-    from retrieval.indexing import index_folders
+    from retrieval.indexing.pipeline import index_folders
 
     path = tmp_path_factory.mktemp("indexed") / "collection"
     index_folders([samples], path, load_encoder(device="cpu"))

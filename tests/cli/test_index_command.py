@@ -157,7 +157,7 @@ def test_the_first_interrupt_commits_what_is_done_and_the_next_run_goes_on(searc
     write_photos(photos, 60)
     script = f"""
 import os, signal
-import retrieval.indexing as indexing
+import retrieval.indexing.pipeline as indexing
 real = indexing.decode
 calls = 0
 def decode(*arguments):
@@ -187,8 +187,8 @@ def test_a_killed_run_leaves_a_searchable_collection_and_the_next_goes_on(search
 import os, signal, sys
 from pathlib import Path
 from retrieval.encoders import load_encoder
-from retrieval.indexing import index_folders
-from retrieval.planning import Settings
+from retrieval.indexing.pipeline import index_folders
+from retrieval.indexing.survey import Settings
 from retrieval.progress import Observer
 def progress(now):
     if now.new >= 48:
@@ -314,9 +314,9 @@ def test_a_folder_name_cannot_command_the_terminal(search, path):
 
 
 def test_status_works_while_a_writer_is_at_work(photos, path):
-    from retrieval.indexing import index_folders
+    from retrieval.indexing.pipeline import index_folders
+    from retrieval.indexing.survey import Settings
     from retrieval.maintenance import status
-    from retrieval.planning import Settings
     from tests.support import FakeEncoder
 
     write_photos(photos, 40)
@@ -329,7 +329,7 @@ def test_status_works_while_a_writer_is_at_work(photos, path):
 
 
 def _index_again_and_again(photos, path, settings):
-    from retrieval.indexing import index_folders
+    from retrieval.indexing.pipeline import index_folders
     from tests.support import FakeEncoder
 
     for time in range(8):

@@ -14,7 +14,7 @@ from indexes.writer import CollectionWriter
 from retrieval import approximation, maintenance
 from retrieval.approximation import describe, update_ann
 from retrieval.encoders import load_encoder
-from retrieval.indexing import binding_of
+from retrieval.indexing.pipeline import binding_of
 from retrieval.sample_texts import sample_texts
 from tests.indexes.test_ann import BINDING, batch, image_embeddings, text_embeddings
 

@@ -14,7 +14,7 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from retrieval.calibration import Calibration
 from retrieval.engine import Engine
-from retrieval.indexing import index_folders
+from retrieval.indexing.pipeline import index_folders
 from tests.support import FakeEncoder, write_photos
 
 HEAVY = ("torch", "torchvision", "timm", "transformers", "open_clip", "sentence_transformers")
@@ -237,7 +237,7 @@ def test_nothing_heavy_is_imported(tmp_path, what):
 import sys
 from pathlib import Path
 from retrieval.encoders import load_encoder
-from retrieval.indexing import index_folders
+from retrieval.indexing.pipeline import index_folders
 from cli.main import app
 index_folders([{str(tmp_path / "photos")!r}], Path({str(tmp_path / "c")!r}), load_encoder())
 if {what!r} == "query":

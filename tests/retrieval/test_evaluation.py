@@ -17,7 +17,7 @@ from retrieval import figures
 from retrieval.calibration import Calibration
 from retrieval.captions import read_captions
 from retrieval.evaluation import evaluate
-from retrieval.indexing import binding_of, index_folders
+from retrieval.indexing.pipeline import binding_of, index_folders
 from retrieval.metrics import caption_relevance, relevant_ranks, similarities
 from tests.support import FakeEncoder, write_photo, write_photos
 

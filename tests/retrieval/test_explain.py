@@ -12,7 +12,7 @@ from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
 from retrieval.engine import Engine
 from retrieval.explain import explain, words_of
-from retrieval.indexing import index_folders
+from retrieval.indexing.pipeline import index_folders
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ def test_the_mask_covers_the_words_and_not_the_padding(tiny_clip):
 
 def test_it_indexes_and_searches(tiny_clip, tmp_path):
     from retrieval.engine import Engine
-    from retrieval.indexing import index_folders
+    from retrieval.indexing.pipeline import index_folders
     from tests.support import write_photos
 
     write_photos(tmp_path / "photos", 5)
@@ -139,7 +139,7 @@ def test_a_collection_can_be_searched_after_its_model_directory_was_moved(tiny_c
     import shutil
 
     from retrieval.engine import Engine
-    from retrieval.indexing import index_folders
+    from retrieval.indexing.pipeline import index_folders
     from tests.support import write_photos
 
     shutil.copytree(tiny_clip, tmp_path / "here")

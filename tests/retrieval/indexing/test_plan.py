@@ -7,7 +7,8 @@ import os
 import pytest
 
 from indexes.segment import Failure, Row, failures_table, rows_table
-from retrieval.scan import Encoding, File, Gone, Listing, Plan, list_images, make_plan
+from retrieval.indexing.listing import File, Listing, list_images
+from retrieval.indexing.plan import Encoding, Gone, Plan, make_plan
 
 ROOT = b"/photos"
 

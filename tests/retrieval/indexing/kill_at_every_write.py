@@ -10,12 +10,12 @@ import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from indexes.collection import Collection
 from indexes.manifest import current_manifest
-from retrieval.indexing import index_folders
-from retrieval.planning import Settings
+from retrieval.indexing.pipeline import index_folders
+from retrieval.indexing.survey import Settings
 from tests.killing import try_every_moment
 from tests.support import FakeEncoder, write_photo, write_photos
 

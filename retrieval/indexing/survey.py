@@ -13,9 +13,10 @@ from indexes.errors import CrosslookError
 from indexes.manifest import current_binding
 from indexes.segment import failures_table, rows_table
 from retrieval.images import ENDINGS, MAX_PIXELS
+from retrieval.indexing.listing import Listing, list_images
+from retrieval.indexing.plan import Plan, is_below, make_plan
 from retrieval.location import resolved
 from retrieval.progress import SILENT, Interrupted, Observer
-from retrieval.scan import Listing, Plan, is_below, list_images, make_plan
 
 COMMIT_ROWS = 512
 COMMIT_SECONDS = 30.0

@@ -20,9 +20,10 @@ from indexes.writer import CollectionWriter
 from retrieval.encoders.base import Encoder, ImageFeatures
 from retrieval.encoders.runtime import usable_cores
 from retrieval.images import TooManyPixels, UnreadableImage, decode
-from retrieval.planning import DEFAULTS, Settings, find_roots, list_roots, new_hash, refuse_nothing, survey
+from retrieval.indexing.listing import File
+from retrieval.indexing.plan import Encoding, Plan, Rename
+from retrieval.indexing.survey import DEFAULTS, Settings, find_roots, list_roots, new_hash, refuse_nothing, survey
 from retrieval.progress import SILENT, Interrupted, Observer, Progress
-from retrieval.scan import Encoding, File, Plan, Rename
 
 MANY_SEGMENTS = 64
 SMALL_BYTES = 64_000_000  # read whatever the limit

@@ -14,11 +14,12 @@ import pytest
 
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
-from retrieval import indexing, planning
 from retrieval.encoders.base import ImageFeatures
 from retrieval.images import decode
-from retrieval.indexing import index_folders
-from retrieval.planning import Settings, plan_folders
+from retrieval.indexing import pipeline as indexing
+from retrieval.indexing import survey as planning
+from retrieval.indexing.pipeline import index_folders
+from retrieval.indexing.survey import Settings, plan_folders
 from retrieval.progress import Observer
 from tests.support import FakeEncoder, write_photo, write_photos
 
@@ -164,7 +165,7 @@ def test_a_file_that_vanishes_while_running_is_neither_new_nor_failed(photos, pa
         return real(photo)
 
     monkeypatch.setattr(encoder, "prepare", prepare)
-    monkeypatch.setattr("retrieval.indexing.usable_cores", lambda: 1)
+    monkeypatch.setattr("retrieval.indexing.pipeline.usable_cores", lambda: 1)
     assert counts(index_folders([photos], path, encoder)) == {"new": 9}
 
 
@@ -339,10 +340,11 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 import resource, sys
 from pathlib import Path
 import numpy as np
-from retrieval import indexing, planning
+from retrieval.indexing import pipeline as indexing
+from retrieval.indexing import survey as planning
 from retrieval.encoders.base import ImageFeatures
-from retrieval.indexing import index_folders
-from retrieval.planning import Settings
+from retrieval.indexing.pipeline import index_folders
+from retrieval.indexing.survey import Settings
 from tests.support import FakeEncoder
 
 narrow = FakeEncoder()
@@ -360,7 +362,7 @@ index_folders([sys.argv[1]], Path(sys.argv[2]), Wide(), Settings(commit_rows=32)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
         command = [sys.executable, "-c", script, tmp_path / f"{count}", tmp_path / f"c{count}"]
-        run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+        run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
         return int(run.stdout)
 
     assert peak_megabytes(1200) - peak_megabytes(100) < 60
