@@ -69,7 +69,7 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
     encoder = load_encoder(model or model_of(path) or DEFAULT_MODEL, device, note)
     with _stop_on_interrupt() as stop, progress_display() as display:
         progress = index_folders(
-            folders, path, encoder, settings, Observer(display.progress, display.failure, stop.is_set)
+            folders, path, encoder, settings, Observer(display.progress, display.failure, note, stop.is_set)
         )
     note(_summary(progress))
     if progress.interrupted:

@@ -12,15 +12,20 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: images done of `total` to encode, and what has happened so far. dropped: rows that were
-    lost with damaged segments. seconds: since it began."""
+    """Where a run is: images done of `total` to encode, and what has happened so far.
+
+    copied: files whose content is known already, so that they were not encoded again. postponed: files that could not
+    be read now, which the next run tries again. dropped: rows that were lost with damaged segments. seconds: since it
+    began."""
 
     total: int = 0
     new: int = 0
     changed: int = 0
     moved: int = 0
+    copied: int = 0
     removed: int = 0
     failed: int = 0
+    postponed: int = 0
     unchanged: int = 0
     still_failing: int = 0
     dropped: int = 0
@@ -33,15 +38,18 @@ class Progress:
 
     @property
     def done(self) -> int:
-        return self.encoded + self.failed
+        return self.encoded + self.copied + self.failed + self.postponed
 
 
 @dataclass(frozen=True)
 class Observer:
-    """What the pipeline tells while it runs, and asks: whether to stop early, keeping what is done."""
+    """What the pipeline tells while it runs, and asks: whether to stop early, keeping what is done.
+
+    failure: a file or folder that could not be used, and why. note: one line for people about the run as a whole."""
 
     progress: Callable[[Progress], None] = lambda progress: None
     failure: Callable[[bytes, str], None] = lambda path, reason: None
+    note: Callable[[str], None] = lambda line: None
     should_stop: Callable[[], bool] = lambda: False
 
 
