@@ -10,8 +10,8 @@ from pathlib import Path
 
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
-from indexes.manifest import current_binding
-from indexes.segment import failures_table, rows_table
+from indexes.recovery import current_binding
+from indexes.rows import failures_table, rows_table
 from retrieval.images import ENDINGS, MAX_PIXELS
 from retrieval.indexing.listing import Listing, list_images
 from retrieval.indexing.plan import Plan, is_below, make_plan

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from indexes.segment import Failure, Row, failures_table, rows_table
+from indexes.rows import Failure, Row, failures_table, rows_table
 from retrieval.indexing.listing import File, Listing, list_images
 from retrieval.indexing.plan import Encoding, Gone, Plan, make_plan
 
