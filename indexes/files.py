@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -63,6 +63,21 @@ def sync_folder(folder: Path) -> None:
         sync_file(descriptor)
     finally:
         os.close(descriptor)
+
+
+def discard(path: Path) -> None:
+    """Remove a file that nothing names any more; where that fails, it stays, and is in nobody's way."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def reading_from(folder: Path) -> Iterator[None]:
+    """Turn a failure to read below `folder` into one line: nothing is wrong with what is there."""
+    try:
+        yield
+    except OSError as error:
+        raise CrosslookError(f"cannot read {error.filename or folder}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from indexes.collection import ann_folder, segment_folder
 from indexes.commits import CURRENT, current_name, is_manifest_draft
 from indexes.errors import CrosslookError
-from indexes.files import DRAFT
+from indexes.files import DRAFT, discard
 from indexes.manifest import Manifest
 from indexes.manifest_file import MANIFEST_NAME
 from indexes.recovery import SEGMENT_NAME, SET_ASIDE
@@ -42,27 +44,32 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path, manifest: Manifest) -> None:
-    """Remove what a crash, a merge or an earlier commit left behind: drafts, and what the manifest in force does
-    not name. Only ever called with a manifest that was read whole."""
-    named = {segment_folder(folder, entry.number).name: entry for entry in manifest.segments}
+    """Remove what a crash, a merge or an earlier commit left behind. manifest: the one in force, read whole. What
+    cannot be removed now stays, and is in nobody's way."""
+    with suppress(OSError):
+        for path in list(_leftovers(folder, manifest)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                discard(path)
+
+
+def _leftovers(folder: Path, manifest: Manifest) -> Iterator[Path]:
+    """Drafts, and what carries a name of ours and is not part of the manifest."""
+    entries = {segment_folder(folder, entry.number).name: entry for entry in manifest.segments}
     for place in (folder / "segments").iterdir():
-        is_ours = SEGMENT_NAME.fullmatch(place.name.removesuffix(DRAFT)) is not None
-        if is_ours and place.name not in named:
-            shutil.rmtree(place, ignore_errors=True)
-        elif is_ours:
-            parts = {part.file for part in named[place.name].parts.values()}
-            for path in place.glob("dead-*.npy"):
-                if path.name not in parts:
-                    path.unlink(missing_ok=True)
-    in_force = current_name(folder)
+        if place.name in entries:
+            files = {part.file for part in entries[place.name].parts.values()}
+            yield from (path for path in place.glob("dead-*.npy") if path.name not in files)
+        elif SEGMENT_NAME.fullmatch(place.name.removesuffix(DRAFT)):
+            yield place
     for path in folder.iterdir():
-        is_old = MANIFEST_NAME.fullmatch(path.name) and path.name != in_force
+        is_old = MANIFEST_NAME.fullmatch(path.name) and path.name != manifest.file_name
         if is_old or is_manifest_draft(path.name) or path.name == CURRENT + DRAFT:
-            path.unlink(missing_ok=True)
-    ann = manifest.ann
+            yield path
     for path in ann_folder(folder).glob("*.faiss"):
-        if ANN_NAME.fullmatch(path.name) and (ann is None or path.name != ann.file_name):
-            path.unlink(missing_ok=True)
+        if ANN_NAME.fullmatch(path.name) and (manifest.ann is None or path.name != manifest.ann.file_name):
+            yield path
 
 
 def _is_ours(name: str) -> bool:

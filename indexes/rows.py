@@ -112,8 +112,11 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def column_of(table: pa.Table, name: str, schema: pa.Schema) -> pa.ChunkedArray:
-    """A column, with its default where the table has none. Raises `pa.ArrowInvalid` where it is of another type."""
+    """A column, with its default where the table has none. Raises `pa.ArrowInvalid` where it is of another type, or has
+    no default."""
     if name in table.column_names:
         return table[name].cast(schema.field(name).type)
+    if name not in ROW_DEFAULTS:
+        raise pa.ArrowInvalid(f"it has no column {name}")
     constant = pa.repeat(pa.scalar(ROW_DEFAULTS[name], schema.field(name).type), len(table))
     return pa.chunked_array([constant])

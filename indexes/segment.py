@@ -21,12 +21,13 @@ from indexes.errors import CrosslookError, DamagedSegmentError, unreadable
 from indexes.manifest import DEAD, EMBEDDINGS, FAILURES, FILES, ROWS, TOKENS, Binding, PartEntry, SegmentEntry
 from indexes.row_file import RowFile
 from indexes.rows import FAILURE_SCHEMA, ROW_SCHEMA, column_of, conformed, failures_table
-from indexes.segment_files import FOOTER
+from indexes.segment_files import FOOTER, ROW_GROUP
 
 KNOWN_PARTS = (*FILES, DEAD)
 PART_FORMAT = 1  # of all parts so far
 
 Content = TypeVar("Content")
+Values = TypeVar("Values", pa.Table, pa.ChunkedArray)
 
 
 class Segment:
@@ -82,9 +83,8 @@ class Segment:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of the rows; its default where the segment is of a version that did not have it."""
-        if name not in self._rows.schema_arrow.names:
-            return column_of(self._read(lambda: self._rows.read(["id"])), name, ROW_SCHEMA)
-        return self._read(lambda: self._rows.read([name]).column(0).cast(ROW_SCHEMA.field(name).type))
+        stored = name if name in self._rows.schema_arrow.names else "id"
+        return self._read(lambda: column_of(self._rows.read([stored]), name, ROW_SCHEMA), len(self))
 
     @cached_property
     def first_id(self) -> int:
@@ -123,31 +123,35 @@ class Segment:
 
     def table(self) -> pa.Table:
         """All rows, dead ones too."""
-        return self._read(lambda: conformed(self._rows.read(), ROW_SCHEMA))
+        return self._read(lambda: conformed(self._rows.read(), ROW_SCHEMA), len(self))
 
     def row_group(self, group: int) -> pa.Table:
         """`ROW_GROUP` rows, or what is left of them; the least that can be read."""
-        return self._read(lambda: conformed(self._rows.read_row_group(group), ROW_SCHEMA))
+        count = min(ROW_GROUP, len(self) - ROW_GROUP * group)
+        return self._read(lambda: conformed(self._rows.read_row_group(group), ROW_SCHEMA), count)
 
     def failures(self) -> pa.Table:
         """All failures, dead ones too."""
         if self._failures is None:
             return failures_table([])
         reader = self._failures
-        return self._read(lambda: conformed(reader.read(), FAILURE_SCHEMA))
+        return self._read(lambda: conformed(reader.read(), FAILURE_SCHEMA), self.entry.failures)
 
     def _open_table(self, path: Path, expected: int) -> pq.ParquetFile:
         if not path.exists():  # Arrow's own error does not carry the name
             raise FileNotFoundError(errno.ENOENT, "missing", str(path))
-        reader = self._read(lambda: pq.ParquetFile(path, memory_map=True, page_checksum_verification=True))
+        reader = _checked(self.folder, lambda: pq.ParquetFile(path, memory_map=True, page_checksum_verification=True))
         if reader.metadata.num_rows != expected:
             reason = f"it holds {reader.metadata.num_rows} rows, expected {expected}"
             raise DamagedSegmentError(self.folder, path.name, reason)
         return reader
 
-    def _read(self, read: Callable[[], Content]) -> Content:
+    def _read(self, read: Callable[[], Values], expected: int) -> Values:
         with self._reading:
-            return _checked(self.folder, read)
+            values = _checked(self.folder, read)
+        if len(values) != expected:
+            raise DamagedSegmentError(self.folder, "a Parquet file", f"{len(values)} values, expected {expected}")
+        return values
 
 
 def read_footer(folder: Path) -> dict[str, Any] | None:

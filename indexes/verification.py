@@ -79,10 +79,13 @@ def segment_faults(folder: Path, entry: SegmentEntry, binding: Binding) -> list[
 
 
 def check_parts(folder: Path, entry: SegmentEntry) -> None:
-    """Compare the files of a segment with their checksums. Raises `DamagedSegmentError`, `FileNotFoundError`, and
-    `OSError` of a file that cannot be read now."""
+    """Compare the files of a segment with their checksums. Raises `DamagedSegmentError`, and `OSError` of a file that
+    cannot be read now."""
     for part in entry.parts.values():
-        fault = _part_fault(folder, part)
+        try:
+            fault = _part_fault(folder, part)
+        except FileNotFoundError:
+            fault = "it is missing"
         if fault is not None:
             raise DamagedSegmentError(folder, part.file, fault)
 

@@ -16,7 +16,7 @@ from indexes.collection import Collection, ann_folder, missing_file, open_segmen
 from indexes.commits import put_in_force
 from indexes.deletions import write_deletions
 from indexes.errors import CrosslookError
-from indexes.files import sync_file, sync_folder, writing_to
+from indexes.files import discard, reading_from, sync_file, sync_folder, writing_to
 from indexes.leftovers import refuse_foreign, remove_leftovers
 from indexes.manifest import AnnEntry, Binding, Manifest, SegmentEntry
 from indexes.merging import merged_batch, segments_to_merge
@@ -52,7 +52,8 @@ class CollectionWriter:
             (folder / "segments").mkdir(exist_ok=True)
             self._lock = WriterLock(folder)
         try:
-            self._open(binding, repair)
+            with reading_from(folder):
+                self._open(binding, repair)
         except BaseException:
             self.close()
             raise
@@ -146,10 +147,8 @@ class CollectionWriter:
         manifest = self.manifest
         old = [segment for segment in self.collection.segments if segment.entry.number in numbers]
         for segment in old:
-            try:
+            with reading_from(segment.folder):
                 check_parts(segment.folder, segment.entry)
-            except FileNotFoundError as error:
-                raise missing_file(self.folder, error) from error
         batch = merged_batch(old, everything)
         at = min(index for index, entry in enumerate(manifest.segments) if entry.number in numbers)
         segments = [entry for entry in manifest.segments if entry.number not in numbers]
@@ -207,7 +206,7 @@ class CollectionWriter:
         ]
         previous, self.collection = self.manifest, Collection(self.folder, manifest, segments)
         if previous.file_name != manifest.file_name:
-            (self.folder / previous.file_name).unlink(missing_ok=True)
+            discard(self.folder / previous.file_name)
         return manifest
 
     def close(self) -> None:

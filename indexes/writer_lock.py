@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from indexes.errors import CrosslookError
+from indexes.files import discard
 
 LOCK = "writer.lock"
 HOLDER = "writer.json"
@@ -36,7 +37,7 @@ class WriterLock:
             raise
 
     def release(self) -> None:
-        (self._folder / HOLDER).unlink(missing_ok=True)
+        discard(self._folder / HOLDER)
         self._lock.release()
 
 

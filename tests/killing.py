@@ -1,4 +1,4 @@
-"""Kill an action at every moment at which it makes something durable. For scripts of their own, which have no thread
+"""Kill an action at every moment at which it changes what is on disk. For scripts of their own, which have no thread
 when they fork."""
 
 from __future__ import annotations
@@ -10,19 +10,26 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from tests.file_system import intercepted
+
+CHANGES = ("create", "fsync", "replace", "rename", "mkdir", "unlink", "rmdir")
+KEPT: list[Any] = []
 
 
 def try_every_moment(
     prepare: Callable[[], None], start: Path, tried: Path, act: Callable[[], None], check: Callable[[], None]
 ) -> None:
     """Make the folder `start`; then, again and again, act on a copy of it, `tried`, in a child process that is killed
-    (SIGKILL) before its first, second, third ... step that makes something durable, and check in another child what is
-    left, until an action ends. Prints how many moments were tried, or exits with what failed."""
+    (SIGKILL) at its first, second, third ... moment, and check in another child what is left, until an action ends.
+    Prints how many moments were tried, or exits with what failed."""
+    os.fsync = lambda descriptor: None  # nobody cuts the power; waiting for the disk takes long
     if in_child(prepare):
         sys.exit("the uninterrupted run failed")
 
     def act_and_die(step: int) -> None:
-        kill_before(step)
+        kill_at(step)
         act()
 
     step = 0
@@ -53,19 +60,19 @@ def in_child(action: Callable[[], None]) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def kill_before(step: int) -> None:
-    """From now on, die before the given call of fsync, replace or unlink."""
-    calls = 0
+def kill_at(moment: int) -> None:
+    """From now on, die at the given moment: after a call that changed something, and so before the next one. A file
+    that was created and not written to yet, one that was written and not synced, one that was synced and not renamed:
+    each is such a moment."""
+    moments = 0
 
-    def counted(real: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: object, **options: object) -> object:
-            nonlocal calls
-            calls += 1
-            if calls == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments, **options)
+    def after(name: str, number: int) -> None:
+        nonlocal moments
+        moments += name in CHANGES
+        if moments == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        return call
-
-    for name in ("fsync", "replace", "unlink"):
-        setattr(os, name, counted(getattr(os, name)))
+    # Kept for the life of this process: a file system that is put right again would tell nothing.
+    interception = intercepted(lambda name, number: None, after)
+    interception.__enter__()
+    KEPT.append(interception)
