@@ -38,7 +38,7 @@ def write_evaluation_page(path: Path, evaluation: Evaluation, figures: dict[str,
         f"<h2>The {FAILURES} worst failures</h2>",
         _failures(evaluation),
     ]
-    path.write_text(document("Evaluation", "\n".join(parts)), encoding="utf-8")
+    path.write_text(document("Evaluation", "\n".join(parts)), "utf-8", "backslashreplace")
 
 
 def _table(title: str, direction: dict[str, Any]) -> str:

@@ -33,7 +33,8 @@ svg { max-width: 40rem; font-size: 12px; fill: currentColor }
 
 def write_results_page(path: Path, answers: Sequence[tuple[str, Results]]) -> None:
     """Write the results of some queries, with thumbnails."""
-    path.write_text(document("crosslook", "\n".join(_answer(*answer) for answer in answers)), encoding="utf-8")
+    page = document("crosslook", "\n".join(_answer(*answer) for answer in answers))
+    path.write_text(page, "utf-8", "backslashreplace")
 
 
 def document(title: str, body: str) -> str:
