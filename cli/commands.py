@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -20,22 +20,29 @@ class QueryByDefault(TyperGroup):
     command, which gets the options before it too; else all words are a query, as all words after `--` are."""
 
     def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]
-        return super().parse_args(ctx, self._with_command_first(ctx, list(args)))
+        return super().parse_args(ctx, self.command_first(ctx, list(args)))
 
-    def _with_command_first(self, ctx: Any, args: list[str]) -> list[str]:
+    def command_first(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words with the command's name at their beginning."""
         of_group = {name for option in self.get_params(ctx) for name in _names(option)}
         takes_value = self._options_with_value()
-        at = 0
+        at, leading = 0, []
         while at < len(args) and args[at].startswith("-") and args[at] not in ("-", "--"):
             if args[at] in of_group:
                 return args if at == 0 else [args[at]]
-            at += 2 if _wants_next(args[at], takes_value) else 1
+            names = _named(args[at], takes_value)
+            leading += names
+            at += 2 if _wants_next(args[at], names, takes_value) else 1
         if at >= len(args) or args[at] not in self.commands:
             return [DEFAULT, *args] if args else args
-        name, leading = args[at], args[:at]
-        if not ctx.resilient_parsing:
-            self._refuse_unknown(name, leading, takes_value)
-        return [name, *leading, *args[at + 1 :]]
+        command = args[at]
+        known = {name for option in _options(self.commands[command]) for name in _names(option)}
+        for name in leading:
+            if name not in known and not ctx.resilient_parsing:
+                raise CrosslookError(
+                    f"the command {command} has no option {name}; to search for the word: search query {command}"
+                )
+        return [command, *args[:at], *args[at + 1 :]]
 
     def _options_with_value(self) -> set[str]:
         """The names of all options that take a value; where commands differ, as on --json, the query's counts."""
@@ -46,15 +53,6 @@ class QueryByDefault(TyperGroup):
                     takes_value.setdefault(name, not option.is_flag)
         return {name for name, takes in takes_value.items() if takes}
 
-    def _refuse_unknown(self, command: str, leading: Sequence[str], takes_value: set[str]) -> None:
-        known = {name for option in _options(self.commands[command]) for name in _names(option)}
-        for token in leading:
-            for name in _named(token, takes_value):
-                if name not in known:
-                    raise CrosslookError(
-                        f"the command {command} has no option {name}; to search for the word: search query {command}"
-                    )
-
 
 def _options(command: Any) -> list[Any]:
     return [parameter for parameter in command.params if parameter.param_type_name == "option"]
@@ -64,20 +62,20 @@ def _names(option: Any) -> list[str]:
     return [*option.opts, *option.secondary_opts]
 
 
-def _named(token: str, takes_value: set[str]) -> Iterator[str]:
+def _named(token: str, takes_value: set[str]) -> list[str]:
     """The options in one token: `--top=3`, `-k`, `-k3`, or several of one letter, as in `-0k 3`."""
     if token.startswith("--"):
-        yield token.partition("=")[0]
-        return
+        return [token.partition("=")[0]]
+    names = []
     for letter in token[1:]:
-        yield f"-{letter}"
-        if f"-{letter}" in takes_value:
-            return
+        names.append(f"-{letter}")
+        if names[-1] in takes_value:
+            break
+    return names
 
 
-def _wants_next(token: str, takes_value: set[str]) -> bool:
+def _wants_next(token: str, names: Sequence[str], takes_value: set[str]) -> bool:
     """Whether the value of the last option in a token is the next one."""
-    names = list(_named(token, takes_value))
     is_bare = token == names[-1] if token.startswith("--") else len(token) == 1 + len(names)
     return is_bare and names[-1] in takes_value
 

@@ -69,7 +69,7 @@ def _told(error: BaseException) -> int:
     if isinstance(error, RecursionError):
         return _failed(f"nested too deeply ({_place(error)}): is one of the files such?")
     if isinstance(error, OSError):
-        return _failed(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+        return _failed(_of_system(error))
     note(f"search: {described(error)}")
     return UNFORESEEN
 
@@ -101,6 +101,14 @@ def _exited(error: SystemExit) -> int:
         return 0
     note(f"search: {described(error)}")
     return UNFORESEEN
+
+
+def _of_system(error: OSError) -> str:
+    if error.filename:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    functions = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    is_of_stdout = functions[-1:] == ["echo"]  # by which typer prints help
+    return streams.unwritable(error) if is_of_stdout else error.strerror or str(error)
 
 
 def described(error: BaseException) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cli.streams import on_terminal, write_chatter_at_once
+from cli.streams import chatter_stream, on_terminal, write_chatter_at_once
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SAME_HANGUP_SECONDS = 1.0  # a terminal that closes sends SIGHUP, and its shell sends it again
@@ -93,6 +92,6 @@ def _end_at_once(number: int) -> None:
     is_same = number == getattr(signal, "SIGHUP", None) and time.monotonic() - _state.since < SAME_HANGUP_SECONDS
     if is_same and not _state.is_ending:
         return
-    if on_terminal(sys.stderr) and os.environ.get("TERM") != "dumb":
+    if on_terminal(chatter_stream()) and os.environ.get("TERM") != "dumb":
         write_chatter_at_once(SHOW_CURSOR)
     os._exit(128 + number)

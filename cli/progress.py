@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cli.output import note
-from cli.streams import Chatter, lines_through, on_terminal, without_library_output
+from cli.streams import Chatter, chatter_stream, lines_through, on_terminal, without_library_output
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -49,7 +49,7 @@ def progress_display() -> Iterator[Display]:
 
 def fits_bar() -> bool:
     """Whether stderr is a terminal whose cursor can be moved."""
-    return on_terminal(sys.stderr) and os.environ.get("TERM") not in ("dumb", "unknown")
+    return on_terminal(chatter_stream()) and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 @contextmanager
@@ -59,13 +59,14 @@ def open_bar(columns: list[ProgressColumn]) -> Iterator[Bar]:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
+    shows_libraries = chatter_stream() is sys.stderr  # above the bar, where they are not dropped
     console: Any = Console(file=Chatter(), markup=False, emoji=False, highlight=False)  # type: ignore[arg-type]
 
     def print_line(line: str) -> None:
         console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     with (
-        Bar(*columns, console=console, transient=True, redirect_stdout=False) as bar,
+        Bar(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=shows_libraries) as bar,
         lines_through(print_line),
     ):
         yield bar

@@ -64,12 +64,17 @@ def on_terminal(stream: TextIO | None) -> bool:
         return False
 
 
+def chatter_stream() -> TextIO | None:
+    """Where chatter goes: stderr as it was when the process began."""
+    return sys.stderr if _terminal is None else _terminal
+
+
 def say(line: str) -> None:
     """Write one line of chatter, above the bar that is shown; it is dropped where nobody can read it."""
     if _lines:
         _lines[-1](line)
     else:
-        write_chatter(_terminal or sys.stderr, line + "\n")
+        write_chatter(chatter_stream(), line + "\n")
 
 
 @contextmanager
@@ -111,7 +116,7 @@ class Chatter:
     """What a progress bar writes to: the stderr of the time when it was made, which is allowed to fail."""
 
     def __init__(self) -> None:
-        self._stream = _terminal or sys.stderr
+        self._stream = chatter_stream()
 
     @property
     def encoding(self) -> str:
@@ -128,6 +133,8 @@ class Chatter:
         return on_terminal(self._stream)
 
     def fileno(self) -> int:
+        if self._stream is None:
+            raise OSError(errno.EBADF, "there is no stderr")
         return self._stream.fileno()
 
 
