@@ -42,5 +42,10 @@ class _Notes(logging.Handler):
     """For loggers without a handler of their own."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if debugging() or record.name.partition(".")[0] not in SILENT:
-            note(f"{record.name}: {record.getMessage()}")
+        if not debugging() and record.name.partition(".")[0] in SILENT:
+            return
+        try:
+            message = record.getMessage()
+        except Exception:  # of the library's own making: its arguments do not fit
+            message = str(record.msg)
+        note(f"{record.name}: {message}")

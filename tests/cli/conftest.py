@@ -70,7 +70,7 @@ def search_after(tmp_path: Path) -> Run:
             errors="surrogateescape",
             stdin=subprocess.DEVNULL,
             timeout=60,
-            env=os.environ | {"HOME": str(tmp_path), "PYTHONUTF8": "1"} | (env or {}),
+            env=os.environ | {"HOME": str(tmp_path), "PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)} | (env or {}),
             cwd=ROOT,
             check=False,
         )
