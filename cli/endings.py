@@ -54,7 +54,7 @@ def _status(returned: object) -> int:
 def _told(error: BaseException) -> int:
     """Say in one line what ended the run, and return the exit status."""
     if debugging():
-        traceback.print_exception(error)
+        _trace(error)
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "Abort" in kinds or any(isinstance(link, KeyboardInterrupt) for link in _chain(error)):
         return _interrupted()  # an import that is interrupted may end as an ImportError
@@ -74,6 +74,10 @@ def _told(error: BaseException) -> int:
     return UNFORESEEN
 
 
+def _trace(error: BaseException) -> None:
+    streams.say("".join(traceback.format_exception(error)).rstrip("\n"))
+
+
 def _interrupted() -> int:
     note("interrupted")
     return 128 + (interruption.received() or signal.SIGINT)
@@ -87,7 +91,7 @@ def _failed(message: str) -> int:
 def _misused(error: BaseException) -> int:
     """An error of the words on the command line, for which typer's classes are not imported here."""
     if type(error).__name__ == "NoArgsIsHelpError":
-        error.show()  # type: ignore[attr-defined]
+        streams.say(error.format_message())  # type: ignore[attr-defined]
         return ERROR
     return _failed(error.format_message())  # type: ignore[attr-defined]
 
@@ -167,7 +171,7 @@ def _tell_of_thread(arguments: threading.ExceptHookArgs) -> None:
     if error is None or isinstance(error, SystemExit):
         return
     if debugging():
-        traceback.print_exception(error)
+        _trace(error)
     line = described(error)
     _unforeseen_in_threads.append(line)
     note(f"search: in a thread: {line}")
@@ -180,7 +184,7 @@ def _tell_of_unraisable(arguments: sys.UnraisableHookArgs) -> None:
     if isinstance(error, KeyboardInterrupt):
         interruption.raise_again()
     elif error is not None and debugging():
-        traceback.print_exception(error)
+        _trace(error)
     elif error is not None and not isinstance(error, BrokenPipeError):
         note(f"search: ignored: {described(error)}")
 

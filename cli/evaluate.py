@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Candidates, Index, Model, Rerank, collection_path, typed_path
-from cli.output import note, plural, printable, write_line
+from cli.output import note, plural, printable, write_file, write_line
 
 if TYPE_CHECKING:
     from retrieval.captions import Skipped
@@ -92,7 +92,7 @@ def evaluate(
             )
         figures = record(evaluation, ks)
     if json_file is not None:
-        json_file.write_text(json.dumps(figures) + "\n")
+        write_file(json_file, json.dumps(figures) + "\n")
     if html_file is not None:
         from cli.evaluation_page import write_evaluation_page
 

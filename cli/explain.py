@@ -10,6 +10,7 @@ import typer
 
 from cli.options import Index, Json, Model, collection_path, typed_path
 from cli.output import note, printable, write_line
+from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +48,11 @@ def explain(
     if out is not None:
         from cli.heat import draw
 
-        draw(found).save(out)
+        picture = draw(found)
+        try:
+            picture.save(out)
+        except OSError as error:
+            raise CrosslookError(f"cannot write {out}: {error.strerror or error}") from error
         note(f"drawn in {out}")
     if as_json:
         heat = {"words": found.words, "heat": found.heat.round(6).tolist()}

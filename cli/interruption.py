@@ -21,13 +21,15 @@ SHOW_CURSOR = "\033[?25h"
 @dataclass
 class _State:
     """received: the first signal, and since when. stop: set by it instead of an interrupt, where there is one.
-    is_swallowed: an interrupt was dropped by a finaliser, and is sent again. is_ending: nothing is left to lose."""
+    is_swallowed: an interrupt was dropped by a finaliser, and is sent again. is_ending: nothing is left to lose.
+    process: the one that listens; what it forks does not."""
 
     received: int | None = None
     since: float = 0.0
     stop: threading.Event | None = None
     is_swallowed: bool = False
     is_ending: bool = False
+    process: int = 0
 
 
 _state = _State()
@@ -38,6 +40,7 @@ def listen() -> None:
     signal that is ignored when the process starts, such as SIGHUP under nohup, stays so."""
     if threading.current_thread() is not threading.main_thread():
         return
+    _state.process = os.getpid()
     for number in SIGNALS:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             signal.signal(number, _hear)
@@ -73,6 +76,10 @@ def raise_again() -> None:
 
 
 def _hear(number: int, frame: object) -> None:
+    if os.getpid() != _state.process:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return
     if _state.is_swallowed and not _state.is_ending:
         _state.is_swallowed = False
         raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import unicodedata
+from pathlib import Path
 from typing import TextIO
 
 from cli.streams import on_terminal, say, silence, unwritable
@@ -42,6 +43,14 @@ def _encoded(character: str) -> bytes:
         return character.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return character.encode("utf-8", "backslashreplace")
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file of the user's. Raises `CrosslookError` where that fails, which on a full disk does not say where."""
+    try:
+        path.write_text(text, "utf-8", "backslashreplace")
+    except OSError as error:
+        raise CrosslookError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def note(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -141,9 +142,10 @@ class Chatter:
 @contextmanager
 def without_library_output() -> Iterator[None]:
     """Drop what libraries write to stderr themselves, libtiff above all, since it names no file and breaks a bar;
-    chatter goes on through a descriptor of its own."""
+    chatter goes on through a descriptor of its own. Who looks for a fault, by CROSSLOOK_DEBUG or PYTHONFAULTHANDLER,
+    sees it all."""
     global _terminal
-    if debugging() or _terminal is not None or not _is_standard(sys.stderr):
+    if debugging() or faulthandler.is_enabled() or _terminal is not None or not _is_standard(sys.stderr):
         yield
         return
     with suppress(OSError, ValueError):

@@ -200,3 +200,23 @@ def test_a_signal_after_the_last_line_leaves_no_traceback(search_after, collecti
     script = f"import atexit\natexit.register(os.kill, os.getpid(), {int(number)})"
     run = search_after(script, "status", "-i", collection)
     assert run.returncode == 128 + number and run.stderr == ""
+
+
+def test_a_process_that_a_run_forks_ends_by_a_signal_as_any_other(search_after):
+    """Such as a worker that is terminated, while the run itself would commit first."""
+    script = """
+import retrieval.maintenance
+from cli import interruption
+def status(path):
+    with interruption.stopping_after_commit():
+        child = os.fork()
+        if child == 0:
+            while True:
+                pass
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+        sys.exit(0 if os.WTERMSIG(status) == signal.SIGTERM else 3)
+retrieval.maintenance.status = status
+"""
+    run = search_after(script, "status")
+    assert (run.returncode, run.stderr) == (0, "")

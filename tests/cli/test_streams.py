@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from cli import progress, steps, streams
-from cli.output import encoded, note, write_line
+from cli.output import encoded, note, write_file, write_line
+from cli.page import write_results_page
 from indexes.errors import CrosslookError
 from retrieval.progress import Progress, Step
 from retrieval.training.watching import Epoch
@@ -183,6 +184,24 @@ def test_a_reader_that_has_gone_is_no_error_of_any_command(search_after, collect
     shell = "| true; exit ${PIPESTATUS[0]}"
     run = search_after("", *words, shell=shell, env={"CROSSLOOK_INDEX": str(collection)})
     assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [(), ("-k", "3"), ("no-such-command", "--nonsense"), ("status",)])
+@pytest.mark.parametrize("shell", ["2>/dev/full", "2>&-"])
+def test_an_error_that_nobody_can_read_keeps_its_status(search_after, tmp_path, words, shell):
+    for environment in ({}, {"CROSSLOOK_DEBUG": "1"}):
+        run = search_after("", *words, shell=shell, env=environment | {"CROSSLOOK_INDEX": str(tmp_path / "none")})
+        assert (run.returncode, run.stdout, run.stderr) == (2, "", "")
+
+
+@pytest.mark.parametrize("kind", ["json", "html"])
+def test_a_file_on_a_full_disk_is_named(tmp_path, kind):
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(CrosslookError, match=f"cannot write {tmp_path}/full: No space left on device"):
+        if kind == "json":
+            write_file(tmp_path / "full", "{}")
+        else:
+            write_results_page(tmp_path / "full", [])
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("closed file")])
@@ -381,6 +400,7 @@ sys.argv[1:] = ["--version"]
 
 
 def test_what_is_dropped_is_so_only_for_a_while(capfd, monkeypatch):
+    monkeypatch.setattr("faulthandler.is_enabled", lambda: False)  # pytest enables it
     stream = os.fdopen(os.dup(2), "w")
     monkeypatch.setattr("sys.stderr", stream)
     monkeypatch.setattr(streams, "STDERR", stream.fileno())
