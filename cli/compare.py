@@ -8,12 +8,17 @@ from typing import Annotated
 import typer
 
 from cli.evaluate import TITLES
+from cli.options import typed_path
 from cli.output import write_line
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A.json", help="What `search evaluate --json` wrote.")],
-    second: Annotated[Path, typer.Argument(metavar="B.json", help="Another, of the same images and captions.")],
+    first: Annotated[
+        Path, typer.Argument(metavar="A.json", parser=typed_path, help="What `search evaluate --json` wrote.")
+    ],
+    second: Annotated[
+        Path, typer.Argument(metavar="B.json", parser=typed_path, help="Another, of the same images and captions.")
+    ],
 ) -> None:
     """Say by how much the second evaluation differs from the first, query by query, and what is beyond noise."""
     from retrieval.figures import compare as run

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from cli.options import typed_path
 from cli.output import note, plural, printable, worth, write_line
 from indexes.errors import CrosslookError
 
@@ -47,9 +48,10 @@ SAMPLES = {
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the photos, their collection and the page.")] = Path(
-        "crosslook-demo"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", parser=typed_path, help="Folder for the photos, their collection and the page."),
+    ] = Path("crosslook-demo"),
     top: Annotated[int, typer.Option("--top", "-k", help="How many results for each query.")] = 3,
 ) -> None:
     """Index sample photos, answer a few queries, and write them to a page."""
@@ -63,12 +65,12 @@ def demo(
     index_folders([out / "photos"], out / "collection", load_encoder())
     engine = Engine.open(out / "collection")
     answers = [(query, engine.search(query, top)) for query in QUERIES]
+    page = out / "index.html"
+    write_results_page(page, answers)
     for query, results in answers:
         write_line(query)
         for hit in results:
             write_line(f"  {hit.rank}  {worth(hit.score, hit.match):>5}  {printable(Path(hit.path).name)}")
-    page = out / "index.html"
-    write_results_page(page, answers)
     note(f"the same with pictures: {page}")
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Candidates, Index, Rerank, collection_path
-from cli.output import note, plural, printable, write_line
+from cli.options import Candidates, Index, Model, Rerank, collection_path, typed_path
+from cli.output import note, plural, printable, write_file, write_line
 
 if TYPE_CHECKING:
     from retrieval.captions import Skipped
@@ -28,19 +28,33 @@ EXPLANATION = (
 
 
 def evaluate(
-    captions: Annotated[Path, typer.Argument(help="Captioned images: a captions file, a folder or tar shards.")],
-    images: Annotated[Path | None, typer.Option(help="The images' folder [default: the captions file's own].")] = None,
+    captions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CAPTIONS", parser=typed_path, help="Captioned images: a captions file, a folder or tar shards."
+        ),
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", parser=typed_path, help="The images' folder [default: the captions file's own]."
+        ),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Only this split, such as dev or test.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = None,
     k: Annotated[str, typer.Option("--k", help="The k of R@k, separated by commas.")] = "1,5,10",
     index: Index = None,
-    model: Annotated[str | None, typer.Option(help="The model [default: the collection's, or lite].")] = None,
+    model: Model = None,
     candidates: Candidates = 100,
     rerank: Rerank = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     strict: Annotated[bool, typer.Option(help="An error when anything of the set has to be left out.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", parser=typed_path, help="Write all figures as JSON.")
+    ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", parser=typed_path, help="Write a page with plots.")
+    ] = None,
 ) -> None:
     """Measure how well images are found by their captions, and captions by their images.
 
@@ -78,7 +92,7 @@ def evaluate(
             )
         figures = record(evaluation, ks)
     if json_file is not None:
-        json_file.write_text(json.dumps(figures) + "\n")
+        write_file(json_file, json.dumps(figures) + "\n")
     if html_file is not None:
         from cli.evaluation_page import write_evaluation_page
 

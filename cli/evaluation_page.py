@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cli.evaluate import EXPLANATION, TITLES, cell, left_out_lines
-from cli.output import printable
+from cli.output import printable, write_file
 from cli.page import document, thumbnail
 from cli.plots import bar_plot, line_plot
 
@@ -38,7 +38,7 @@ def write_evaluation_page(path: Path, evaluation: Evaluation, figures: dict[str,
         f"<h2>The {FAILURES} worst failures</h2>",
         _failures(evaluation),
     ]
-    path.write_text(document("Evaluation", "\n".join(parts)), encoding="utf-8")
+    write_file(path, document("Evaluation", "\n".join(parts)))
 
 
 def _table(title: str, direction: dict[str, Any]) -> str:

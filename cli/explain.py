@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Index, Json, collection_path
+from cli.options import Index, Json, Model, collection_path, typed_path
 from cli.output import note, printable, write_line
+from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,10 +22,15 @@ COLUMNS = ("left", "middle", "right")
 
 def explain(
     text: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for in the image.")],
-    image: Annotated[Path, typer.Argument(help="An image file, in a collection or not.")],
-    out: Annotated[Path | None, typer.Option(help="Draw where each word looks into this PNG or JPEG file.")] = None,
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", parser=typed_path, help="An image file, in a collection or not.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=typed_path, help="Draw where each word looks into this PNG or JPEG file."),
+    ] = None,
     index: Index = None,
-    model: Annotated[str | None, typer.Option(help="The model [default: the collection's, or lite].")] = None,
+    model: Model = None,
     as_json: Json = False,
 ) -> None:
     """Show where each word of a query looks in an image, by the scorer that ranks it.
@@ -39,6 +45,15 @@ def explain(
     if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise typer.BadParameter(f"{out}: name a .png or .jpg file", param_hint="--out")
     found = run(load_encoder(model or model_of(collection_path(index)) or DEFAULT_MODEL), text, image)
+    if out is not None:
+        from cli.heat import draw
+
+        picture = draw(found)
+        try:
+            picture.save(out)
+        except OSError as error:
+            raise CrosslookError(f"cannot write {out}: {error.strerror or error}") from error
+        note(f"drawn in {out}")
     if as_json:
         heat = {"words": found.words, "heat": found.heat.round(6).tolist()}
         write_line(json.dumps({"match": found.match, "similarity": found.similarity, **heat}))
@@ -47,11 +62,6 @@ def explain(
         total = max(float(found.heat.sum()), 1e-12)
         for word, heat in zip(found.words, found.heat, strict=True):
             write_line(f"  {printable(word):<16} {100 * heat.sum() / total:5.1f}%  {_hottest(heat)}")
-    if out is not None:
-        from cli.heat import draw
-
-        draw(found).save(out)
-        note(f"drawn in {out}")
 
 
 def _hottest(heat: NDArray[np.float32]) -> str:

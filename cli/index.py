@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Index, collection_path
+from cli.interruption import stopping_after_commit
+from cli.options import Index, collection_path, name_or_path, typed_path
 from cli.output import note, printable, write_line
 
 if TYPE_CHECKING:
@@ -23,12 +20,14 @@ if TYPE_CHECKING:
 
 
 def index(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of images.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", parser=typed_path, help="Folders of images.")],
     index: Index = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="lite, NAME:PRETRAINED of open_clip, or a model directory [default: the collection's, lite]."
+            metavar="MODEL",
+            parser=name_or_path,
+            help="lite, NAME:PRETRAINED of open_clip, or a model directory [default: the collection's, lite].",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -67,7 +66,7 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
     from retrieval.progress import Observer
 
     encoder = load_encoder(model or model_of(path) or DEFAULT_MODEL, device, note)
-    with _stop_on_interrupt() as stop, progress_display() as display:
+    with stopping_after_commit() as stop, progress_display() as display:
         progress = index_folders(
             folders, path, encoder, settings, Observer(display.progress, display.failure, note, stop.is_set)
         )
@@ -77,25 +76,6 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
         raise KeyboardInterrupt
     if wants_optimizing(path):
         note("`search optimize` will make searching so many images faster")
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks the run to commit and end, the second ends it at once."""
-    stop = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nstopping as soon as what is under way is committed; Ctrl-C again stops at once\n")
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _summary(progress: Progress) -> str:

@@ -52,9 +52,9 @@ def models(as_json: Json = False) -> None:
 
 
 def cached_models() -> list[str]:
-    """Repositories in the model hub's cache that hold open_clip weights."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    """Repositories in the model hub's cache that hold open_clip weights; none where there is no home folder for it."""
+    home = os.environ.get("HF_HOME") or os.path.join("~", ".cache", "huggingface")
+    hub = Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")))
     if not hub.is_dir():
         return []
     folders = (folder for folder in sorted(hub.glob("models--*")) if any(folder.glob("snapshots/*/open_clip_*")))

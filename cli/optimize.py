@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cli.being_indexed import told_if_being_indexed
 from cli.options import Index, collection_path
 from cli.output import note, plural
 
@@ -25,8 +26,9 @@ def optimize(
     from retrieval import maintenance
     from retrieval.approximation import describe
 
-    with step_display() as watcher:
-        found = maintenance.optimize(collection_path(index), recall_target, watcher.step)
+    path = collection_path(index)
+    with told_if_being_indexed(path), step_display() as watcher:
+        found = maintenance.optimize(path, recall_target, watcher.step)
     done = [f"{plural(found.before, 'segment')} became {found.after:,}"] if found.before != found.after else []
     done += [f"{plural(found.dropped, 'tombstone')} dropped"] if found.dropped else []
     done += [describe(found.ann) if found.ann else "exact search again"] if found.new_ann else []

@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import unicodedata
+from pathlib import Path
 from typing import TextIO
+
+from cli.streams import on_terminal, say, silence, unwritable
+from indexes.errors import CrosslookError
 
 DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def write_line(text: str, end: str = "\n") -> None:
     """Print to stdout; undecodable bytes of file names come out as they are. A reader that has stopped reading, such as
-    `head`, has what it wants: then the command ends well."""
-    sys.stdout.flush()
+    `head`, has what it wants: then the command ends well. Raises `CrosslookError` where stdout is closed, or full."""
     try:
-        sys.stdout.buffer.write(os.fsencode(text + end))
+        sys.stdout.flush()
+        sys.stdout.buffer.write(encoded(text + end))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         sys.exit(0)
+    except (OSError, ValueError) as error:
+        silence(sys.stdout)
+        raise CrosslookError(unwritable(error)) from error
+
+
+def encoded(text: str) -> bytes:
+    """Text as stdout gets it: names as the bytes that they are, whatever the locale; what is not Unicode escaped."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return b"".join(_encoded(character) for character in text)
+
+
+def _encoded(character: str) -> bytes:
+    try:
+        return character.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return character.encode("utf-8", "backslashreplace")
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file of the user's. Raises `CrosslookError` where that fails, which on a full disk does not say where."""
+    try:
+        path.write_text(text, "utf-8", "backslashreplace")
+    except OSError as error:
+        raise CrosslookError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def note(text: str) -> None:
-    """Chatter, on stderr."""
-    print(printable(text), file=sys.stderr)
+    """One line of chatter, on stderr; it is dropped where nobody can read it."""
+    say(printable(text))
+
+
+def json_line(record: dict[str, object]) -> str:
+    """One line of JSON, readable where it can be."""
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a name that is not Unicode: its bytes as lone surrogates, as Python writes them
+        text = json.dumps(record)
+    return text
 
 
 def printable(text: str) -> str:
@@ -43,7 +84,7 @@ def _escaped(character: str) -> str:
 
 def wants_colour(stream: TextIO) -> bool:
     """On a terminal, unless NO_COLOR is set (no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return on_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def plural(count: int, noun: str) -> str:

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.output import printable, worth
+from cli.output import printable, worth, write_file
 
 if TYPE_CHECKING:
     from retrieval.engine import Hit, Results
@@ -33,7 +33,8 @@ svg { max-width: 40rem; font-size: 12px; fill: currentColor }
 
 def write_results_page(path: Path, answers: Sequence[tuple[str, Results]]) -> None:
     """Write the results of some queries, with thumbnails."""
-    path.write_text(document("crosslook", "\n".join(_answer(*answer) for answer in answers)), encoding="utf-8")
+    page = document("crosslook", "\n".join(_answer(*answer) for answer in answers))
+    write_file(path, page)
 
 
 def document(title: str, body: str) -> str:

@@ -7,11 +7,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from cli.output import note, printable
+from cli.output import note
+from cli.streams import Chatter, chatter_stream, lines_through, on_terminal, without_library_output
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn
+
     from retrieval.progress import Progress
 
 EVERY_SECONDS = 5.0
@@ -24,28 +28,52 @@ class Display(Protocol):
 
 @contextmanager
 def progress_display() -> Iterator[Display]:
-    """The display that fits stderr."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
+    """The display that fits stderr. What libraries write to stderr meanwhile is dropped."""
+    with without_library_output():
+        if not fits_bar():
+            yield _Lines()
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        columns = [
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}", markup=False),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[counts]}", markup=False),
+        ]
+        with open_bar(columns) as bar:
+            yield _Bar(bar)
+
+
+def fits_bar() -> bool:
+    """Whether stderr is a terminal whose cursor can be moved."""
+    return on_terminal(chatter_stream()) and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+@contextmanager
+def open_bar(columns: list[ProgressColumn]) -> Iterator[Bar]:
+    """A bar on stderr, which goes on though nobody may see it; notes appear above it. Names are shown as they are: rich
+    would take what stands in [] or between colons for markup."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = [
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[counts]}"),
-    ]
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield _Bar(bar)
+    shows_libraries = chatter_stream() is sys.stderr  # above the bar, where they are not dropped
+    console: Any = Console(file=Chatter(), markup=False, emoji=False, highlight=False)  # type: ignore[arg-type]
+
+    def print_line(line: str) -> None:
+        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    with (
+        Bar(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=shows_libraries) as bar,
+        lines_through(print_line),
+    ):
+        yield bar
 
 
 class _Bar:
-    def __init__(self, bar) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, bar: Bar) -> None:
         self._bar = bar
         self._task = bar.add_task("", total=None, rate="", counts="looking for images")
 
@@ -59,7 +87,7 @@ class _Bar:
         )
 
     def failure(self, path: bytes, reason: str) -> None:
-        self._bar.console.print(_skipped(path, reason), markup=False, highlight=False, soft_wrap=True)
+        note(_skipped(path, reason))
 
 
 class _Lines:
@@ -89,4 +117,4 @@ def _counts(progress: Progress) -> str:
 
 
 def _skipped(path: bytes, reason: str) -> str:
-    return printable(f"skipped {os.fsdecode(path)}: {reason}")
+    return f"skipped {os.fsdecode(path)}: {reason}"

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Candidates, Index, Json, Rerank
-from cli.output import note, percent, plural, printable, wants_colour, worth, write_line
+from cli.being_indexed import BeingIndexedError, being_indexed, told_if_being_indexed
+from cli.endings import NOTHING_FOUND
+from cli.hits import print_json, print_lines, print_paths, print_table
+from cli.options import Candidates, Index, Json, Rerank, collection_path, name_or_path, typed_path
+from cli.output import note, percent, plural
+from cli.streams import on_terminal
 from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
-    from retrieval.engine import Engine, Hit, Results
+    from retrieval.engine import Engine, Results
 
-NOTHING_FOUND = 1
 DOUBTFUL = 0.01  # a best match below it is worth a warning: the model card shows what comes above and below
 
 
@@ -25,23 +27,30 @@ def query(
         list[str] | None, typer.Argument(metavar="QUERY", help="What to look for, in plain words.")
     ] = None,
     batch: Annotated[
-        str | None, typer.Option(metavar="FILE|-", help="Answer one query a line of a file, or of stdin, as JSON.")
+        str | None,
+        typer.Option(
+            metavar="FILE|-", parser=name_or_path, help="Answer one query a line of a file, or of stdin, as JSON."
+        ),
     ] = None,
     top: Annotated[int, typer.Option("--top", "-k", help="How many results.")] = 10,
     index: Index = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Insist on this model; the collection's own is used anyway."),
+        typer.Option(metavar="MODEL", parser=name_or_path, help="Fail unless the collection was made with this model."),
     ] = None,
     within: Annotated[
         Path | None,
-        typer.Option("--in", metavar="FOLDER", help="Only images in this folder."),
+        typer.Option("--in", metavar="FOLDER", parser=typed_path, help="Only images in this folder."),
     ] = None,
     candidates: Candidates = 100,
     rerank: Rerank = True,
     scorer: Annotated[
         str | None,
-        typer.Option(help="blip:NAME_OR_FOLDER looks at the image files again: a second each on a CPU; needs torch."),
+        typer.Option(
+            metavar="SCORER",
+            parser=name_or_path,
+            help="blip:NAME_OR_FOLDER looks at the image files again: a second each on a CPU; needs torch.",
+        ),
     ] = None,
     min_match: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out results that match with a lower probability, 0 to 1.")
@@ -59,7 +68,13 @@ def query(
         raise typer.BadParameter("give a query, or --batch FILE, one of the two", param_hint="QUERY")
     if scorer is not None and not rerank:
         raise typer.BadParameter("--no-rerank leaves nothing to score", param_hint="--scorer")
-    engine = Engine.open(index, model=model, scorer=scorer, rerank=rerank, candidates=candidates)
+    collection = collection_path(index)
+    try:
+        with told_if_being_indexed(collection):
+            engine = Engine.open(collection, model=model, scorer=scorer, rerank=rerank, candidates=candidates)
+    except BeingIndexedError as error:
+        note(str(error))
+        raise typer.Exit(NOTHING_FOUND) from error
     if min_match and not (engine.scorer and engine.scorer.calibrated):
         raise CrosslookError("--min-match needs a calibrated scorer, which re-ranks")
     if batch is not None:
@@ -69,6 +84,25 @@ def query(
         _tell_ann_fault(engine)
         return
     results = engine.search(" ".join(words or ()), top, below=within, min_match=min_match)
+    _tell(engine, results, min_match)
+    if not results:
+        if results.best_match is None and not results.unreadable:
+            note(_why_nothing(engine, within))
+        raise typer.Exit(NOTHING_FOUND)
+    if null or paths:
+        if not print_paths(results, "\0" if null else "\n"):
+            raise typer.Exit(NOTHING_FOUND)
+    elif as_json:
+        print_json(results)
+    elif on_terminal(sys.stdout):
+        print_table(results)
+        _tell_how(engine, results, rerank)
+    else:
+        print_lines(results)
+
+
+def _tell(engine: Engine, results: Results, min_match: float) -> None:
+    """What a user ought to know about the results, whatever form they are printed in."""
     _tell_ann_fault(engine)
     if results.truncated:
         note(f"the query is longer than {engine.encoder.max_words} word pieces: the rest was ignored")
@@ -76,21 +110,6 @@ def query(
         note(f"left out: {plural(results.unreadable, 'candidate')} whose files cannot be read any more")
     if results.best_match is not None and results.best_match < max(DOUBTFUL, min_match):
         note(f"nothing matches well: the best match is {percent(results.best_match)}")
-    if not results:
-        if results.best_match is None and not results.unreadable:
-            note(f"nothing below {within} is in the collection" if within else "the collection is empty")
-        raise typer.Exit(NOTHING_FOUND)
-    if null or paths:
-        for hit in results:
-            write_line(hit.path, "\0" if null else "\n")
-    elif as_json:
-        for hit in results:
-            write_line(json_line(hit_record(hit)))
-    elif sys.stdout.isatty():
-        _print_table(results, engine, rerank)
-    else:
-        for hit in results:
-            write_line(f"{hit.rank}\t{hit.score:.4f}\t{printable(hit.path)}")
 
 
 def _tell_ann_fault(engine: Engine) -> None:
@@ -98,35 +117,13 @@ def _tell_ann_fault(engine: Engine) -> None:
         note(f"slower than it need be, since all images are compared: {engine.collection.ann_fault}")
 
 
-def hit_record(hit: Hit) -> dict[str, object]:
-    """A hit as JSON has it."""
-    return {
-        "rank": hit.rank,
-        "path": hit.path,
-        "score": round(hit.score, 6),
-        "similarity": round(hit.similarity, 6),
-        "match": None if hit.match is None else round(hit.match, 6),
-        "width": hit.width,
-        "height": hit.height,
-    }
+def _why_nothing(engine: Engine, within: Path | None) -> str:
+    if not len(engine.collection):
+        return being_indexed(engine.collection.folder) or "the collection is empty"
+    return f"nothing below {within} is in the collection"
 
 
-def json_line(record: dict[str, object]) -> str:
-    """One line of JSON, readable where it can be."""
-    text = json.dumps(record, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a name that is not Unicode: its bytes as lone surrogates, as Python writes them
-        text = json.dumps(record)
-    return text
-
-
-def _print_table(results: Results, engine: Engine, rerank: bool) -> None:
-    bold, dim, plain = ("\033[1m", "\033[2m", "\033[0m") if wants_colour(sys.stdout) else ("", "", "")
-    for hit in results:
-        folder, slash, name = printable(hit.path).rpartition("/")
-        good, size = worth(hit.score, hit.match), f"{hit.width}x{hit.height}"
-        write_line(f"{hit.rank:>4}  {good:>6}  {size:>11}  {dim}{folder}{slash}{plain}{bold}{name}{plain}")
+def _tell_how(engine: Engine, results: Results, rerank: bool) -> None:
     milliseconds = sum(results.milliseconds.values())
     lacking = f": {engine.encoder.name} has no scorer" if rerank else ""
     how = "re-ranked" if engine.scorer else f"by similarity{lacking}"

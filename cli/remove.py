@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Index, collection_path
+from cli.being_indexed import told_if_being_indexed
+from cli.options import Index, collection_path, typed_path
 from cli.output import note, plural
 
 
 def remove(
-    folder: Annotated[Path, typer.Argument(help="A folder, or one image.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", parser=typed_path, help="A folder, or one image.")],
     index: Index = None,
 ) -> None:
     """Take a folder out of the collection. The images themselves stay where they are."""
     from retrieval.maintenance import remove_folder
 
-    count = remove_folder(collection_path(index), folder)
+    collection = collection_path(index)
+    with told_if_being_indexed(collection):
+        count = remove_folder(collection, folder)
     note(f"{plural(count, 'image')} removed from the collection")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.being_indexed import told_if_being_indexed
 from cli.options import Index, Json, collection_path
 from cli.output import plural, printable, size, write_line
 
@@ -25,10 +26,13 @@ def status(
 
     path = collection_path(index)
     if failures:
-        for name, reason in maintenance.failures(path):
+        with told_if_being_indexed(path):
+            failed = maintenance.failures(path)
+        for name, reason in failed:
             write_line(json.dumps({"path": name, "error": reason}) if as_json else f"{printable(name)}\t{reason}")
         return
-    found = maintenance.status(path)
+    with told_if_being_indexed(path):
+        found = maintenance.status(path)
     if as_json:
         write_line(json.dumps(_record(found)))
     else:

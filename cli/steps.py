@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cli.output import note, printable
-from cli.progress import EVERY_SECONDS
+from cli.output import note
+from cli.progress import EVERY_SECONDS, fits_bar, open_bar
 from retrieval.progress import Step
 from retrieval.training.watching import Epoch, Watcher
 
@@ -22,25 +21,24 @@ KEPT = 0.95  # of the losses that a bar shows, of each step
 @contextmanager
 def step_display() -> Iterator[Watcher]:
     """The display that fits stderr."""
-    if not sys.stderr.isatty():
+    if not fits_bar():
         lines = _Lines()
         yield Watcher(note, lines.step, lambda epoch: note(_told(epoch)))
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-        TextColumn("{task.fields[dev]}"),
+        TextColumn("{task.fields[losses]}", markup=False),
+        TextColumn("{task.fields[dev]}", markup=False),
     ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with open_bar(columns) as bar:
         shown = _Bar(bar)
-        yield Watcher(shown.note, shown.step, shown.epoch)
+        yield Watcher(note, shown.step, shown.epoch)
 
 
 class _Bar:
@@ -52,9 +50,6 @@ class _Bar:
         self._task: Any = None
         self._losses: dict[str, float] = {}
         self._dev = ""
-
-    def note(self, text: str) -> None:
-        self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def step(self, step: Step) -> None:
         if step.what != self._what:
@@ -70,7 +65,7 @@ class _Bar:
 
     def epoch(self, epoch: Epoch) -> None:
         self._dev = _dev(epoch)
-        self.note(_told(epoch))
+        note(_told(epoch))
 
 
 class _Lines:

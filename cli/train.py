@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import name_or_path, typed_path
 from cli.plots import bar_plot, line_plot
 from indexes.errors import CrosslookError
 
@@ -19,12 +20,24 @@ if TYPE_CHECKING:
 
 
 def train(
-    captions: Annotated[list[Path], typer.Argument(metavar="CAPTIONS...", help="Captioned images, as for evaluate.")],
+    captions: Annotated[
+        list[Path], typer.Argument(metavar="CAPTIONS...", parser=typed_path, help="Captioned images, as for evaluate.")
+    ],
     images: Annotated[
-        list[Path] | None, typer.Option(help="The images' folder, once for each CAPTIONS, in their order.")
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER", parser=typed_path, help="The images' folder, once for each CAPTIONS, in their order."
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The model directory to write.")] = ...,  # type: ignore[assignment]
-    model: Annotated[str, typer.Option(help="`lite`, or an open_clip model: NAME:PRETRAINED or a directory.")] = "lite",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", parser=typed_path, help="The model directory to write.")] = ...,  # type: ignore[assignment]
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            parser=name_or_path,
+            help="`lite`, or an open_clip model: NAME:PRETRAINED or a directory.",
+        ),
+    ] = "lite",
     epochs: Annotated[
         int | None,
         typer.Option(help="At most so many passes over the images for the heads [default: 30], or the towers [3]."),
@@ -44,7 +57,10 @@ def train(
     ] = True,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="`auto` is a GPU where there is one; `torchrun` uses several.")] = "auto",
-    cache: Annotated[Path | None, typer.Option(help="Folder for the towers' outputs [default: your cache].")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", parser=typed_path, help="Folder for the towers' outputs [default: your cache]."),
+    ] = None,
 ) -> None:
     """Train the heads and the scorer of `lite`, a scorer for an open_clip model or, with --unfreeze, that model itself,
     on captioned images, and write a model directory for --model of the other commands.

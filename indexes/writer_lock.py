@@ -28,7 +28,9 @@ class WriterLock:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise CrosslookError(f"{folder} is being written to{holder(folder)}: wait until it has finished") from error
+            process = holder(folder)
+            by = f" by {process}" if process else ""
+            raise CrosslookError(f"{folder} is being written to{by}: wait until it has finished") from error
         note = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
         try:
             (folder / HOLDER).write_text(json.dumps(note))
@@ -41,10 +43,20 @@ class WriterLock:
         self._lock.release()
 
 
-def holder(folder: Path) -> str:
-    """Who is writing: " by process 12 on host since ..."; empty where nobody said so."""
+def holder(folder: Path) -> str | None:
+    """The process that writes to a collection now, for people; None where there is none. What a process left behind
+    that was killed does not count; of one on another machine nobody can tell."""
     try:
         note = json.loads((folder / HOLDER).read_text())
-        return f" by process {note['pid']} on {note['host']} since {note['since']}"
+        line, pid = f"process {note['pid']} on {note['host']} since {note['since']}", int(note["pid"])
+        is_here = note["host"] == socket.gethostname()
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        return None
+    if is_here and os.name != "nt":  # where os.kill would not ask
+        try:
+            os.kill(pid, 0)
+        except PermissionError:
+            return line
+        except (OSError, OverflowError):
+            return None
+    return line

@@ -135,9 +135,9 @@ def cleaned(text: str, how: str) -> str:
 
 
 def exports() -> Path:
-    from platformdirs import user_cache_path
+    from retrieval.location import cache_folder
 
-    return user_cache_path("crosslook", appauthor=False) / "exports"
+    return cache_folder() / "exports"
 
 
 def export_folder(name: str) -> Path:

@@ -151,9 +151,9 @@ def split_sets(sets: Sequence[CaptionSet]) -> tuple[list[CaptionSet], list[Capti
 
 
 def default_cache() -> Path:
-    from platformdirs import user_cache_path
+    from retrieval.location import cache_folder
 
-    return user_cache_path("crosslook", appauthor=False) / "features"
+    return cache_folder() / "features"
 
 
 def _sizes(seen: Features, held_out: Features) -> str:

@@ -40,6 +40,44 @@ def search(tmp_path: Path) -> Run:
     return run
 
 
+FAKE_MODEL = """
+import retrieval.encoders, retrieval.engine
+from tests.support import FakeEncoder
+retrieval.encoders.load_encoder = retrieval.engine.load_encoder = lambda *arguments, **options: FakeEncoder()
+"""
+ROOT = Path(__file__).parents[2]
+
+
+def script_command(script: str, *words: object) -> list[str]:
+    """What runs `search` with some words in a process where a script has changed something before; it may begin with
+    FAKE_MODEL, which starts faster than a real one."""
+    arguments = [os.fspath(word) if isinstance(word, Path) else str(word) for word in words]
+    script = f"import os, signal, sys\n{script}\nfrom cli.main import main\nmain()"
+    return [sys.executable, "-c", script, *arguments]
+
+
+@pytest.fixture
+def search_after(tmp_path: Path) -> Run:
+    """Run `search` with some words after a script, see `script_command`; `shell`: its redirections in bash."""
+
+    def run(
+        script: str, *words: object, shell: str = "", env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", f'"$@" {shell}', "bash", *script_command(script, *words)],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            env=os.environ | {"HOME": str(tmp_path), "PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)} | (env or {}),
+            cwd=ROOT,
+            check=False,
+        )
+
+    return run
+
+
 def _text(word: object) -> str:
     return os.fsdecode(word) if isinstance(word, bytes | Path) else str(word)
 

@@ -394,7 +394,7 @@ def test_open_clip_knows_the_recommended_models():
 
 def test_nothing_is_imported_before_a_command_needs_it():
     script = """
-import sys, cli.main
+import sys, cli.main, cli.endings, cli.commands
 print([name for name in ("numpy", "pyarrow", "onnxruntime", "PIL", "faiss", "rich.console") if name in sys.modules])
 """
     run = subprocess.run(

@@ -238,7 +238,7 @@ import sys
 from pathlib import Path
 from retrieval.encoders import load_encoder
 from retrieval.indexing.pipeline import index_folders
-from cli.main import app
+from cli.commands import app
 index_folders([{str(tmp_path / "photos")!r}], Path({str(tmp_path / "c")!r}), load_encoder())
 if {what!r} == "query":
     sys.argv[1:] = ["-i", {str(tmp_path / "c")!r}, "a dog"]

@@ -1,0 +1,47 @@
+"""A collection that is being made is not an empty one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from indexes.errors import CrosslookError
+
+
+class BeingIndexedError(CrosslookError):
+    """Nothing is committed yet, but a writer is at work."""
+
+
+@contextmanager
+def told_if_being_indexed(path: Path) -> Iterator[None]:
+    """Raises `BeingIndexedError` where the collection cannot be opened for that reason."""
+    try:
+        yield
+    except CrosslookError as error:
+        line = being_indexed(path)
+        if line is None:
+            raise
+        raise BeingIndexedError(line) from error
+
+
+def being_indexed(path: Path) -> str | None:
+    """One line about the process that is making a collection; None where nobody is, or images are committed."""
+    from indexes.collection import Collection
+    from indexes.writer_lock import holder
+
+    process = holder(path)
+    if process is None:
+        return None
+    try:
+        if len(Collection.open(path)):
+            return None
+    except CrosslookError:
+        from indexes.commits import find_commit
+
+        try:
+            if find_commit(path) is not None:
+                return None
+        except CrosslookError:
+            return None  # it is damaged, which is another matter
+    return f"{path} is being indexed by {process}; no images are committed yet"
