@@ -16,7 +16,7 @@ from indexes.manifest import AnnEntry, current_binding
 from indexes.writer import CollectionWriter
 from retrieval.approximation import update_ann
 from retrieval.fusion import has_scorer
-from retrieval.indexing.plan import is_below
+from retrieval.indexing.places import is_below
 from retrieval.location import spellings
 from retrieval.progress import Step
 
