@@ -10,6 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from indexes.segment import failures_table
+
+KNOWN_COLUMNS = ("id", "path", "size", "mtime_ns", "ctime_ns", "content_hash")
+
 
 @dataclass(frozen=True)
 class Known:
@@ -24,6 +28,14 @@ class Known:
     removed_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     folders: tuple[bytes, ...] = ()
     mounts: tuple[bytes, ...] = ()
+
+
+def _no_rows() -> pa.Table:
+    kinds = {"path": pa.binary(), "content_hash": pa.binary()}
+    return pa.table({name: pa.array([], kinds.get(name, pa.int64())) for name in ("position", *KNOWN_COLUMNS)})
+
+
+NOTHING_KNOWN = Known(_no_rows(), failures_table([]))
 
 
 class PathIndex:

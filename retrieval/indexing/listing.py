@@ -52,15 +52,16 @@ class Listing:
     """The image files below some folders, sorted by path; and what could not be looked at, with reasons.
 
     visited: the folders that were looked at. left_out: those that were not, because a rule says so, or because they are
-    the same as another. occupied: folders in which a rule leaves images out, or which hold pictures that are not read.
-    mounts: visited folders on another device than the folder that they, or the links to them, lie in. passed_over: of
-    each root, how many pictures are of formats that are not read, by ending in lower case. unmatched: excludes that
-    matched nothing. notes: lines for people."""
+    the same as another. alone: roots to which the walk through no other root comes. occupied: folders in which a rule
+    leaves images out, or which hold pictures that are not read. mounts: visited folders on another device than the
+    folder that they, or the links to them, lie in. passed_over: of each root, how many pictures are of formats that are
+    not read, by ending in lower case. unmatched: excludes that matched nothing. notes: lines for people."""
 
     files: tuple[File, ...]
     unlisted: tuple[tuple[bytes, str], ...]
     visited: frozenset[bytes] = frozenset()
     left_out: frozenset[bytes] = frozenset()
+    alone: frozenset[bytes] = frozenset()
     occupied: frozenset[bytes] = frozenset()
     mounts: frozenset[bytes] = frozenset()
     passed_over: Mapping[bytes, Mapping[str, int]] = field(default_factory=dict)
@@ -75,7 +76,7 @@ def list_images(
     followed, no folder visited twice. Names decide nothing of the folders that are asked for.
 
     Raises `ValueError` with an exclude that is no gitignore pattern; `Interrupted` soon after `should_stop` says so."""
-    walk = _Walk(rules, should_stop)
+    walk = _Walk(folders, rules, should_stop)
     for root in folders:
         walk.visit_root(root)
     while walk.links:  # after all real folders, so that a link takes nothing over from what it points to
@@ -85,6 +86,7 @@ def list_images(
         tuple(walk.unlisted),
         frozenset(walk.visited),
         frozenset(walk.left_out - walk.visited),
+        frozenset(walk.alone),
         frozenset(walk.occupied),
         frozenset(walk.mounts),
         dict(walk.passed_over),
@@ -128,11 +130,12 @@ def _device(folder: bytes) -> int | None:
 class _Walk:
     """What was met so far."""
 
-    def __init__(self, rules: Rules, should_stop: Callable[[], bool]) -> None:
+    def __init__(self, roots: Sequence[bytes], rules: Rules, should_stop: Callable[[], bool]) -> None:
         self.files: dict[bytes, File] = {}
         self.unlisted: list[tuple[bytes, str]] = []
         self.visited: set[bytes] = set()
         self.left_out: set[bytes] = set()
+        self.alone = set(roots)
         self.occupied: set[bytes] = set()
         self.mounts: set[bytes] = set()
         self.links: deque[_Place] = deque()
@@ -159,6 +162,8 @@ class _Walk:
 
     def _visit_one(self, place: _Place) -> list[_Place]:
         """Returns the folders in it that are to be visited."""
+        if place.path != place.root:
+            self.alone.discard(place.path)
         try:
             status = os.stat(place.path)
             same = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(place.path)

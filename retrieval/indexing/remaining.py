@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from indexes.collection import folder_prefix
 from retrieval.indexing.known import Known
+from retrieval.indexing.listing import Listing
 from retrieval.indexing.messages import gone_root_line
 from retrieval.indexing.places import is_below
 from retrieval.indexing.plan import Gone, Plan
@@ -55,12 +56,12 @@ def farewell(folders: Iterable[bytes], plan: Plan, remaining: Remaining, observe
     forget = dict.fromkeys(plan.forget)
     left: dict[bytes, int] = {}
     for folder in gone:  # an inner one before the one around it, which does not count its images again
-        images = remaining.images(folder)
-        failures = remaining.failures(folder)
-        outer_images = images - sum(count for inner, count in left.items() if is_below(inner, [folder]))
-        if outer_images:
-            left[folder] = outer_images
-        elif not images and (not failures or any(is_below(rename.old, [folder]) for rename in plan.rename)):
+        inner = [other for other in left if is_below(other, [folder])]
+        images = remaining.images(folder) - sum(left[other] for other in inner)
+        failures = [failure for failure in remaining.failures(folder) if not is_below(failure.path, inner)]
+        if images:
+            left[folder] = images
+        elif not failures or any(is_below(rename.old, [folder]) for rename in plan.rename):
             dropped.add(folder)
             forget.update(dict.fromkeys(failures))
     for folder in sorted(left):
@@ -68,11 +69,12 @@ def farewell(folders: Iterable[bytes], plan: Plan, remaining: Remaining, observe
     return dropped, replace(plan, forget=tuple(forget))
 
 
-def covered_folders(folders: Iterable[bytes], visited: Set[bytes], remaining: Remaining) -> Sequence[bytes]:
+def covered_folders(folders: Iterable[bytes], listing: Listing, remaining: Remaining) -> Sequence[bytes]:
     """Without those that lie in another and are looked at with it, or of which nothing is left."""
     covered: list[bytes] = []
     for folder in sorted(set(folders)):
-        is_apart = folder not in visited and (not is_gone(folder) or remaining.images(folder) > 0)
+        is_reached = folder in listing.visited and folder not in listing.alone
+        is_apart = not is_reached and (not is_gone(folder) or remaining.images(folder) > 0)
         if is_apart or not is_below(folder, covered):
             covered.append(folder)
     return covered

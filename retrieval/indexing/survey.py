@@ -13,10 +13,9 @@ import numpy as np
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.manifest import current_binding
-from indexes.segment import ROW_SCHEMA, failures_table, rows_table
 from retrieval.images import ENDINGS, MAX_PIXELS
 from retrieval.indexing.exclusion import Rules
-from retrieval.indexing.known import Known
+from retrieval.indexing.known import KNOWN_COLUMNS, NOTHING_KNOWN, Known
 from retrieval.indexing.listing import Listing, list_images, totals
 from retrieval.indexing.messages import (
     counted,
@@ -34,7 +33,6 @@ from retrieval.progress import SILENT, Interrupted, Observer
 
 COMMIT_ROWS = 512
 COMMIT_SECONDS = 30.0
-KNOWN_COLUMNS = ("id", "path", "size", "mtime_ns", "ctime_ns", "content_hash")
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ def _outcome(
     outside = [folder for folder in known.folders if not is_below(folder, roots)]
     dropped, plan = farewell(outside, plan, remaining, observer)
     kept = [folder for folder in known.folders if folder not in dropped]
-    covered = covered_folders([*kept, *roots], listing.visited, remaining)
+    covered = covered_folders([*kept, *roots], listing, remaining)
     away = [
         mount
         for mount in known.mounts
@@ -223,19 +221,17 @@ def _memory(collection: Collection | None) -> _Memory:
 
 
 def _known(collection: Collection | None) -> Known:
-    # until the format has it
-    columns = [name for name in KNOWN_COLUMNS if name in ROW_SCHEMA.names]
     if collection is None:
-        rows = rows_table([]).select(columns)
-        return Known(rows, failures_table([]))
-    rows = collection.table(columns)
-    removed = collection.removed(["size"])["size"].to_numpy() if hasattr(collection, "removed") else np.zeros(0, int)
-    if "ctime_ns" not in columns:
+        return NOTHING_KNOWN
+    # until the format has it
+    if not hasattr(collection, "removed"):
+        rows = collection.table([name for name in KNOWN_COLUMNS if name != "ctime_ns"])
         rows = rows.append_column("ctime_ns", [np.zeros(len(rows), np.int64)])
+        return Known(rows, collection.failures(), folders=tuple(map(os.fsencode, collection.manifest.folders)))
     return Known(
-        rows,
+        collection.table(KNOWN_COLUMNS),
         collection.failures(),
-        removed,
+        collection.removed(["size"])["size"].to_numpy(),
         tuple(map(os.fsencode, collection.manifest.folders)),
         tuple(map(os.fsencode, _memory(collection).mounts)),
     )

@@ -6,13 +6,13 @@ import errno
 import os
 import subprocess
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 
 from retrieval.indexing.exclusion import Rules
 from retrieval.indexing.listing import list_images
 from retrieval.progress import Interrupted
+from tests.drives import looking_mounted, mounted
 
 
 def listing_of(folder, *excludes, include_all=False):
@@ -358,53 +358,9 @@ def test_folders_in_which_images_are_left_out_are_told_from_empty_ones(tmp_path)
 # Devices, links and loops.
 
 
-@contextmanager
-def mounted(*places):
-    """Each place on a device of its own: a file system in memory; where nobody may mount one, what looks like one."""
-    done = []
-    try:
-        for place in places:
-            mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)]
-            if subprocess.run(mount, capture_output=True, check=False).returncode:
-                break
-            done.append(place)
-        if len(done) == len(places):
-            yield
-            return
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(os, "stat", stat_with_devices(places))
-            yield
-    finally:
-        for place in reversed(done):
-            subprocess.run(["umount", str(place)], check=True)
-
-
-def stat_with_devices(places):
-    real = os.stat
-
-    def stat(path, **options):
-        status = real(path, **options)
-        resolved = os.path.realpath(os.fsencode(path))
-        inside = [place for place in places if (resolved + b"/").startswith(os.fsencode(place) + b"/")]
-        device = 10_000 + places.index(max(inside, key=lambda place: len(str(place)))) if inside else status.st_dev
-        named = {name: getattr(status, name) for name in dir(status) if name.startswith("st_")}
-        return SimpleNamespace(**(named | {"st_dev": device}))
-
-    return stat
-
-
-@pytest.fixture(params=[False, True], ids=["as the system does", "as it looks"])
+@pytest.fixture(params=[mounted, looking_mounted], ids=["as the system does", "as it looks"])
 def mounting(request):
-    if not request.param:
-        return mounted
-
-    @contextmanager
-    def looks_mounted(*places):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(os, "stat", stat_with_devices(places))
-            yield
-
-    return looks_mounted
+    return request.param
 
 
 def test_folders_on_another_device_are_mounts(tmp_path, mounting):
