@@ -63,7 +63,8 @@ class PathIndex:
 
     def unseen(self) -> Iterator[tuple[bytes, int]]:
         """Paths that were not seen, and where their rows are in the table."""
-        return ((path, offset) for path, offset in self._offsets.items() if not self._seen[offset])
+        seen = self._seen.tolist()
+        return ((path, offset) for path, offset in self._offsets.items() if not seen[offset])
 
     def row(self, offset: int) -> KnownRow:
         return KnownRow(self.columns, offset)

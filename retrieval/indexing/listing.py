@@ -42,9 +42,10 @@ class File:
     is_broken_link: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("size", "mtime_ns", "ctime_ns"):
-            if not SMALLEST <= getattr(self, name) <= LARGEST:
-                object.__setattr__(self, name, min(max(getattr(self, name), SMALLEST), LARGEST))
+        numbers = (self.size, self.mtime_ns, self.ctime_ns)
+        if min(numbers) < SMALLEST or max(numbers) > LARGEST:
+            for name, number in zip(("size", "mtime_ns", "ctime_ns"), numbers, strict=True):
+                object.__setattr__(self, name, min(max(number, SMALLEST), LARGEST))
 
 
 @dataclass(frozen=True)

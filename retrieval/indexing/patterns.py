@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -75,7 +76,9 @@ def command_line_patterns(lines: Sequence[str]) -> Patterns:
 def read_ignore_file(path: bytes) -> tuple[Patterns, list[str]]:
     """The patterns of an ignore file, and those of its lines that are none. Raises `OSError`."""
     with open(path, "rb") as file:
-        content = file.read(MOST_BYTES)
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"has more than {MOST_BYTES // 1_000_000} MB")
     patterns: list[_Pattern] = []
     bad: list[str] = []
     for line in os.fsdecode(content.removeprefix(b"\xef\xbb\xbf")).split("\n"):

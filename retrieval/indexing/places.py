@@ -13,6 +13,8 @@ from indexes.collection import folder_prefix
 from retrieval.indexing.known import Known
 from retrieval.indexing.listing import Listing
 
+SEPARATOR = os.sep.encode()
+
 
 class Absence(Enum):
     """Why images that were not listed are kept: their folder holds none now; it was a mount point and is none now; it
@@ -55,10 +57,11 @@ class Places:
         """Of what was at a path below which nothing lies."""
         if path in self._unlisted:
             return STAYS
-        folder = os.path.dirname(path)
-        if folder not in self._fates:
-            self._fates[folder] = self._fate_in(tuple(_outwards(folder)))
-        return self._fates[folder]
+        folder = path[: path.rfind(SEPARATOR)]  # of millions; os.path.dirname takes four times as long
+        fate = self._fates.get(folder)
+        if fate is None:
+            fate = self._fates[folder] = self._fate_in(tuple(_outwards(os.path.dirname(path))))
+        return fate
 
     def _fate_in(self, around: Sequence[bytes]) -> Fate:
         """around: the folder and those around it, the innermost first."""

@@ -117,11 +117,11 @@ def make_plan(
     fates: dict[int, Fate] = {}
     elsewhere = array("q")  # of which there may be millions
     for path, offset in rows.unseen():
-        fate = _settled(places.fate_of(path), forget)
+        fate = places.fate_of(path)
         if fate is STAYS:
             elsewhere.append(offset)
         else:
-            fates[offset] = fate
+            fates[offset] = _settled(fate, forget)
     moved, add = _match_moves(rows, fates, elsewhere, draft.add, content_hash, vanished)
     left = [offset for offset in fates if offset not in moved]
     drives = () if forget else _replaced(known, listing, rows, [o for o in left if fates[o] is GONE], moved.values())

@@ -249,6 +249,13 @@ def test_a_folder_whose_ignore_file_cannot_be_read_is_not_looked_into(tmp_path, 
     )
 
 
+def test_an_ignore_file_without_end_leaves_out_all(tmp_path):
+    touch(tmp_path, "a.jpg", "b/c.jpg")
+    (tmp_path / "b" / ".crosslookignore").write_text("x\n" * 600_000)
+    listing = listing_of(tmp_path)
+    assert len(listing.files) == 1 and "has more than 1 MB" in listing.unlisted[0][1]
+
+
 def test_an_ignore_file_that_is_none_is_passed_over(tmp_path):
     touch(tmp_path, "a.jpg", "b/c.jpg")
     (tmp_path / ".crosslookignore").mkdir()
@@ -422,9 +429,9 @@ def test_a_file_that_vanishes_while_it_is_listed_is_told(tmp_path, monkeypatch):
     @contextmanager
     def scandir(path):
         with real(path) as entries:
-            found = list(entries)
+            listed = list(entries)
         (tmp_path / "a.jpg").unlink()
-        yield iter(found)
+        yield iter(listed)
 
     monkeypatch.setattr(os, "scandir", scandir)
     listing = listing_of(tmp_path)

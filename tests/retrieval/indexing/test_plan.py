@@ -57,14 +57,14 @@ def plan(
     contents=None,
     *,
     roots=(ROOT,),
-    there=(),
+    existing=(),
     removed=(),
     indexed=(),
     mounts_before=(),
     listed=None,
     **settings,
 ) -> Plan:
-    """contents: of files that may be read. there: paths outside the listing at which something is. listed: what else
+    """contents: of files that may be read. existing: paths outside the listing. listed: what else
     the listing says."""
     contents = contents or {}
 
@@ -75,7 +75,7 @@ def plan(
     listed = {"unlisted": ()} | (listed or {})
     listing = Listing(tuple(sorted(files, key=lambda file: file.path)), **listed)
     known = Known(table(rows), failures_table(list(failures)), np.array(removed, np.int64), indexed, mounts_before)
-    return make_plan(listing, roots, known, content_hash, lambda path: path not in there, **settings)
+    return make_plan(listing, roots, known, content_hash, lambda path: path not in existing, **settings)
 
 
 def test_new_files_are_added():
@@ -97,9 +97,11 @@ def test_changed_files_are_encoded_again(changed):
 @pytest.mark.parametrize("changed", [{"mtime": 2}, {"ctime": 2}, {"mtime": 2, "ctime": 2}])
 def test_a_touched_file_keeps_its_embedding_and_gets_its_new_times(changed):
     now = file(b"a", **changed)
-    found = plan([now], [row(1, b"a")], contents={now.path: b"h"})
-    assert [(touch.replaces, touch.position, touch.file, touch.old) for touch in found.touch] == [(1, 0, now, now.path)]
-    assert not found.reencode and not found.remove and not found.rename
+    outcome = plan([now], [row(1, b"a")], contents={now.path: b"h"})
+    assert [(touch.replaces, touch.position, touch.file, touch.old) for touch in outcome.touch] == [
+        (1, 0, now, now.path)
+    ]
+    assert not outcome.reencode and not outcome.remove and not outcome.rename
 
 
 def test_a_time_of_change_that_is_not_known_is_not_compared():
@@ -113,27 +115,27 @@ def test_a_changed_file_that_cannot_be_read_is_left_to_the_reading():
 
 def test_a_moved_file_keeps_its_embedding():
     now = file(b"b")
-    found = plan([now], [row(7, b"a")], contents={now.path: b"h"})
-    assert [(rename.replaces, rename.position, rename.old) for rename in found.rename] == [(7, 0, ROOT + b"/a")]
-    assert not found.add and not found.remove
+    outcome = plan([now], [row(7, b"a")], contents={now.path: b"h"})
+    assert [(rename.replaces, rename.position, rename.old) for rename in outcome.rename] == [(7, 0, ROOT + b"/a")]
+    assert not outcome.add and not outcome.remove
 
 
 def test_of_two_copies_moved_each_takes_one_row():
     files = [file(b"c"), file(b"d")]
-    found = plan(files, [row(1, b"a"), row(2, b"b")], contents={each.path: b"h" for each in files})
-    assert sorted(rename.replaces for rename in found.rename) == [1, 2]
+    outcome = plan(files, [row(1, b"a"), row(2, b"b")], contents={each.path: b"h" for each in files})
+    assert sorted(rename.replaces for rename in outcome.rename) == [1, 2]
 
 
 def test_a_copy_whose_original_stays_is_new_and_may_be_known():
-    found = plan([file(b"a"), file(b"b")], [row(1, b"a")])
-    assert found.add == (Encoding(file(b"b"), may_be_known=True),) and not found.rename
+    outcome = plan([file(b"a"), file(b"b")], [row(1, b"a")])
+    assert outcome.add == (Encoding(file(b"b"), may_be_known=True),) and not outcome.rename
 
 
 def test_only_a_file_of_the_size_of_another_may_be_known():
     """Of a row that is there, one that was removed, another new file, and of none."""
     files = [file(b"a"), file(b"b"), file(b"c", size=77), file(b"d", size=5), file(b"e", size=5), file(b"f", size=6)]
-    found = plan(files, [row(1, b"a")], removed=[77])
-    assert {encoding.file.path[-1:]: encoding.may_be_known for encoding in found.add} == {
+    outcome = plan(files, [row(1, b"a")], removed=[77])
+    assert {encoding.file.path[-1:]: encoding.may_be_known for encoding in outcome.add} == {
         b"b": True,
         b"c": True,
         b"d": True,
@@ -145,21 +147,21 @@ def test_only_a_file_of_the_size_of_another_may_be_known():
 def test_swapped_names_are_known_content():
     files = [file(b"a", mtime=7), file(b"b", mtime=8)]
     contents = {files[0].path: b"of b", files[1].path: b"of a"}
-    found = plan(files, [row(1, b"a", content=b"of a"), row(2, b"b", content=b"of b")], contents=contents)
-    assert [(encoding.replaces, encoding.may_be_known) for encoding in found.reencode] == [(1, True), (2, True)]
+    outcome = plan(files, [row(1, b"a", content=b"of a"), row(2, b"b", content=b"of b")], contents=contents)
+    assert [(encoding.replaces, encoding.may_be_known) for encoding in outcome.reencode] == [(1, True), (2, True)]
 
 
 def test_of_one_row_and_two_copies_one_is_moved_and_the_other_may_be_known():
     files = [file(b"c"), file(b"d")]
-    found = plan(files, [row(1, b"a")], contents=dict.fromkeys([each.path for each in files], b"h"))
-    assert [rename.file for rename in found.rename] == [files[0]]
-    assert found.add == (Encoding(files[1], may_be_known=True),)
+    outcome = plan(files, [row(1, b"a")], contents=dict.fromkeys([each.path for each in files], b"h"))
+    assert [rename.file for rename in outcome.rename] == [files[0]]
+    assert outcome.add == (Encoding(files[1], may_be_known=True),)
 
 
 def test_a_file_that_failed_before_is_read_again_rather_than_moved():
     now = file(b"b", mtime=2)
-    found = plan([now], [row(1, b"a")], failures=[failure(5, b"b")])
-    assert found.add == (Encoding(now, 5, may_be_known=True),) and found.remove == (Gone(1, ROOT + b"/a"),)
+    outcome = plan([now], [row(1, b"a")], failures=[failure(5, b"b")])
+    assert outcome.add == (Encoding(now, 5, may_be_known=True),) and outcome.remove == (Gone(1, ROOT + b"/a"),)
 
 
 def test_gone_files_are_removed():
@@ -167,14 +169,14 @@ def test_gone_files_are_removed():
 
 
 def test_files_outside_the_folders_stay():
-    found = plan([], [row(1, b"a")], roots=(b"/photos-2",))
-    assert found == Plan()
+    outcome = plan([], [row(1, b"a")], roots=(b"/photos-2",))
+    assert outcome == Plan()
 
 
 def test_files_in_a_folder_that_could_not_be_listed_stay():
     listed = {"unlisted": ((ROOT + b"/sub", "Permission denied"),)}
-    found = plan([], [row(1, b"sub/a"), row(2, b"b")], listed=listed)
-    assert found.remove == (Gone(2, ROOT + b"/b"),)
+    outcome = plan([], [row(1, b"sub/a"), row(2, b"b")], listed=listed)
+    assert outcome.remove == (Gone(2, ROOT + b"/b"),)
 
 
 def test_a_failure_is_not_tried_again():
@@ -212,23 +214,23 @@ def test_content_of_another_folder_that_is_gone_is_moved():
     """`mv /old /photos`."""
     files = [file(b"1"), file(b"sub/2", size=20)]
     rows = [elsewhere(1, b"/old/1", content=b"one"), elsewhere(2, b"/old/sub/2", size=20, content=b"two")]
-    found = plan(files, rows, contents={files[0].path: b"one", files[1].path: b"two"})
-    assert [(rename.old, rename.file.path) for rename in found.rename] == [
+    outcome = plan(files, rows, contents={files[0].path: b"one", files[1].path: b"two"})
+    assert [(rename.old, rename.file.path) for rename in outcome.rename] == [
         (b"/old/1", b"/photos/1"),
         (b"/old/sub/2", b"/photos/sub/2"),
     ]
-    assert not found.add and not found.remove
+    assert not outcome.add and not outcome.remove
 
 
 def test_content_of_another_folder_that_is_there_is_copied_and_not_read_twice():
-    found = plan([file(b"1")], [elsewhere(1, b"/old/1")], there={b"/old/1"})
-    assert found == Plan(add=(Encoding(file(b"1"), may_be_known=True),))
+    outcome = plan([file(b"1")], [elsewhere(1, b"/old/1")], existing={b"/old/1"})
+    assert outcome == Plan(add=(Encoding(file(b"1"), may_be_known=True),))
 
 
 def test_a_gone_row_of_the_folder_is_taken_before_one_elsewhere():
-    found = plan([file(b"1")], [elsewhere(1, b"/old/1"), row(2, b"2")], contents={b"/photos/1": b"h"})
-    assert [rename.replaces for rename in found.rename] == [2]
-    assert not found.remove
+    outcome = plan([file(b"1")], [elsewhere(1, b"/old/1"), row(2, b"2")], contents={b"/photos/1": b"h"})
+    assert [rename.replaces for rename in outcome.rename] == [2]
+    assert not outcome.remove
 
 
 def test_many_files_of_one_size_are_told_apart_by_content():
@@ -237,8 +239,8 @@ def test_many_files_of_one_size_are_told_apart_by_content():
     files = [file(b"new%d" % index) for index in range(count)]
     rows = [elsewhere(index + 1, b"/old/%d" % index, content=b"%d" % index) for index in range(count)]
     contents = {item.path: b"%d" % (count - 1 - index) for index, item in enumerate(files)}
-    found = plan(files, rows, contents=contents)
-    assert {rename.file.path: rename.replaces for rename in found.rename} == {
+    outcome = plan(files, rows, contents=contents)
+    assert {rename.file.path: rename.replaces for rename in outcome.rename} == {
         path: int(content) + 1 for path, content in contents.items()
     }
 
@@ -251,7 +253,7 @@ def visited(*names, **more):
 
 
 @pytest.mark.parametrize(
-    ("rows", "there", "kept"),
+    ("rows", "existing", "kept"),
     [
         ([row(1, b"usb/a"), row(2, b"usb/b")], [b"usb"], [(b"usb", 2)]),
         ([row(1, b"usb/x/a"), row(2, b"usb/y/z/b")], [b"usb"], [(b"usb", 2)]),
@@ -259,26 +261,26 @@ def visited(*names, **more):
         ([row(1, b"2019/05/a"), row(2, b"2020/b")], [b"2019", b"2019/05", b"2020"], [(b"2019", 1), (b"2020", 1)]),
     ],
 )
-def test_an_emptied_folder_is_kept_and_its_topmost_is_named(rows, there, kept):
-    found = plan([file(b"other", size=1)], rows, listed=visited(*there))
-    assert found.kept_in == tuple(Kept(ROOT + b"/" + name, count, Absence.EMPTIED) for name, count in kept)
-    assert found.kept == len(rows) and not found.remove
+def test_an_emptied_folder_is_kept_and_its_topmost_is_named(rows, existing, kept):
+    outcome = plan([file(b"other", size=1)], rows, listed=visited(*existing))
+    assert outcome.kept_in == tuple(Kept(ROOT + b"/" + name, count, Absence.EMPTIED) for name, count in kept)
+    assert outcome.kept == len(rows) and not outcome.remove
 
 
 def test_a_deep_folder_is_emptied_where_one_around_it_is_not():
     rows = [row(1, b"2020/may/usb/a", content=b"1"), row(2, b"2020/may/b", content=b"2")]
-    found = plan([file(b"2020/may/b")], rows, listed=visited(b"2020", b"2020/may", b"2020/may/usb"))
-    assert found.kept_in == (Kept(b"/photos/2020/may/usb", 1, Absence.EMPTIED),) and found.unchanged == 1
+    outcome = plan([file(b"2020/may/b")], rows, listed=visited(b"2020", b"2020/may", b"2020/may/usb"))
+    assert outcome.kept_in == (Kept(b"/photos/2020/may/usb", 1, Absence.EMPTIED),) and outcome.unchanged == 1
 
 
 def test_a_deleted_folder_is_removed():
-    found = plan([file(b"other", size=1)], [row(1, b"2019/a"), row(2, b"2019/x/b")], listed=visited())
-    assert [gone.id for gone in found.remove] == [1, 2] and not found.kept
+    outcome = plan([file(b"other", size=1)], [row(1, b"2019/a"), row(2, b"2019/x/b")], listed=visited())
+    assert [gone.id for gone in outcome.remove] == [1, 2] and not outcome.kept
 
 
 def test_a_deleted_file_beside_others_is_removed():
-    found = plan([file(b"d/b")], [row(1, b"d/a", size=3), row(2, b"d/b")], listed=visited(b"d"))
-    assert found.remove == (Gone(1, b"/photos/d/a"),)
+    outcome = plan([file(b"d/b")], [row(1, b"d/a", size=3), row(2, b"d/b")], listed=visited(b"d"))
+    assert outcome.remove == (Gone(1, b"/photos/d/a"),)
 
 
 @pytest.mark.parametrize("occupied", [b"d", b"d/deeper"])
@@ -289,88 +291,90 @@ def test_a_folder_in_which_images_are_left_out_is_not_empty(occupied):
 
 def test_a_folder_with_nothing_but_broken_links_is_empty():
     links = [File(b"/photos/d/link", 5, 1, 1, is_broken_link=True), file(b"other", size=1)]
-    found = plan(links, [row(1, b"d/a"), row(2, b"d/link")], listed=visited(b"d"))
-    assert found.kept == 1 and found.unchanged == 1
+    outcome = plan(links, [row(1, b"d/a"), row(2, b"d/link")], listed=visited(b"d"))
+    assert outcome.kept == 1 and outcome.unchanged == 1
 
 
 def test_what_is_left_out_is_removed_though_the_folder_holds_nothing_else():
     listed = visited(b"d", left_out=frozenset({b"/photos/d/private"}))
-    found = plan(
+    outcome = plan(
         [file(b"other", size=1)], [row(1, b"d/private/x/a")], failures=[failure(2, b"d/private/b")], listed=listed
     )
-    assert found.remove == (Gone(1, b"/photos/d/private/x/a"),) and found.forget == (Gone(2, b"/photos/d/private/b"),)
+    assert outcome.remove == (Gone(1, b"/photos/d/private/x/a"),) and outcome.forget == (
+        Gone(2, b"/photos/d/private/b"),
+    )
 
 
 def test_failures_in_a_kept_folder_stay_and_others_are_forgotten():
     failures = [failure(5, b"usb/bad"), failure(6, b"bad"), failure(7, b"moved/bad")]
     files, rows = [file(b"new", size=20)], [row(1, b"usb/a"), row(2, b"moved/b", size=20)]
-    found = plan(files, rows, failures, {b"/photos/new": b"h"}, listed=visited(b"usb", b"moved"))
-    assert [gone.id for gone in found.forget] == [6, 7]
-    assert found.kept_in == (Kept(b"/photos/usb", 1, Absence.EMPTIED),)
+    outcome = plan(files, rows, failures, {b"/photos/new": b"h"}, listed=visited(b"usb", b"moved"))
+    assert [gone.id for gone in outcome.forget] == [6, 7]
+    assert outcome.kept_in == (Kept(b"/photos/usb", 1, Absence.EMPTIED),)
 
 
 def test_images_of_an_emptied_folder_that_are_elsewhere_now_are_moved():
     rows = [row(1, b"in/a", size=20, content=b"1"), row(2, b"in/b", size=30, content=b"2")]
-    found = plan([file(b"out/a", size=20)], rows, contents={b"/photos/out/a": b"1"}, listed=visited(b"in", b"out"))
-    assert [rename.old for rename in found.rename] == [b"/photos/in/a"]
-    assert found.kept_in == (Kept(b"/photos/in", 1, Absence.EMPTIED),)
+    outcome = plan([file(b"out/a", size=20)], rows, contents={b"/photos/out/a": b"1"}, listed=visited(b"in", b"out"))
+    assert [rename.old for rename in outcome.rename] == [b"/photos/in/a"]
+    assert outcome.kept_in == (Kept(b"/photos/in", 1, Absence.EMPTIED),)
 
 
 def test_a_row_that_is_kept_is_taken_after_one_that_would_be_removed():
     rows = [row(1, b"usb/a"), row(2, b"b")]
-    found = plan([file(b"c")], rows, contents={b"/photos/c": b"h"}, listed=visited(b"usb"))
-    assert [rename.replaces for rename in found.rename] == [2] and found.kept == 1
+    outcome = plan([file(b"c")], rows, contents={b"/photos/c": b"h"}, listed=visited(b"usb"))
+    assert [rename.replaces for rename in outcome.rename] == [2] and outcome.kept == 1
 
 
 @pytest.mark.parametrize("names", [(), (b"usb",)])
 def test_what_was_a_mount_point_is_kept_whether_its_folder_is_there_or_not(names):
     files = [file(b"other", size=1), *(file(name + b"/shadowed", size=2) for name in names)]
-    found = plan(files, [row(1, b"usb/x/a")], listed=visited(*names), mounts_before=(b"/photos/usb",))
-    assert found.kept_in == (Kept(b"/photos/usb", 1, Absence.UNMOUNTED),) and len(found.add) == len(files)
+    outcome = plan(files, [row(1, b"usb/x/a")], listed=visited(*names), mounts_before=(b"/photos/usb",))
+    assert outcome.kept_in == (Kept(b"/photos/usb", 1, Absence.UNMOUNTED),) and len(outcome.add) == len(files)
 
 
 def test_a_drive_that_is_mounted_loses_what_was_deleted_on_it():
     listed = visited(b"usb", mounts=frozenset({b"/photos/usb"}))
     rows = [row(1, b"usb/a", size=3), row(2, b"usb/b")]
-    found = plan([file(b"usb/b")], rows, listed=listed, mounts_before=(b"/photos/usb",))
-    assert found.remove == (Gone(1, b"/photos/usb/a"),)
+    outcome = plan([file(b"usb/b")], rows, listed=listed, mounts_before=(b"/photos/usb",))
+    assert outcome.remove == (Gone(1, b"/photos/usb/a"),)
 
 
 def test_another_drive_at_the_same_place_takes_nothing():
     listed = visited(b"usb", mounts=frozenset({b"/photos/usb"}))
-    found = plan(
+    outcome = plan(
         [file(b"usb/x", size=3)],
         [row(1, b"usb/a"), row(2, b"usb/b")],
         failures=[failure(3, b"usb/bad")],
         listed=listed,
         mounts_before=(b"/photos/usb",),
     )
-    assert found.kept_in == (Kept(b"/photos/usb", 2, Absence.REPLACED),)
-    assert len(found.add) == 1 and not found.forget
+    assert outcome.kept_in == (Kept(b"/photos/usb", 2, Absence.REPLACED),)
+    assert len(outcome.add) == 1 and not outcome.forget
 
 
 def test_a_drive_on_which_all_was_renamed_is_the_same():
     listed = visited(b"usb", mounts=frozenset({b"/photos/usb"}))
-    found = plan(
+    outcome = plan(
         [file(b"usb/x")],
         [row(1, b"usb/a"), row(2, b"usb/b", content=b"other")],
         contents={b"/photos/usb/x": b"h"},
         listed=listed,
         mounts_before=(b"/photos/usb",),
     )
-    assert len(found.rename) == 1 and found.remove == (Gone(2, b"/photos/usb/b"),)
+    assert len(outcome.rename) == 1 and outcome.remove == (Gone(2, b"/photos/usb/b"),)
 
 
 def test_what_is_left_out_on_another_drive_is_removed():
     usb = frozenset({b"/photos/usb"})
     listed = visited(b"usb", mounts=usb, left_out=frozenset({b"/photos/usb/private"}))
-    found = plan([file(b"usb/x", size=3)], [row(1, b"usb/private/a")], listed=listed, mounts_before=tuple(usb))
-    assert found.remove == (Gone(1, b"/photos/usb/private/a"),)
+    outcome = plan([file(b"usb/x", size=3)], [row(1, b"usb/private/a")], listed=listed, mounts_before=tuple(usb))
+    assert outcome.remove == (Gone(1, b"/photos/usb/private/a"),)
 
 
 def test_a_mount_point_around_the_folder_was_not_looked_at():
-    found = plan([file(b"b", size=3)], [row(1, b"a")], listed=visited(), mounts_before=(b"/", b"/photos-2"))
-    assert found.remove == (Gone(1, b"/photos/a"),)
+    outcome = plan([file(b"b", size=3)], [row(1, b"a")], listed=visited(), mounts_before=(b"/", b"/photos-2"))
+    assert outcome.remove == (Gone(1, b"/photos/a"),)
 
 
 def test_what_is_forgotten_is_not_kept():
@@ -380,14 +384,14 @@ def test_what_is_forgotten_is_not_kept():
     mounts, failures = (usb, card), [failure(5, b"empty/bad")]
     files = [file(b"card/x", size=3)]
     assert plan(files, rows, failures, listed=listed, mounts_before=mounts).kept == 3
-    found = plan(files, rows, failures, listed=listed, mounts_before=mounts, forget=True)
-    assert [gone.id for gone in found.remove] == [1, 2, 3] and found.kept == 0 and len(found.forget) == 1
+    outcome = plan(files, rows, failures, listed=listed, mounts_before=mounts, forget=True)
+    assert [gone.id for gone in outcome.remove] == [1, 2, 3] and outcome.kept == 0 and len(outcome.forget) == 1
 
 
 def test_an_indexed_folder_that_the_walk_did_not_come_to_stays_while_it_is_there():
     rows, hidden = [row(1, b".hidden/a"), row(2, b".gone/b")], (b"/photos/.hidden", b"/photos/.gone")
-    found = plan([file(b"c", size=3)], rows, indexed=hidden, there={b"/photos/.hidden/."}, listed=visited())
-    assert found.remove == (Gone(2, b"/photos/.gone/b"),)
+    outcome = plan([file(b"c", size=3)], rows, indexed=hidden, existing={b"/photos/.hidden/."}, listed=visited())
+    assert outcome.remove == (Gone(2, b"/photos/.gone/b"),)
 
 
 def test_the_nearest_folder_that_was_visited_or_left_out_decides():
@@ -395,9 +399,9 @@ def test_the_nearest_folder_that_was_visited_or_left_out_decides():
     thumbnails = b"/photos/@eaDir"
     listed = visited(b"@eaDir", b"@eaDir/empty", left_out=frozenset({b"/photos/@eaDir/private"}))
     rows = [row(1, b"@eaDir/empty/a"), row(2, b"@eaDir/private/b")]
-    found = plan([file(b"@eaDir/c", size=3)], rows, roots=(ROOT, thumbnails), listed=listed)
-    assert found.kept_in == (Kept(b"/photos/@eaDir/empty", 1, Absence.EMPTIED),)
-    assert found.remove == (Gone(2, b"/photos/@eaDir/private/b"),)
+    outcome = plan([file(b"@eaDir/c", size=3)], rows, roots=(ROOT, thumbnails), listed=listed)
+    assert outcome.kept_in == (Kept(b"/photos/@eaDir/empty", 1, Absence.EMPTIED),)
+    assert outcome.remove == (Gone(2, b"/photos/@eaDir/private/b"),)
 
 
 @pytest.mark.parametrize("number", [2**63, 2**70, -(2**64), 13_569_465_600 * 10**9])

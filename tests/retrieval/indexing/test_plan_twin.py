@@ -66,8 +66,8 @@ class World:
         self.mounts_now = frozenset(mount for mount in self.mounts if rng.random() < 0.5)
         # Folders may be there without images. One that is there has those around it.
         empty = rng.sample(PLACES, rng.randrange(len(PLACES)))
-        there = {os.path.dirname(path) for path in self.after} | set(empty) | set(self.roots) | self.mounts_now
-        self.folders = {place for place in PLACES if any(below(folder, place) for folder in there)}
+        inner = {os.path.dirname(path) for path in self.after} | set(empty) | set(self.roots) | self.mounts_now
+        self.folders = {place for place in PLACES if any(below(folder, place) for folder in inner)}
         self.excluded = {b"/photos/a/x"} & self.folders if rng.random() < 0.3 else set()
 
     def visited(self):
@@ -108,13 +108,13 @@ class World:
             }
         )
         known = Known(rows, failures_table([]), np.zeros(0, np.int64), ROOTS, tuple(self.mounts))
-        there = {*self.after, *self.folders, *(folder + b"/." for folder in self.folders)}
+        existing = {*self.after, *self.folders, *(folder + b"/." for folder in self.folders)}
         return make_plan(
             listing,
             self.roots,
             known,
             lambda path: self.after[path][0],
-            lambda path: path not in there,
+            lambda path: path not in existing,
             forget=self.forget,
         )
 

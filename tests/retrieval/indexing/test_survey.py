@@ -43,7 +43,7 @@ class Library:
         default_factory=lambda: SimpleNamespace(folders=(), excludes=(), mounts=(), passed_over={})
     )
     notes: list[str] = field(default_factory=list)
-    told: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
     embedded: list[str] = field(default_factory=list)
     next_id: int = 1
 
@@ -62,20 +62,20 @@ class Library:
         return pa.table({name: pa.array(column, ROW_TYPES[name]) for name, column in values.items()})
 
     def run(self, *folders, stop=lambda: False, **settings):
-        """Returns what was planned; `notes`, `told` and `embedded` are those of this run."""
-        self.notes, self.told, self.embedded = [], [], []
+        """Returns what was planned; `notes`, `skipped` and `embedded` are those of this run."""
+        self.notes, self.skipped, self.embedded = [], [], []
         observer = Observer(
             note=self.notes.append,
-            failure=lambda path, reason: self.told.append((os.path.basename(os.fsdecode(path)), reason)),
+            failure=lambda path, reason: self.skipped.append((os.path.basename(os.fsdecode(path)), reason)),
             should_stop=stop,
         )
         roots = find_roots(folders, self.manifest.folders)
-        found = survey(roots, self, Settings(**settings), observer)
-        self._carry_out(found)
-        return found.plan
+        outcome = survey(roots, self, Settings(**settings), observer)
+        self._carry_out(outcome)
+        return outcome.plan
 
-    def _carry_out(self, found):
-        plan = found.plan
+    def _carry_out(self, outcome):
+        plan = outcome.plan
         for rename in (*plan.touch, *plan.rename):
             row = self.rows.pop(rename.replaces)
             assert row["path"] == rename.old
@@ -98,7 +98,7 @@ class Library:
                 self.embedded.append(os.path.basename(os.fsdecode(encoding.file.path)))
             self._put(encoding.file, digest)
         self.manifest = SimpleNamespace(
-            folders=found.folders, excludes=found.excludes, mounts=found.mounts, passed_over=found.passed_over
+            folders=outcome.folders, excludes=outcome.excludes, mounts=outcome.mounts, passed_over=outcome.passed_over
         )
 
     def _put(self, file, digest):
@@ -223,7 +223,7 @@ def test_a_linked_drive_is_kept_whether_its_folder_is_empty_or_gone(tmp_path, li
         assert library.run(photos).kept == 2
         shutil.rmtree(tmp_path / "media")
         plan = library.run(photos)
-        assert not plan.remove and library.told == [("link", "is a broken link; what is known there is kept")]
+        assert not plan.remove and library.skipped == [("link", "is a broken link; what is known there is kept")]
         assert library.run(photos, forget=True).remove == ()  # out of reach is not empty
 
 
@@ -279,7 +279,7 @@ def test_a_folder_that_cannot_be_read_costs_the_others_nothing(tmp_path, library
     write(tmp_path, "one/1.jpg", "one/locked/2.jpg", "two/3.jpg")
     library.run(tmp_path / "one", tmp_path / "two")
     real = os.scandir
-    for name, told in (("locked", "locked"), ("one", "one")):
+    for name, place in (("locked", "locked"), ("one", "one")):
 
         def scandir(path, name=name):
             if os.path.basename(path) == os.fsencode(name):
@@ -288,7 +288,7 @@ def test_a_folder_that_cannot_be_read_costs_the_others_nothing(tmp_path, library
 
         monkeypatch.setattr(os, "scandir", scandir)
         plan = library.run(tmp_path / "one", tmp_path / "two")
-        assert not plan.remove and library.told == [(told, "Permission denied; what is known there is kept")]
+        assert not plan.remove and library.skipped == [(place, "Permission denied; what is known there is kept")]
     with pytest.raises(CrosslookError, match="cannot read the folder .*one: Permission denied"):
         library.run(tmp_path / "one")
 
@@ -301,7 +301,7 @@ def test_a_file_in_a_folder_without_permission_is_told_each_time_and_stays(tmp_p
     for _ in range(2):
         plan = library.run(tmp_path)
         assert (plan.unchanged, plan.remove, plan.add) == (1, (), ())
-        assert library.told == [("b.jpg", "Permission denied; what is known there is kept")]
+        assert library.skipped == [("b.jpg", "Permission denied; what is known there is kept")]
     assert library.failed == []
 
 
@@ -363,12 +363,12 @@ def test_a_renamed_root_with_another_indexed_one_in_it_takes_that_too(tmp_path, 
 def test_a_root_that_is_split_among_two_is_moved(tmp_path, library):
     write(tmp_path, "all/1.jpg", "all/2.jpg")
     library.run(tmp_path / "all")
-    write(tmp_path, "b/own.jpg")
+    write(tmp_path, "b/3.jpg")
     (tmp_path / "a").mkdir()
     (tmp_path / "all" / "1.jpg").rename(tmp_path / "a" / "1.jpg")
     (tmp_path / "all" / "2.jpg").rename(tmp_path / "b" / "2.jpg")
     library.run(tmp_path / "a", tmp_path / "b")
-    assert library.embedded == ["own.jpg"] and len(library.rows) == 3
+    assert library.embedded == ["3.jpg"] and len(library.rows) == 3
 
 
 def test_copies_and_copies_of_copies_are_embedded_once(tmp_path, library):
@@ -530,9 +530,9 @@ def test_a_folder_with_nothing_that_can_be_read_tells_what_it_holds(tmp_path, li
 
 def test_a_folder_that_does_not_exist_is_an_error_unless_it_was_indexed_and_others_are_there(tmp_path):
     (tmp_path / "there").mkdir()
-    there, gone = tmp_path / "there", tmp_path / "gone"
-    assert find_roots([gone, there], [str(gone)]) == [os.fsencode(there)]
-    for folders, indexed in (([gone, there], []), ([gone], [str(gone)]), ([gone / "deeper", there], [str(gone)])):
+    good, gone = tmp_path / "there", tmp_path / "gone"
+    assert find_roots([gone, good], [str(gone)]) == [os.fsencode(good)]
+    for folders, indexed in (([gone, good], []), ([gone], [str(gone)]), ([gone / "deeper", good], [str(gone)])):
         with pytest.raises(CrosslookError, match="^no such folder: .*gone"):
             find_roots(folders, indexed)
 
