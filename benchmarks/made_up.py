@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from indexes.segment import FAILURE_SCHEMA, ROW_SCHEMA, Batch
+from indexes.rows import FAILURE_SCHEMA, ROW_SCHEMA
+from indexes.segment_files import Batch
 from indexes.writer import CollectionWriter
 from retrieval.encoders.base import Encoder, unit_norm
 from retrieval.images import ENDINGS, decode

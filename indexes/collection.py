@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 import numpy as np
@@ -17,15 +18,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from indexes.ann import FEWEST_ROWS, Ann, unusable_ann
+from indexes.commits import ATTEMPTS, current_name, find_commit
 from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.exact import nearest
-from indexes.manifest import Binding, Manifest, current_manifest, damaged, orphaned_manifest, read_manifest
+from indexes.manifest import Binding, Manifest
 from indexes.open_files import admit_files
 from indexes.row_file import RowFile, read_rows
-from indexes.segment import FAILURE_SCHEMA, ROW_GROUP, Row, Segment
+from indexes.rows import FAILURE_SCHEMA, ROW_SCHEMA, Row
+from indexes.segment import Segment
+from indexes.segment_files import ROW_GROUP
 
-ATTEMPTS = 5
-FILES_A_SEGMENT = 5  # two of arrays, two of tables, and a mapping's own
+FILES_A_SEGMENT = 5  # two of arrays, two of tables, and a mapping's own; deletion vectors are closed again
 OTHER_FILES = 128  # that a process may have open
 GROUPS_KEPT = 256  # row groups that were read last, in some 60 MB
 SHORTLISTED_A_RESULT = 4
@@ -50,8 +53,11 @@ class Collection:
     An image is addressed by its position: segments in the manifest's order, rows in theirs. Positions belong to one
     snapshot, ids are for ever."""
 
-    def __init__(self, folder: Path, manifest: Manifest, segments: Sequence[Segment]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, segments: Sequence[Segment], fault: str | None = None) -> None:
+        """fault: what is wrong with CURRENT, where `manifest` is merely the newest one that is whole."""
         self.folder = folder
+        self.fault = fault
+        self._opening = Lock()
         self.manifest = manifest
         self.segments = kept = tuple(segments)
         self.starts: NDArray[np.int64] = np.cumsum([0, *(len(segment) for segment in segments)], dtype=np.int64)
@@ -65,26 +71,24 @@ class Collection:
     def open(cls, folder: Path) -> Collection:
         """Raises `CrosslookError` where there is no collection, or it is damaged."""
         for attempt in range(1, ATTEMPTS + 1):
-            name = current_manifest(folder)
-            if name is None:
-                name = orphaned_manifest(folder)
-            if name is None:
+            commit = find_commit(folder)
+            if commit is None:
                 raise CrosslookError(f"no collection at {folder}: make one with `search index FOLDER`")
+            name = commit.manifest.file_name
             try:
-                manifest = read_manifest(folder, name)
-                found = cls(folder, manifest, open_segments(folder, manifest))
-                is_whole = manifest.ann is None or found._ann_file is not None
-                if is_whole or attempt == ATTEMPTS or current_manifest(folder) == name:
-                    return found
+                collection = cls(folder, commit.manifest, open_segments(folder, commit.manifest), commit.fault)
+                is_complete = commit.manifest.ann is None or collection._ann_file is not None
+                if is_complete or attempt == ATTEMPTS or current_name(folder) == name:
+                    return collection
             except FileNotFoundError as error:
                 # A writer may have replaced this commit, and removed it, since CURRENT was read.
-                if attempt == ATTEMPTS or current_manifest(folder) in (name, None):
-                    raise missing_file(folder, name, error) from error
+                if attempt == ATTEMPTS or commit.fault or current_name(folder) == name:
+                    raise missing_file(folder, error) from error
         raise AssertionError("unreachable")
 
     def __len__(self) -> int:
         """How many images count."""
-        return int(sum(len(segment) if alive is None else alive.sum() for segment, alive in self.parts))
+        return int(self.starts[-1]) - len(self._dead_positions)
 
     @property
     def binding(self) -> Binding:
@@ -97,11 +101,11 @@ class Collection:
         if model == self.binding.model:
             raise CrosslookError(
                 f"{self.folder} was made with another version of {model} ({self.binding.fingerprint}, this one is "
-                f"{fingerprint}): index again into another --index, or delete it first"
+                f"{fingerprint}): index again into another collection (-i)"
             )
         raise CrosslookError(
-            f"{self.folder} was made with the model {self.binding.model}, not {model}: leave out --model, or use "
-            "another --index"
+            f"{self.folder} was made with the model {self.binding.model}, not {model}: leave out --model, or name "
+            "another collection (-i)"
         )
 
     def nearest(
@@ -135,8 +139,13 @@ class Collection:
         """Why it cannot be read, and what to do; None where it can be, or there is none."""
         return str(self._ann) if isinstance(self._ann, CrosslookError) else None
 
-    @cached_property
+    @property
     def _ann(self) -> Ann | CrosslookError | None:
+        with self._opening:  # by one thread: it may be as large as all else together
+            return self._opened_ann
+
+    @cached_property
+    def _opened_ann(self) -> Ann | CrosslookError | None:
         try:
             return self.open_ann()
         except CrosslookError as error:
@@ -200,11 +209,20 @@ class Collection:
         for index, mine in _by_owner(np.where(spans.whole[owners], -1, owners)):
             if index >= 0:
                 offsets[mine] = spans.segments[index].offsets(ids[mine])
-        is_there = (owners >= 0) & (ids <= spans.last_ids[owners]) & (offsets >= 0) & ~np.isin(ids, self._dead)
-        return np.where(is_there, spans.starts[owners] + offsets, -1)
+        positions = spans.starts[owners] + offsets
+        is_alive = ~_contains(self._dead_positions, positions)
+        return np.where((owners >= 0) & (ids <= spans.last_ids[owners]) & (offsets >= 0) & is_alive, positions, -1)
 
     @cached_property
-    def _dead(self) -> NDArray[np.int64]:
+    def _dead_positions(self) -> NDArray[np.int64]:
+        """Of the rows that no longer count, int64, ascending."""
+        masks = [(start, alive) for start, (_, alive) in zip(self.starts.tolist(), self.parts, strict=False)]
+        dead = [start + np.flatnonzero(~alive) for start, alive in masks if alive is not None]
+        return np.concatenate([np.zeros(0, np.int64), *dead])
+
+    @cached_property
+    def _tombstones(self) -> NDArray[np.int64]:
+        """Ids that are dead, of a collection that only format 1 has written to."""
         return np.asarray(self.manifest.tombstones, dtype=np.int64)
 
     @cached_property
@@ -230,7 +248,8 @@ class Collection:
 
     def _row(self, index: int, offset: int) -> Row:
         group, place = divmod(offset, ROW_GROUP)
-        return Row(**self._row_group(index, group).slice(place, 1).to_pylist()[0])
+        values = self._row_group(index, group).slice(place, 1).select(ROW_SCHEMA.names).to_pylist()[0]
+        return Row(**values)
 
     def embeddings(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
         """float16 [n, dim], unit norm."""
@@ -246,25 +265,44 @@ class Collection:
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """These columns of the rows that count, with their `position`."""
+        return self._table(columns, [alive for _, alive in self.parts])
+
+    def removed(self, columns: Sequence[str]) -> pa.Table:
+        """The same of rows whose files have gone, which can be revived by their content until `optimize`."""
+        masks = []
+        for segment in self.segments:
+            deletions = segment.deletions
+            mask = np.zeros(len(segment) + segment.entry.failures, np.bool_)
+            mask[deletions.places[deletions.removed]] = True
+            masks.append(mask[: len(segment)])
+        return self._table(columns, masks)
+
+    def _table(self, columns: Sequence[str], masks: Sequence[NDArray[np.bool_] | None]) -> pa.Table:
         parts = []
-        for start, (segment, alive) in zip(self.starts, self.parts, strict=False):
+        for start, segment, mask in zip(self.starts, self.segments, masks, strict=False):
+            if mask is not None and not mask.any():
+                continue
             positions = pa.array(np.arange(start, start + len(segment), dtype=np.int64))
             part = pa.table({"position": positions} | {name: segment.column(name) for name in columns})
-            parts.append(part if alive is None else part.filter(pa.array(alive)))
-        return pa.concat_tables(parts) if parts else pa.table({name: [] for name in ("position", *columns)})
+            parts.append(part if mask is None else part.filter(pa.array(mask)))
+        fields = [pa.field("position", pa.int64()), *(ROW_SCHEMA.field(name) for name in columns)]
+        empty = pa.table([pa.array([], field.type) for field in fields], [field.name for field in fields])
+        return pa.concat_tables([empty, *parts])
 
     def failures(self) -> pa.Table:
         """The failures that count: files that could not be read and have not changed since."""
-        import pyarrow.compute as pc  # which few queries need
-
-        parts = [segment.failures() for segment in self.segments]
-        found = pa.concat_tables([FAILURE_SCHEMA.empty_table(), *parts])
-        return found.filter(pc.invert(pc.is_in(found["id"], pa.array(self.manifest.tombstones, pa.int64()))))
+        parts = []
+        for segment in self.segments:
+            table, places = segment.failures(), segment.deletions.places
+            alive = ~_contains(places[places >= len(segment)] - len(segment), np.arange(len(table)))
+            alive &= ~_contains(self._tombstones, table["id"].to_numpy())
+            parts.append(table if alive.all() else table.filter(pa.array(alive)))
+        return pa.concat_tables([FAILURE_SCHEMA.empty_table(), *parts], promote_options="default")
 
     @cached_property
     def parts(self) -> list[tuple[Segment, NDArray[np.bool_] | None]]:
         """Each segment with the mask of its rows that count; None for all of them."""
-        return [(segment, _alive(segment, self._dead)) for segment in self.segments]
+        return [(segment, _alive(segment, self._tombstones)) for segment in self.segments]
 
     def _read(self, positions: Sequence[int] | NDArray[np.int64], files: Sequence[RowFile]) -> NDArray[Any]:
         """Rows of the segments' files, in the order of the positions."""
@@ -286,11 +324,9 @@ def ann_folder(folder: Path) -> Path:
     return folder / "ann"
 
 
-def missing_file(folder: Path, manifest: str, error: FileNotFoundError) -> CrosslookError:
+def missing_file(folder: Path, error: FileNotFoundError) -> CrosslookError:
     """What to say where a commit names a file that is not there."""
-    path = Path(error.filename or manifest)
-    if path.name == manifest:
-        return damaged(folder / "CURRENT", f"it names {manifest}, which is missing")
+    path = Path(error.filename or folder)
     return DamagedSegmentError(path.parent, path.name, "it is missing")
 
 
@@ -299,14 +335,24 @@ def folder_prefix(folder: bytes) -> bytes:
     return folder.rstrip(os.sep.encode()) + os.sep.encode()
 
 
-def _alive(segment: Segment, dead: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-    if not len(dead) or not len(segment):
-        return None
-    low, high = np.searchsorted(dead, [segment.first_id, segment.last_id + 1])
+def _alive(segment: Segment, tombstones: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+    """Which rows count; tombstones: ids, ascending, that do not, besides what the segment's own deletions say."""
+    alive = segment.alive
+    if not len(tombstones) or not len(segment):
+        return alive
+    low, high = np.searchsorted(tombstones, [segment.first_id, segment.last_id + 1])
     if low == high:
-        return None
-    found = np.isin(segment.ids, dead)
-    return ~found if found.any() else None
+        return alive
+    dead = np.isin(segment.ids, tombstones[low:high])
+    return _both(alive, ~dead) if dead.any() else alive
+
+
+def _contains(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the values are among those that ascend."""
+    if not len(ascending):
+        return np.zeros(len(values), np.bool_)
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return np.asarray(ascending[places] == values)
 
 
 def _is_below(segment: Segment, folders: Sequence[bytes]) -> NDArray[np.bool_]:

@@ -1,18 +1,29 @@
-"""The one error that a user can mend."""
+"""The errors that a user can mend."""
+
+from __future__ import annotations
+
+REPAIR = "`search index --repair FOLDER`"
 
 
 class CrosslookError(Exception):
     """One line: the file or setting, the reason, the remedy. The command line prints it and exits with 2."""
 
 
+class DamagedCollectionError(CrosslookError):
+    """A file that says what a collection is does not say it; `--repair` makes it anew from the segments."""
+
+    def __init__(self, file: object, reason: str) -> None:
+        super().__init__(f"{file} is damaged: {reason}; {REPAIR} rebuilds it from the collection's segments")
+
+
 class DamagedSegmentError(CrosslookError):
-    """A segment does not hold what its manifest says; `--repair` drops it. Not raised where it merely cannot be read
-    now."""
+    """A segment does not hold what its manifest says; `--repair` takes it out of the collection. Not raised where it
+    merely cannot be read now."""
 
     def __init__(self, segment: object, name: str, reason: str) -> None:
         super().__init__(
-            f"segment {segment} is damaged ({name}: {reason}): `search index --repair FOLDER` drops it and embeds the "
-            "images of all indexed folders again that are lost with it"
+            f"segment {segment} is damaged ({name}: {reason}): {REPAIR} sets it aside and embeds the images of all "
+            "indexed folders again that are lost with it"
         )
 
 

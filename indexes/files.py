@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from indexes.checksums import ChecksummedFile
 from indexes.errors import CrosslookError
 
+DRAFT = ".new"  # ends the names of files and folders that are not whole yet; every writer may remove them
 
-def write_durably(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Create `path` with what `write` puts into the open file, and fsync it."""
+
+def write_durably(path: Path, write: Callable[[IO[bytes]], object]) -> tuple[int, str]:
+    """Create `path` with what `write` puts into the open file, and sync it. Returns its bytes and their checksum."""
     with path.open("wb") as file:
-        write(file)
+        summed = ChecksummedFile(file)
+        write(summed)  # type: ignore[arg-type]
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
+    return summed.bytes, summed.checksum
 
 
 def replace_durably(path: Path, content: bytes) -> None:
     """Replace `path` in one step: readers see the old content or the new, also after a crash."""
-    draft = path.with_name(path.name + ".new")
+    draft = path.with_name(path.name + DRAFT)
     draft.write_bytes(content)
     put_durably(draft, path)
 
@@ -30,9 +36,22 @@ def replace_durably(path: Path, content: bytes) -> None:
 def put_durably(draft: Path, path: Path) -> None:
     """Put a file that is written in the place of `path`, likewise."""
     with draft.open("rb+") as file:
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     os.replace(draft, path)
     sync_folder(path.parent)
+
+
+def sync_file(descriptor: int) -> None:
+    """fsync an open file, so that its content survives a loss of power."""
+    if sys.platform == "darwin":  # where fsync leaves the content in the drive's own cache
+        import fcntl
+
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+        except OSError:  # a file system that does not know it, such as a network drive
+            pass
+    os.fsync(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
@@ -41,7 +60,7 @@ def sync_folder(folder: Path) -> None:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync_file(descriptor)
     finally:
         os.close(descriptor)
 

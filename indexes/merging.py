@@ -1,53 +1,121 @@
-"""Which segments to merge: a plan made from counts alone."""
+"""Merge segments: which, planned from counts alone, and what they amount to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from indexes.deletions import Deletions
 from indexes.manifest import SegmentEntry
+from indexes.row_file import RowFile
+from indexes.rows import FAILURE_SCHEMA, ROW_SCHEMA
+from indexes.segment import KNOWN_PARTS, Segment
+from indexes.segment_files import Batch
 
 MERGED_ROWS = 65_536
 DEAD_SHARE = 0.25
+COPIED_ROWS = 1024
 
 
-def segments_to_merge(
-    segments: Sequence[SegmentEntry], dead: Sequence[int], everything: bool = False
-) -> list[list[SegmentEntry]]:
-    """Groups of neighbouring segments, each to become one of at most `MERGED_ROWS` living entries.
+def segments_to_merge(segments: Sequence[SegmentEntry], everything: bool = False) -> list[list[SegmentEntry]]:
+    """Groups of neighbouring segments, each to become one of at most `MERGED_ROWS` entries.
 
-    dead: entries of each segment that no longer count. The rule (the logarithmic method: Bentley and Saxe 1980) keeps
-    each segment larger than all newer ones together, so that n images make about log2(n) segments, and an image is
-    copied about log2(n) times however small the additions are. Segments that are more than a quarter dead are
-    rewritten too. With `everything`, all neighbours are joined and everything dead is dropped. Only neighbours are
-    merged, so that ids stay ascending."""
-    living = [entry.rows + entry.failures - gone for entry, gone in zip(segments, dead, strict=True)]
-    first = 0 if everything else _first_outgrown(living)
-    groups = _packed(range(first, len(segments)), living)
-    chosen = [group for group in groups if len(group) > 1 or (everything and dead[group[0]])]
+    The rule (the logarithmic method: Bentley and Saxe 1980) keeps each segment larger than all newer ones together, so
+    that n images make about log2(n) segments, and an image is copied about log2(n) times however small the additions
+    are. Segments of which more than a quarter was replaced are rewritten too; rows of files that have gone are kept,
+    since they can be revived. With `everything`, all neighbours are joined and everything dead is dropped. Only
+    neighbours are merged, so that ids stay ascending, and none that has parts which this version does not know."""
+    dropped = [entry.dead if everything else entry.dead - entry.removed for entry in segments]
+    kept = [entry.rows + entry.failures - gone for entry, gone in zip(segments, dropped, strict=True)]
+    first = 0 if everything else _first_outgrown(kept)
+    groups = _packed(range(first, len(segments)), kept)
+    groups = [part for group in groups for part in _mergeable(group, segments)]
+    chosen = [group for group in groups if len(group) > 1 or (everything and dropped[group[0]])]
     merged = {index for group in chosen for index in group}
-    for index, gone in enumerate(dead):
-        if index not in merged and gone > DEAD_SHARE * (living[index] + gone):
+    for index, gone in enumerate(dropped):
+        outweighs = gone > DEAD_SHARE * (kept[index] + gone)
+        if index not in merged and outweighs and can_be_merged(segments[index]):
             chosen.append([index])
     return [[segments[index] for index in group] for group in sorted(chosen)]
 
 
-def _first_outgrown(living: Sequence[int]) -> int:
+def can_be_merged(entry: SegmentEntry) -> bool:
+    """Whether all of its parts are known here, so that merging loses none."""
+    return set(entry.parts) <= set(KNOWN_PARTS)
+
+
+def merged_batch(segments: Sequence[Segment], everything: bool) -> Batch:
+    """What some neighbouring segments hold together: without what was replaced or, with `everything`, what is dead."""
+    kept = [_kept(segment, everything) for segment in segments]
+    pairs = list(zip(segments, kept, strict=True))
+    rows = [segment.table().filter(pa.array(mask[: len(segment)])) for segment, mask in pairs]
+    failed = [segment.failures().filter(pa.array(mask[len(segment) :])) for segment, mask in pairs]
+    masks = [mask[: len(segment)] for segment, mask in pairs]
+    return Batch(
+        pa.concat_tables([ROW_SCHEMA.empty_table(), *rows], promote_options="default").combine_chunks(),
+        pa.concat_tables([FAILURE_SCHEMA.empty_table(), *failed], promote_options="default").combine_chunks(),
+        _blocks([segment.embeddings for segment in segments], masks),
+        _blocks([segment.tokens for segment in segments], masks),
+        None if everything else _removed(segments, kept),
+    )
+
+
+def _kept(segment: Segment, everything: bool) -> NDArray[np.bool_]:
+    """Which entries of a segment go into the merged one, rows first, failures after them."""
+    deletions = segment.deletions
+    mask = np.ones(len(segment) + segment.entry.failures, np.bool_)
+    mask[deletions.places if everything else deletions.places[~deletions.removed]] = False
+    return mask
+
+
+def _removed(segments: Sequence[Segment], kept: Sequence[NDArray[np.bool_]]) -> Deletions:
+    """The deletion vector of the merged segment: its rows that are dead already. (Failures are dropped when they
+    die.)"""
+    dead = []
+    for segment, mask in zip(segments, kept, strict=True):
+        entries = np.zeros(len(mask), np.bool_)
+        entries[segment.deletions.places[segment.deletions.removed]] = True
+        dead.append(entries[: len(segment)][mask[: len(segment)]])
+    places = np.flatnonzero(np.concatenate(dead))
+    return Deletions(places, np.ones(len(places), np.bool_))
+
+
+def _blocks(files: Sequence[RowFile], masks: Sequence[NDArray[np.bool_]]) -> Iterator[NDArray[Any]]:
+    for file, mask in zip(files, masks, strict=True):
+        low = 0
+        for block in file.blocks(COPIED_ROWS):
+            yield block[mask[low : low + len(block)]]
+            low += len(block)
+
+
+def _mergeable(group: Sequence[int], segments: Sequence[SegmentEntry]) -> list[list[int]]:
+    """The runs of a group that can be merged."""
+    runs = groupby(group, key=lambda index: can_be_merged(segments[index]))
+    return [list(run) for known, run in runs if known]
+
+
+def _first_outgrown(kept: Sequence[int]) -> int:
     """The oldest segment that is no larger than all newer ones together; full segments are left alone."""
-    newer = sum(living)
-    for index, count in enumerate(living):
+    newer = sum(kept)
+    for index, count in enumerate(kept):
         newer -= count
         if count <= newer and count <= MERGED_ROWS // 2:
             return index
-    return len(living)
+    return len(kept)
 
 
-def _packed(indices: range, living: Sequence[int]) -> list[list[int]]:
+def _packed(indices: range, kept: Sequence[int]) -> list[list[int]]:
     groups: list[list[int]] = []
     room = -1
     for index in indices:
-        room -= living[index]
+        room -= kept[index]
         if room < 0:
             groups.append([])
-            room = MERGED_ROWS - living[index]
+            room = MERGED_ROWS - kept[index]
         groups[-1].append(index)
     return groups

@@ -71,7 +71,9 @@ class RowFile:
             with _reading_header:
                 np.lib.format.read_magic(file)
                 shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)  # as written
-        except ValueError as error:
+        except OSError:
+            raise
+        except Exception as error:  # NumPy reads the header as Python, which raises anything on a damaged one
             raise self.damaged("its header is damaged") from error
         if in_columns:
             raise self.damaged("it is stored by columns")

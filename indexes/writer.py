@@ -2,73 +2,55 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
-import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
+from indexes.checksums import file_checksum
 from indexes.collection import Collection, ann_folder, missing_file, open_segments, segment_folder
-from indexes.errors import CrosslookError, DamagedSegmentError
-from indexes.files import replace_durably, sync_folder, writing_to
-from indexes.manifest import (
-    CURRENT,
-    MANIFEST_NAME,
-    AnnEntry,
-    Binding,
-    Manifest,
-    SegmentEntry,
-    current_manifest,
-    orphaned_manifest,
-    read_manifest,
-    write_manifest,
-)
-from indexes.merging import segments_to_merge
-from indexes.row_file import RowFile
-from indexes.segment import FAILURE_SCHEMA, ROW_SCHEMA, SEGMENT_FILES, Batch, Segment, write_segment
-
-LOCK = "writer.lock"
-HOLDER = "writer.json"
-COPIED_ROWS = 1024
-OURS = (LOCK, HOLDER, "segments", "ann", "CURRENT.new")
-ANN_NAME = re.compile(r"\d{6,}\.faiss")
-SEGMENT_NAME = re.compile(r"\d{6,}")
+from indexes.commits import put_in_force
+from indexes.deletions import write_deletions
+from indexes.errors import CrosslookError
+from indexes.files import sync_file, sync_folder, writing_to
+from indexes.leftovers import refuse_foreign, remove_leftovers
+from indexes.manifest import AnnEntry, Binding, Manifest, SegmentEntry
+from indexes.merging import merged_batch, segments_to_merge
+from indexes.opening import Opening
+from indexes.recovery import repeated_ids
+from indexes.segment import Segment
+from indexes.segment_files import Batch, with_deletions, write_segment
+from indexes.verification import check_parts
+from indexes.writer_lock import WriterLock
 
 
 class CollectionWriter:
     """Holds the collection's lock from opening to closing. Use as a context manager.
 
     `commit` is the only place that changes what readers see. A crash at any point leaves the commit before in force,
-    and files that nothing names, which the next writer removes."""
+    and files that nothing names, which the next writer removes.
+
+    dropped: rows that were lost with damaged segments. notes: what was found and mended on opening, a line each."""
 
     def __init__(self, folder: Path, binding: Binding, repair: bool = False) -> None:
         """Open the collection for writing; where there is none, the first commit makes it.
 
-        repair: drop segments that are damaged instead of refusing them; `dropped` counts their rows. Raises
-        `CrosslookError` when another writer is at work, the collection is damaged or bound to another model, or
+        repair: rebuild a lost manifest, check every file, and set damaged segments aside instead of refusing them.
+        Raises `CrosslookError` when another writer is at work, the collection is damaged or bound to another model, or
         `folder` holds something else."""
         self.folder = folder
-        self.dropped = 0
         self._failed = False
         with writing_to(folder):
-            _refuse_foreign(folder)
+            refuse_foreign(folder)
             if not folder.is_dir():
                 folder.mkdir(parents=True)
                 sync_folder(folder.parent)
             (folder / "segments").mkdir(exist_ok=True)
-            self._lock = _lock(folder)
+            self._lock = WriterLock(folder)
         try:
             self._open(binding, repair)
         except BaseException:
@@ -76,77 +58,108 @@ class CollectionWriter:
             raise
 
     def _open(self, binding: Binding, repair: bool) -> None:
-        name = current_manifest(self.folder)
+        opening = Opening(self.folder)
+        manifest = opening.manifest(binding, repair)
+        self.dropped, self.notes = opening.dropped, tuple(opening.notes)
         try:
-            if name is None and (name := orphaned_manifest(self.folder)) is not None:
-                with writing_to(self.folder):
-                    replace_durably(self.folder / CURRENT, name.encode() + b"\n")
-            manifest = read_manifest(self.folder, name) if name else Manifest(binding)
-            if name and repair:
-                manifest = self._without_damaged(manifest)
             self.collection = Collection(self.folder, manifest, open_segments(self.folder, manifest))
         except FileNotFoundError as error:
-            raise missing_file(self.folder, name or "", error) from error
+            raise missing_file(self.folder, error) from error
         self.collection.check(binding.model, binding.fingerprint)
-        self._remove_unreferenced()
+        remove_leftovers(self.folder, manifest)
+        if repair:
+            repeated = repeated_ids(self.collection)
+            if len(repeated):
+                self.commit(dead=repeated.tolist())
 
     @property
     def manifest(self) -> Manifest:
         return self.collection.manifest
 
     def commit(
-        self, batch: Batch | None = None, *, dead: Iterable[int] = (), folders: Sequence[str] | None = None
+        self,
+        batch: Batch | None = None,
+        *,
+        dead: Iterable[int] = (),
+        removed: Iterable[int] = (),
+        **settings: Any,
     ) -> Manifest:
         """Add a batch as a segment and mark ids as dead, in one step. The ids of the batch must come from `next_id`.
 
+        dead: of rows and failures that something newer replaces. removed: of rows whose files have gone, which can be
+        revived. settings: fields of the manifest that change, such as `folders`.
+
         Raises `CrosslookError` when it cannot be written; the commit before stays in force, and this writer is done."""
         manifest = self.manifest
-        segments, last_id = manifest.segments, manifest.next_id - 1
+        last_id = manifest.next_id - 1
         with self._writing():
+            segments = self._with_dead(list(dead), list(removed))
             if batch is not None:
-                entry = SegmentEntry(manifest.next_segment, len(batch.rows), len(batch.failures))
-                write_segment(segment_folder(self.folder, entry.number), batch, manifest.binding)
-                segments = (*segments, entry)
+                place = segment_folder(self.folder, manifest.next_segment)
+                entry = write_segment(place, manifest.next_segment, batch, manifest.binding, manifest.generation + 1)
+                segments.append(entry)
                 last_id = max([last_id, *batch.rows["id"].to_pylist(), *batch.failures["id"].to_pylist()])
             return self._put_in_force(
                 manifest.next(
-                    segments=segments,
+                    segments=tuple(segments),
                     next_segment=manifest.next_segment + (batch is not None),
                     next_id=last_id + 1,
-                    tombstones=tuple(sorted({*manifest.tombstones, *dead})),
-                    folders=manifest.folders if folders is None else tuple(folders),
+                    tombstones=(),
+                    **settings,
                 )
             )
 
+    def _with_dead(self, dead: Sequence[int], removed: Sequence[int]) -> list[SegmentEntry]:
+        """The entries of all segments, after deletion vectors were written where more is dead now."""
+        kinds = [(np.array(sorted({*dead, *self.manifest.tombstones}), np.int64), False)]
+        kinds.append((np.array(sorted(set(removed)), np.int64), True))
+        entries = []
+        for segment in self.collection.segments:
+            deletions = segment.deletions
+            for ids, is_removed in kinds:
+                places = segment.places(ids)
+                deletions = deletions.with_more(places, is_removed & (places < len(segment)))
+            if len(deletions) == len(segment.deletions):
+                entries.append(segment.entry)
+                continue
+            part = write_deletions(segment.folder, deletions, self.manifest.generation + 1)
+            entries.append(with_deletions(segment.entry, deletions, part))
+        return entries
+
     def merge(self, everything: bool = False) -> int:
-        """Merge small segments into larger ones and leave what is dead behind; with `everything`, all of them. Returns
-        how many segments there are fewer."""
+        """Merge small segments into larger ones and leave what was replaced behind; with `everything`, merge all of
+        them, and drop what was removed too. Returns how many segments there are fewer.
+
+        Raises `CrosslookError` where a segment is damaged: nothing is merged then with wrong content."""
         before = len(self.manifest.segments)
-        gone = np.asarray(self.manifest.tombstones, dtype=np.int64)
-        dead = [_count_dead(segment, gone) for segment in self.collection.segments]
-        for group in segments_to_merge(self.manifest.segments, dead, everything):
-            self._merge_group([entry.number for entry in group])
+        self._bring_up_to_date()
+        for group in segments_to_merge(self.manifest.segments, everything):
+            self._merge_group([entry.number for entry in group], everything)
         return before - len(self.manifest.segments)
 
-    def _merge_group(self, numbers: Sequence[int]) -> None:
+    def _bring_up_to_date(self) -> None:
+        """Merging knows deletion vectors only."""
+        if self.manifest.tombstones:
+            self.commit()
+
+    def _merge_group(self, numbers: Sequence[int], everything: bool) -> None:
         manifest = self.manifest
         old = [segment for segment in self.collection.segments if segment.entry.number in numbers]
-        batch, dead = _living(old, manifest.tombstones)
-        merged = SegmentEntry(manifest.next_segment, len(batch.rows), len(batch.failures))
+        for segment in old:
+            try:
+                check_parts(segment.folder, segment.entry)
+            except FileNotFoundError as error:
+                raise missing_file(self.folder, error) from error
+        batch = merged_batch(old, everything)
         at = min(index for index, entry in enumerate(manifest.segments) if entry.number in numbers)
         segments = [entry for entry in manifest.segments if entry.number not in numbers]
         with self._writing():
-            if merged.rows or merged.failures:
-                write_segment(segment_folder(self.folder, merged.number), batch, manifest.binding)
-                segments.insert(at, merged)
-            self._put_in_force(
-                manifest.next(
-                    segments=tuple(segments),
-                    next_segment=manifest.next_segment + 1,
-                    tombstones=tuple(sorted(set(manifest.tombstones) - dead)),
-                )
-            )
-        self._remove_unreferenced()
+            if len(batch.rows) or len(batch.failures):
+                place = segment_folder(self.folder, manifest.next_segment)
+                entry = write_segment(place, manifest.next_segment, batch, manifest.binding, manifest.generation + 1)
+                segments.insert(at, entry)
+            self._put_in_force(manifest.next(segments=tuple(segments), next_segment=manifest.next_segment + 1))
+        remove_leftovers(self.folder, self.manifest)
 
     def put_ann(self, make: Callable[[Path], AnnEntry]) -> AnnEntry:
         """Write an ANN index and put it in force. make: writes it to the path that it is given, and describes it."""
@@ -156,22 +169,22 @@ class CollectionWriter:
             sync_folder(self.folder)
             path = folder / AnnEntry(number=manifest.next_ann).file_name
             try:
-                entry = replace(make(path), number=manifest.next_ann)
+                entry = replace(make(path), number=manifest.next_ann, checksum=file_checksum(path)[1])
                 with path.open("rb+") as file:
-                    os.fsync(file.fileno())
+                    sync_file(file.fileno())
             except BaseException:
                 path.unlink(missing_ok=True)  # on a full disk, half an index would keep it full
                 raise
             sync_folder(folder)
             self._put_in_force(manifest.next(ann=entry, next_ann=manifest.next_ann + 1))
-        self._remove_unreferenced()
+        remove_leftovers(self.folder, self.manifest)
         return entry
 
     def drop_ann(self) -> None:
         """Take the ANN index out of force: then all rows are compared."""
         with self._writing():
             self._put_in_force(self.manifest.next(ann=None))
-        self._remove_unreferenced()
+        remove_leftovers(self.folder, self.manifest)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -184,52 +197,20 @@ class CollectionWriter:
         self._failed = False
 
     def _put_in_force(self, manifest: Manifest) -> Manifest:
-        write_manifest(self.folder, manifest)
+        put_in_force(self.folder, manifest)
         known = {segment.entry.number: segment for segment in self.collection.segments}
         segments = [
-            known[entry.number]
+            known[entry.number].with_entry(entry)
             if entry.number in known
             else Segment(segment_folder(self.folder, entry.number), entry, manifest.binding)
             for entry in manifest.segments
         ]
         previous, self.collection = self.manifest, Collection(self.folder, manifest, segments)
-        (self.folder / previous.file_name).unlink(missing_ok=True)
+        if previous.file_name != manifest.file_name:
+            (self.folder / previous.file_name).unlink(missing_ok=True)
         return manifest
 
-    def _without_damaged(self, manifest: Manifest) -> Manifest:
-        kept = []
-        for entry in manifest.segments:
-            try:
-                segment = Segment(segment_folder(self.folder, entry.number), entry, manifest.binding)
-                segment.table()
-                segment.failures()
-                kept.append(entry)
-            except (DamagedSegmentError, FileNotFoundError):
-                self.dropped += entry.rows
-        if len(kept) == len(manifest.segments):
-            return manifest
-        repaired = manifest.next(segments=tuple(kept))
-        with writing_to(self.folder):
-            write_manifest(self.folder, repaired)
-        return repaired
-
-    def _remove_unreferenced(self) -> None:
-        """Remove what a crash, a merge or an earlier commit left behind."""
-        named = {segment_folder(self.folder, entry.number).name for entry in self.manifest.segments}
-        for folder in (self.folder / "segments").iterdir():
-            if SEGMENT_NAME.fullmatch(folder.name) and folder.name not in named:
-                shutil.rmtree(folder, ignore_errors=True)
-        in_force = current_manifest(self.folder)
-        for path in self.folder.iterdir():
-            if MANIFEST_NAME.fullmatch(path.name) and path.name != in_force:
-                path.unlink(missing_ok=True)
-        ann = self.manifest.ann
-        for path in ann_folder(self.folder).glob("*.faiss"):
-            if ANN_NAME.fullmatch(path.name) and (ann is None or path.name != ann.file_name):
-                path.unlink(missing_ok=True)
-
     def close(self) -> None:
-        (self.folder / HOLDER).unlink(missing_ok=True)
         self._lock.release()
 
     def __enter__(self) -> CollectionWriter:
@@ -239,78 +220,3 @@ class CollectionWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _count_dead(segment: Segment, tombstones: NDArray[np.int64]) -> int:
-    if not len(tombstones):
-        return 0
-    return int(np.isin(segment.ids, tombstones).sum() + np.isin(segment.failures()["id"].to_numpy(), tombstones).sum())
-
-
-def _living(segments: Sequence[Segment], tombstones: Sequence[int]) -> tuple[Batch, set[int]]:
-    """The rows and failures of these segments that count, and the ids of those that do not."""
-    gone = np.asarray(tombstones, dtype=np.int64)
-    alive = [~np.isin(segment.ids, gone) for segment in segments]
-    failed = [segment.failures() for segment in segments]
-    rows = [segment.table().filter(pa.array(mask)) for segment, mask in zip(segments, alive, strict=True)]
-    failures = [table.filter(pa.array(~np.isin(table["id"].to_numpy(), gone))) for table in failed]
-    ids = [*(segment.ids for segment in segments), *(table["id"].to_numpy() for table in failed)]
-    return Batch(
-        pa.concat_tables([ROW_SCHEMA.empty_table(), *rows]).combine_chunks(),
-        pa.concat_tables([FAILURE_SCHEMA.empty_table(), *failures]).combine_chunks(),
-        _living_blocks([segment.embeddings for segment in segments], alive),
-        _living_blocks([segment.tokens for segment in segments], alive),
-    ), set(np.intersect1d(np.concatenate(ids), gone).tolist())
-
-
-def _living_blocks(files: Sequence[RowFile], masks: Sequence[NDArray[np.bool_]]) -> Iterator[NDArray[Any]]:
-    for file, mask in zip(files, masks, strict=True):
-        low = 0
-        for block in file.blocks(COPIED_ROWS):
-            yield block[mask[low : low + len(block)]]
-            low += len(block)
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """A folder becomes a collection only if nothing in it is anybody else's."""
-    if folder.exists() and not folder.is_dir():
-        raise CrosslookError(f"{folder} is a file: --index names the collection's own folder")
-    if not folder.is_dir() or current_manifest(folder) is not None:
-        return
-    segments = folder / "segments"
-    foreign = [path for path in folder.iterdir() if path.name not in OURS and not MANIFEST_NAME.fullmatch(path.name)]
-    if segments.is_dir():
-        inside = list(segments.iterdir())
-        foreign += [path for path in inside if not SEGMENT_NAME.fullmatch(path.name)]
-        deeper = [path for each in inside if SEGMENT_NAME.fullmatch(each.name) for path in each.iterdir()]
-        foreign += [path for path in deeper if path.name not in SEGMENT_FILES]
-    if ann_folder(folder).is_dir():
-        foreign += [path for path in ann_folder(folder).iterdir() if not ANN_NAME.fullmatch(path.name)]
-    if foreign:
-        raise CrosslookError(
-            f"{folder} is not a collection and not empty (it holds {foreign[0].relative_to(folder)}): choose another "
-            "--index"
-        )
-
-
-def _lock(folder: Path) -> FileLock:
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise CrosslookError(f"{folder} is being written to{_holder(folder)}: wait until it has finished") from error
-    note = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
-    try:
-        (folder / HOLDER).write_text(json.dumps(note))
-    except OSError:
-        lock.release()
-        raise
-    return lock
-
-
-def _holder(folder: Path) -> str:
-    try:
-        note = json.loads((folder / HOLDER).read_text())
-        return f" by process {note['pid']} on {note['host']} since {note['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
-from indexes.segment import Row
+from indexes.rows import Row
 from retrieval.calibration import matches
 from retrieval.encoders import Encoder, TextFeatures, canonical_name, load_encoder
 from retrieval.explain import Explanation, explain

@@ -15,7 +15,7 @@ from indexes.ann import RECALL_AT, share_found
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.exact import nearest
-from indexes.manifest import current_binding
+from indexes.recovery import current_binding
 from retrieval.captions import CaptionedImage, CaptionSet, Skipped, missing_images, read_image_bytes
 from retrieval.encoders.base import Encoder, TextFeatures
 from retrieval.engine import CANDIDATES, Engine

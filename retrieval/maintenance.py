@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,10 +12,12 @@ from pathlib import Path
 from indexes.ann import FEWEST_ROWS
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
-from indexes.manifest import AnnEntry, current_binding
+from indexes.manifest import AnnEntry, Manifest
+from indexes.recovery import current_binding
 from indexes.writer import CollectionWriter
 from retrieval.approximation import update_ann
 from retrieval.fusion import has_scorer
+from retrieval.indexing.listing import totals
 from retrieval.indexing.places import is_below
 from retrieval.location import spellings
 from retrieval.progress import Step
@@ -23,9 +25,10 @@ from retrieval.progress import Step
 
 @dataclass(frozen=True)
 class Status:
-    """What a collection holds. reranks: whether its model has a scorer. bytes: on disk. committed: when the commit in
-    force was made, local time. ann: the ANN index, where there is one; ann_fault: why it cannot be read, so that search
-    is exact."""
+    """What a collection holds. reranks: whether its model has a scorer. tombstones: stored rows and failures that no
+    longer count; removed: how many of them are of files that have gone, which can be revived. excludes, passed_over:
+    see `Manifest`. bytes: on disk. committed: when the commit in force was made, local time. ann: the ANN index, where
+    there is one; ann_fault: why it cannot be read, so that search is exact. fault: what is wrong with CURRENT."""
 
     path: Path
     model: str
@@ -36,10 +39,14 @@ class Status:
     folders: tuple[str, ...]
     segments: int
     tombstones: int
+    removed: int
+    excludes: tuple[str, ...]
+    passed_over: Mapping[str, int]
     bytes: int
     committed: datetime
     ann: AnnEntry | None
     ann_fault: str | None
+    fault: str | None
 
 
 def status(path: Path) -> Status:
@@ -55,12 +62,21 @@ def status(path: Path) -> Status:
         failures=len(collection.failures()),
         folders=manifest.folders,
         segments=len(manifest.segments),
-        tombstones=len(manifest.tombstones),
+        tombstones=dead_entries(manifest),
+        removed=sum(entry.removed for entry in manifest.segments),
+        excludes=manifest.excludes,
+        passed_over=totals(manifest.passed_over.values()),
         bytes=_bytes_below(path),
         committed=datetime.fromtimestamp(manifest.committed),
         ann=manifest.ann,
         ann_fault=collection.ann_fault,
+        fault=collection.fault,
     )
+
+
+def dead_entries(manifest: Manifest) -> int:
+    """How many rows and failures are stored that no longer count."""
+    return len(manifest.tombstones) + sum(entry.dead for entry in manifest.segments)
 
 
 def failures(path: Path) -> list[tuple[str, str]]:
@@ -72,7 +88,8 @@ def failures(path: Path) -> list[tuple[str, str]]:
 def remove_folder(path: Path, folder: str | Path) -> int:
     """Take a folder, or one image, out of a collection; returns how many images that were. Files stay untouched.
 
-    Raises `CrosslookError` when nothing of it is in the collection."""
+    What is removed can be revived by its content until `optimize`. Raises `CrosslookError` when nothing of it is in
+    the collection."""
     target = spellings(folder)
     with _open_writer(path) as writer:
         collection = writer.collection
@@ -82,7 +99,7 @@ def remove_folder(path: Path, folder: str | Path) -> int:
         folders = [name for name in writer.manifest.folders if not is_below(os.fsencode(name), target)]
         if not gone and not forgotten and len(folders) == len(writer.manifest.folders):
             raise CrosslookError(f"nothing below {folder} is in the collection {path}")
-        writer.commit(dead=[*gone, *forgotten], folders=folders)
+        writer.commit(removed=[*gone, *forgotten], folders=tuple(folders))
         writer.merge()
     return len(gone)
 
@@ -114,7 +131,7 @@ def optimize(
         writer.merge(everything=True)
         new_ann = update_ann(writer, recall_target, step)
         new = writer.manifest
-        dropped = len(old.tombstones) - len(new.tombstones)
+        dropped = dead_entries(old) - dead_entries(new)
         return Optimized(len(old.segments), len(new.segments), dropped, new.ann, new_ann)
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexes.manifest import Binding
-from indexes.segment import Batch, Failure, Row, failures_table, rows_table
+from indexes.rows import Failure, Row, failures_table, rows_table
+from indexes.segment_files import Batch
 from retrieval.encoders.base import ImageFeatures, TextFeatures, unit_norm
 from retrieval.images import Photo
 

@@ -17,8 +17,8 @@ from retrieval.progress import Interrupted
 
 NO_MEDIA = b".nomedia"
 SMALLEST, LARGEST = -(2**63), 2**63 - 1  # that a column of a collection holds
-# Of pictures that may be somebody's originals, whether they are read or not.
-PICTURES = frozenset(
+# Of pictures that may be somebody's originals, whether they are read or not (until `retrieval.images` names them).
+RECOGNISED = frozenset(
     f".{ending}"
     for ending in (
         *("3fr", "arw", "bay", "cr2", "cr3", "crw", "dcr", "dng", "erf", "fff", "gpr", "iiq", "k25", "kdc", "mef"),
@@ -207,7 +207,7 @@ class _Walk:
             except OSError as error:
                 self.unlisted.append((entry.path, error.strerror or str(error)))
                 continue
-            if not (is_folder or is_link or ending in ENDINGS or ending in PICTURES):
+            if not (is_folder or is_link or ending in ENDINGS or ending in RECOGNISED):
                 if self.exclusion.unmatched:
                     self._is_excluded(entry.path, place, False)
                 continue
@@ -216,7 +216,7 @@ class _Walk:
                 continue
             if is_folder and not excluded:
                 excluded = self.exclusion.is_rubbish(entry.path, names, place.in_library)
-            if excluded and (ending in ENDINGS or ending in PICTURES) and not is_folder:
+            if excluded and (ending in ENDINGS or ending in RECOGNISED) and not is_folder:
                 self.occupied.add(place.path)
             elif excluded:
                 self.left_out.add(entry.path)

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.manifest import Binding, current_binding
-from indexes.segment import Batch, Failure, Row, failures_table, rows_table
+from indexes.manifest import Binding
+from indexes.recovery import current_binding
+from indexes.rows import Failure, Row, failures_table, rows_table
+from indexes.segment_files import Batch
 from indexes.writer import CollectionWriter
 from retrieval.encoders.base import Encoder, ImageFeatures
 from retrieval.encoders.runtime import usable_cores
@@ -57,9 +59,9 @@ def index_folders(
         except Interrupted:
             return Progress(interrupted=True, dropped=writer.dropped, seconds=time.monotonic() - started)
         run = _Run(writer, encoder, settings, observer, found.plan, started, _reader(settings.max_pixels))
-        dead = [gone.id for gone in (*found.plan.remove, *found.plan.forget)]
-        if dead or found.folders != writer.manifest.folders:
-            writer.commit(dead=dead, folders=found.folders)
+        removed = [gone.id for gone in (*found.plan.remove, *found.plan.forget)]
+        if removed or found.folders != writer.manifest.folders:
+            writer.commit(removed=removed, folders=found.folders)
         run.report(removed=len(found.plan.remove), dropped=writer.dropped)
         run.rename(found.plan.rename)
         run.encode([*found.plan.reencode, *found.plan.add])

@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
-from indexes.manifest import current_binding
+from indexes.recovery import current_binding
 from retrieval.images import ENDINGS, MAX_PIXELS
 from retrieval.indexing.exclusion import Rules
 from retrieval.indexing.known import KNOWN_COLUMNS, NOTHING_KNOWN, Known
@@ -148,8 +146,9 @@ def survey(
 
     Tells the observer what could not be looked at and what is kept on a doubt. Raises `CrosslookError` where no root
     has an image, or what `list_roots` raises; `Interrupted` when the observer asks to stop."""
-    memory = _memory(collection)
-    listing = list_roots(roots, settings, observer, memory.excludes)
+    excludes = () if collection is None else collection.manifest.excludes
+    counts = {} if collection is None else collection.manifest.passed_over
+    listing = list_roots(roots, settings, observer, excludes)
     known = _known(collection)
     _tell_listing(listing, known, settings, observer)
     _refuse_emptied(roots, listing, known, settings)
@@ -165,75 +164,50 @@ def survey(
     )
     for kept in plan.kept_in:
         observer.note(kept_line(kept, next(root for root in roots if is_below(kept.folder, [root]))))
-    return _outcome(roots, listing, plan, known, memory, settings, observer)
-
-
-def _outcome(
-    roots: Sequence[bytes],
-    listing: Listing,
-    plan: Plan,
-    known: Known,
-    memory: _Memory,
-    settings: Settings,
-    observer: Observer,
-) -> Survey:
-    """What a collection is to remember, and which of its folders are left."""
     remaining = Remaining(known, plan)
     outside = [folder for folder in known.folders if not is_below(folder, roots)]
     dropped, plan = farewell(outside, plan, remaining, observer)
-    kept = [folder for folder in known.folders if folder not in dropped]
-    covered = covered_folders([*kept, *roots], listing, remaining)
-    away = [
-        mount
-        for mount in known.mounts
-        if is_below(mount, covered)
-        and (not is_below(mount, roots) or (remaining.images(mount) and not settings.forget))
-    ]
+    others = [folder for folder in known.folders if folder not in dropped]
+    covered = covered_folders([*others, *roots], listing, remaining)
     folders = tuple(map(os.fsdecode, covered))
-    counts = {**memory.passed_over, **{os.fsdecode(root): listing.passed_over.get(root, {}) for root in roots}}
     return Survey(
         plan,
         folders,
-        excludes_in_force(settings, memory.excludes),
-        tuple(sorted(map(os.fsdecode, {*away, *listing.mounts}))),
-        {folder: dict(counts[folder]) for folder in folders if counts.get(folder)},
+        excludes_in_force(settings, excludes),
+        _mounts(roots, listing, known, covered, remaining, settings),
+        _counts(folders, {**counts, **{os.fsdecode(root): listing.passed_over.get(root, {}) for root in roots}}),
         totals(listing.passed_over.values()),
     )
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """What a collection remembers of earlier runs besides images."""
+def _mounts(
+    roots: Sequence[bytes],
+    listing: Listing,
+    known: Known,
+    covered: Sequence[bytes],
+    remaining: Remaining,
+    settings: Settings,
+) -> tuple[str, ...]:
+    """Those that are mount points now, were not looked at, or were some and still have images."""
+    before = [mount for mount in known.mounts if is_below(mount, covered)]
+    outside = [mount for mount in before if not is_below(mount, roots)]
+    away = [] if settings.forget else [mount for mount in before if remaining.images(mount)]
+    return tuple(sorted(map(os.fsdecode, {*outside, *away, *listing.mounts})))
 
-    excludes: tuple[str, ...] = ()
-    mounts: tuple[str, ...] = ()
-    passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
-
-def _memory(collection: Collection | None) -> _Memory:
-    if collection is None:
-        return _Memory()
-    manifest = collection.manifest
-    # until the format has it
-    return _Memory(
-        getattr(manifest, "excludes", ()), getattr(manifest, "mounts", ()), getattr(manifest, "passed_over", {})
-    )
+def _counts(folders: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    return {folder: dict(counts[folder]) for folder in folders if counts.get(folder)}
 
 
 def _known(collection: Collection | None) -> Known:
     if collection is None:
         return NOTHING_KNOWN
-    # until the format has it
-    if not hasattr(collection, "removed"):
-        rows = collection.table([name for name in KNOWN_COLUMNS if name != "ctime_ns"])
-        rows = rows.append_column("ctime_ns", [np.zeros(len(rows), np.int64)])
-        return Known(rows, collection.failures(), folders=tuple(map(os.fsencode, collection.manifest.folders)))
     return Known(
         collection.table(KNOWN_COLUMNS),
         collection.failures(),
         collection.removed(["size"])["size"].to_numpy(),
         tuple(map(os.fsencode, collection.manifest.folders)),
-        tuple(map(os.fsencode, _memory(collection).mounts)),
+        tuple(map(os.fsencode, collection.manifest.mounts)),
     )
 
 

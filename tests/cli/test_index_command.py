@@ -91,12 +91,12 @@ def test_a_dry_run_tells_what_is_touched_kept_and_passed_over(search, photos, pa
     os.utime(photos / "000.png", ns=(1, 1))
     shutil.rmtree(photos / "usb")
     (photos / "usb").mkdir()
-    for name in ("a.XCF", "b.xcf", "c.psd"):
+    for name in ("a.XCF", "b.xcf", "c.kra"):
         (photos / name).touch()
     run = search("index", photos, "--dry-run", index=path)
     assert run.stdout.splitlines() == [f"touch\t{photos / '000.png'}", f"keep\t{photos / 'usb'}"]
     assert "usb holds no images now, but 2 were indexed there: kept" in run.stderr
-    assert "passed over: 2 .xcf, 1 .psd" in run.stderr
+    assert "passed over: 2 .xcf, 1 .kra" in run.stderr
     assert "1 touched, 0 to remove, 2 kept, 3 unchanged" in run.stderr
     assert "2 to remove, 0 kept" in search("index", photos, "--dry-run", "--forget", index=path).stderr
 

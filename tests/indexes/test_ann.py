@@ -17,7 +17,8 @@ from indexes.ann import Ann, Rows, Source, build_ann, extend_ann, lists_for
 from indexes.collection import Collection, ann_folder
 from indexes.errors import CrosslookError
 from indexes.manifest import Binding
-from indexes.segment import Batch, Row, failures_table, rows_table
+from indexes.rows import Row, failures_table, rows_table
+from indexes.segment_files import Batch
 from indexes.writer import CollectionWriter
 from retrieval.encoders.base import unit_norm
 

@@ -11,12 +11,14 @@ from indexes.exact import as_float32, nearest
 
 
 def sorted_twin(queries, arrays, masks, k):
-    """All similarities in one matrix, sorted by size, then by position."""
+    """All similarities, each computed by itself, sorted by size, then by position."""
     everything = np.concatenate([np.asarray(array, np.float32) for array in arrays])
     allowed = np.concatenate(
         [np.ones(len(array), bool) if mask is None else mask for array, mask in zip(arrays, masks, strict=True)]
     )
-    similarities = np.where(allowed, queries @ everything.T, -np.inf)
+    # Not a matrix product: it rounds otherwise, and rows that nearly tie would change places.
+    products = np.array([[np.vecdot(row, query) for row in everything] for query in queries], np.float32)
+    similarities = np.where(allowed, products.reshape(len(queries), len(everything)), -np.inf)
     order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
     best = np.take_along_axis(similarities, order, 1)
     order = np.where(np.isfinite(best), order, -1)

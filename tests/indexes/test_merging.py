@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes.manifest import SegmentEntry
+from indexes.manifest import PartEntry, SegmentEntry
 from indexes.merging import MERGED_ROWS, segments_to_merge
 
 counts = st.lists(st.integers(0, 40_000), max_size=30)
 
 
-def entries(rows):
-    return [SegmentEntry(number, count, 0) for number, count in enumerate(rows)]
+def entries(rows, dead=None, removed=None):
+    dead, removed = dead or [0] * len(rows), removed or [0] * len(rows)
+    counts = enumerate(zip(rows, dead, removed, strict=True))
+    return [SegmentEntry(number, count, 0, gone, revivable) for number, (count, gone, revivable) in counts]
 
 
 def after(rows, dead=None, everything=False):
     """Row counts once the plan is carried out."""
-    segments = entries(rows)
     dead = dead or [0] * len(rows)
-    groups = segments_to_merge(segments, dead, everything)
+    segments = entries(rows, dead)
+    groups = segments_to_merge(segments, everything)
     number = {entry.number: index for index, group in enumerate(groups) for entry in group}
     merged: dict[object, int] = {}
     for entry, gone in zip(segments, dead, strict=True):
@@ -42,7 +46,7 @@ def test_equal_small_segments_become_one():
 @given(counts)
 def test_groups_are_neighbours_in_order_and_never_too_large(rows):
     for everything in (False, True):
-        groups = segments_to_merge(entries(rows), [0] * len(rows), everything)
+        groups = segments_to_merge(entries(rows), everything)
         numbers = [[entry.number for entry in group] for group in groups]
         assert all(group == list(range(group[0], group[0] + len(group))) for group in numbers)
         assert all(len(group) == 1 or sum(rows[index] for index in group) <= MERGED_ROWS for group in numbers)
@@ -71,3 +75,21 @@ def test_a_mostly_dead_segment_is_rewritten():
 
 def test_full_segments_are_not_copied_again():
     assert after([60_000, 60_000, 60_000]) == [60_000, 60_000, 60_000]
+
+
+def test_what_can_be_revived_is_no_reason_to_rewrite_a_segment():
+    assert segments_to_merge(entries([40_000, 10], dead=[40_000, 0], removed=[40_000, 0])) == []
+
+
+def test_everything_drops_what_can_be_revived_too():
+    (group,) = segments_to_merge(entries([40_000], dead=[10], removed=[10]), everything=True)
+    assert [entry.number for entry in group] == [0]
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_segment_with_parts_of_a_later_version_is_never_merged(everything):
+    segments = entries([5, 5, 5, 5, 5], dead=[4, 4, 4, 4, 4])
+    later = {**segments[2].parts, "words": PartEntry("words.parquet")}
+    segments[2] = replace(segments[2], parts=later)
+    groups = segments_to_merge(segments, everything)
+    assert [[entry.number for entry in group] for group in groups] == [[0, 1], [3, 4]]

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from indexes.collection import Collection
-from indexes.manifest import current_manifest
+from indexes.commits import current_name
 from retrieval.indexing.pipeline import index_folders
 from retrieval.indexing.survey import Settings
 from tests.killing import try_every_moment
@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
 
     def check() -> None:
         begun, uninterrupted = contents(start), contents(whole)
-        assert current_manifest(tried) is not None
+        assert current_name(tried) is not None
         found = contents(tried)
         assert all(row in begun or row in uninterrupted for row in found), "a row of no commit"
         assert {row[1] for row in found} >= {row[1] for row in begun if row in uninterrupted}, "a committed row is lost"

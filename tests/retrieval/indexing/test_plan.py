@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from indexes.segment import Failure, failures_table
+from indexes.rows import Failure, failures_table
 from retrieval.indexing.known import Known
 from retrieval.indexing.listing import File, Listing
 from retrieval.indexing.places import Absence

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from indexes.segment import failures_table
+from indexes.rows import failures_table
 from retrieval.indexing.known import Known
 from retrieval.indexing.listing import File, Listing
 from retrieval.indexing.plan import make_plan

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from indexes.errors import CrosslookError
-from indexes.segment import Failure, failures_table
+from indexes.rows import Failure, failures_table
 from retrieval.indexing.survey import Settings, find_roots, plan_folders, survey
 from retrieval.location import default_collection, resolved, spellings
 from retrieval.progress import Interrupted, Observer
@@ -507,21 +507,21 @@ def test_a_root_that_is_left_out_altogether_is_told_why(tmp_path, library, rule,
 
 
 def test_pictures_that_are_not_read_are_counted_for_each_folder(tmp_path, library):
-    write(tmp_path, "one/a.jpg", "one/b.PSD", "two/c.jpg", "two/d.psd", "two/e.xcf")
+    write(tmp_path, "one/a.jpg", "one/b.KRA", "two/c.jpg", "two/d.kra", "two/e.xcf")
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     library.run(one)
     library.run(two)
-    assert library.manifest.passed_over == {one: {".psd": 1}, two: {".psd": 1, ".xcf": 1}}
-    (tmp_path / "one" / "b.PSD").unlink()
+    assert library.manifest.passed_over == {one: {".kra": 1}, two: {".kra": 1, ".xcf": 1}}
+    (tmp_path / "one" / "b.KRA").unlink()
     library.run(one)
-    assert library.manifest.passed_over == {two: {".psd": 1, ".xcf": 1}}
+    assert library.manifest.passed_over == {two: {".kra": 1, ".xcf": 1}}
     library.run(tmp_path)
-    assert library.manifest.passed_over == {str(tmp_path): {".psd": 1, ".xcf": 1}}
+    assert library.manifest.passed_over == {str(tmp_path): {".kra": 1, ".xcf": 1}}
 
 
 def test_a_folder_with_nothing_that_can_be_read_tells_what_it_holds(tmp_path, library):
-    write(tmp_path, "a.psd", "b.psd", "c.xcf")
-    with pytest.raises(CrosslookError, match=r"no images in .*; passed over: 2 \.psd, 1 \.xcf$"):
+    write(tmp_path, "a.kra", "b.kra", "c.xcf")
+    with pytest.raises(CrosslookError, match=r"no images in .*; passed over: 2 \.kra, 1 \.xcf$"):
         library.run(tmp_path)
 
 

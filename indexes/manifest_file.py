@@ -1,0 +1,151 @@
+"""Manifests as files: their JSON, its checksum, and what earlier formats wrote.
+
+A file begins with its own checksum, of all bytes after it. What a later version adds is kept: keys that this one does
+not know are written back as they were. Only features that a version must know to read rightly are `required`, and
+refused by name."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from indexes.errors import CrosslookError, DamagedCollectionError
+from indexes.files import replace_durably
+from indexes.manifest import AnnEntry, Binding, Manifest, PartEntry, SegmentEntry
+
+FORMAT = 2
+FEATURES: frozenset[str] = frozenset()  # that are required by some collections, and known here
+MANIFEST_NAME = re.compile(r"manifest-\d{6,}\.json")
+HEAD = re.compile(rb'\{"checksum": "crc32:([0-9a-f]{8})", ')
+
+_Entry = TypeVar("_Entry", Binding, PartEntry, SegmentEntry, AnnEntry)
+
+
+def write_manifest_file(folder: Path, manifest: Manifest) -> None:
+    """Write one manifest, whole on disk under its name when this returns."""
+    replace_durably(folder / manifest.file_name, to_bytes(manifest))
+
+
+def read_manifest(folder: Path, name: str) -> Manifest:
+    """Read one manifest, of this format or an earlier one.
+
+    Raises `DamagedCollectionError` when it is not whole, `CrosslookError` when it needs a later version or cannot be
+    read now, `FileNotFoundError` when it is gone."""
+    path = folder / name
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CrosslookError(f"cannot read {path}: {error.strerror}") from error
+    return from_bytes(content, path)
+
+
+def to_bytes(manifest: Manifest) -> bytes:
+    """The content of a manifest's file."""
+    content = {"format": FORMAT, **_plain(manifest)}
+    content["features"] = {"required": content.pop("required"), "optional": content.pop("optional")}
+    if not content["tombstones"]:
+        del content["tombstones"]
+    body = json.dumps(content).encode()[1:]
+    return b'{"checksum": "crc32:%08x", ' % zlib.crc32(body) + body
+
+
+def from_bytes(content: bytes, path: Path) -> Manifest:
+    """The manifest that a file holds. path: of the file, for errors, which are those of `read_manifest`."""
+    head = HEAD.match(content)
+    if head is not None and int(head[1], 16) != zlib.crc32(content[head.end() :]):
+        raise DamagedCollectionError(path, "its checksum is wrong")
+    try:
+        values: Any = json.loads(content)
+        version = values.pop("format")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise DamagedCollectionError(path, "it is not a manifest") from error
+    if version != FORMAT and version not in MIGRATIONS:
+        raise CrosslookError(
+            f"{path} has format {version!r}, this version reads formats up to {FORMAT}: upgrade crosslook, or index "
+            "into another collection (-i)"
+        )
+    if version == FORMAT and head is None:
+        raise DamagedCollectionError(path, "it has no checksum")
+    try:
+        while version != FORMAT:
+            values = MIGRATIONS[version](values)
+            version += 1
+        manifest = _parse(values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedCollectionError(path, f"its fields are wrong ({error})") from error
+    unknown = sorted(set(manifest.required) - FEATURES)
+    if unknown:
+        raise CrosslookError(f"{path} needs {', '.join(unknown)}, which this version does not know: upgrade crosslook")
+    return manifest
+
+
+def entry_of(kind: type[_Entry], values: Mapping[str, Any]) -> _Entry:
+    """An entry from its JSON, with what this version does not know of it. Raises `KeyError`, `TypeError`, `ValueError`
+    or `AttributeError` where it is none."""
+    values = dict(values)
+    if kind is Binding:
+        regions, dim = values["token_shape"]
+        values["token_shape"] = (int(regions), int(dim))
+    if kind is SegmentEntry and "parts" in values:
+        values["parts"] = {name: entry_of(PartEntry, part) for name, part in values["parts"].items()}
+    return kind(**_known(kind, values))
+
+
+def salvaged_folders(content: bytes) -> dict[str, tuple[str, ...]]:
+    """What people set, from a manifest that is not whole, as far as it can still be read: folders and excludes."""
+    try:
+        values = json.loads(content)
+        return {name: tuple(map(str, values.get(name, ()))) for name in ("folders", "excludes")}
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return {}
+
+
+def _from_1_to_2(values: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 had no checksums, no features and no parts, and kept the ids of all that is dead in the manifest, which
+    stay there until the next commit."""
+    return {"features": {"required": [], "optional": []}, "tombstones": [], **values}
+
+
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1_to_2}
+
+
+def _parse(values: dict[str, Any]) -> Manifest:
+    values.pop("checksum", None)
+    features = values.pop("features")
+    values |= {
+        "binding": entry_of(Binding, values["binding"]),
+        "segments": tuple(entry_of(SegmentEntry, entry) for entry in values["segments"]),
+        "ann": None if values.get("ann") is None else entry_of(AnnEntry, values["ann"]),
+        "tombstones": tuple(int(row) for row in values.get("tombstones", ())),
+        "required": tuple(map(str, features.pop("required"))),
+        "optional": tuple(map(str, features.pop("optional"))),
+    }
+    for name in ("folders", "excludes", "mounts"):
+        values[name] = tuple(map(str, values.get(name, ())))
+    return Manifest(**_known(Manifest, values))
+
+
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a dataclass's fields, and all others as its `extra`."""
+    names = {field.name for field in fields(kind)}
+    known = {name: value for name, value in values.items() if name in names}
+    return known | {"extra": {name: value for name, value in values.items() if name not in names}}
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass as a dictionary, with its unknown keys beside the known ones."""
+    if hasattr(value, "__dataclass_fields__"):
+        names = [name for name in value.__dataclass_fields__ if name != "extra"]
+        return {name: _plain(getattr(value, name)) for name in names} | dict(value.extra)
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
