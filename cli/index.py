@@ -14,8 +14,7 @@ from cli.options import Index, collection_path, name_or_path, typed_path
 from cli.output import note, printable, write_line
 
 if TYPE_CHECKING:
-    from retrieval.indexing.plan import Plan
-    from retrieval.indexing.survey import Settings
+    from retrieval.indexing.survey import Settings, Survey
     from retrieval.progress import Progress
 
 
@@ -33,25 +32,48 @@ def index(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="GLOB", help="Skip files and folders of this name or relative path; may be repeated."),
+        typer.Option(
+            metavar="PATTERN",
+            help="Leave out what this .gitignore pattern matches, now and in later runs; may be repeated.",
+        ),
     ] = None,
+    no_exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Take back an --exclude of an earlier run; may be repeated."),
+    ] = None,
+    include_all: Annotated[
+        bool, typer.Option("--include-all", help="Look into thumbnails, trash and .nomedia folders as well.")
+    ] = False,
     max_pixels: Annotated[float, typer.Option(metavar="MEGAPIXELS", help="Largest image to decode.")] = 100,
     retry_failed: Annotated[bool, typer.Option(help="Read files again that failed before.")] = False,
     repair: Annotated[bool, typer.Option(help="Drop damaged segments, and embed their images again.")] = False,
+    forget: Annotated[
+        bool,
+        typer.Option("--forget", help="Remove images whose folders are empty or not mounted, which are kept else."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print what would be done, and do nothing.")] = False,
 ) -> None:
     """Add the images in these folders to a collection, or bring it up to date.
 
     Unchanged files are not read again. What has gone from the folders leaves the results. Interrupt at any time: what
     was committed is searchable, and the next run goes on from there."""
-    from retrieval.indexing.survey import Settings, plan_folders
+    from retrieval.indexing.survey import Settings, survey_folders
+    from retrieval.progress import Observer
 
     if not math.isfinite(max_pixels) or max_pixels <= 0:
         raise typer.BadParameter(f"{max_pixels} is not a number of megapixels", param_hint="--max-pixels")
     path = collection_path(index)
-    settings = Settings(tuple(exclude or ()), int(max_pixels * 1e6), retry_failed, repair)
+    settings = Settings(
+        exclude=tuple(exclude or ()),
+        no_exclude=tuple(no_exclude or ()),
+        include_all=include_all,
+        max_pixels=int(max_pixels * 1e6),
+        retry_failed=retry_failed,
+        repair=repair,
+        forget=forget,
+    )
     if dry_run:
-        _print_plan(plan_folders(folders, path, settings))
+        _print_survey(survey_folders(folders, path, settings, Observer(failure=_tell_failure, note=note)))
         return
     if device not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter(f"{device} is not auto, cpu or cuda", param_hint="--device")
@@ -61,6 +83,7 @@ def index(
 def _run(folders: list[Path], path: Path, model: str | None, device: str, settings: Settings) -> None:
     from cli.progress import progress_display
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
+    from retrieval.indexing.messages import passed_over_line
     from retrieval.indexing.pipeline import index_folders
     from retrieval.maintenance import model_of, wants_optimizing
     from retrieval.progress import Observer
@@ -71,6 +94,8 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
             folders, path, encoder, settings, Observer(display.progress, display.failure, note, stop.is_set)
         )
     note(_summary(progress))
+    if progress.passed_over:
+        note(passed_over_line(progress.passed_over))
     if progress.interrupted:
         note("interrupted: what is done is committed and searchable; run again to go on")
         raise KeyboardInterrupt
@@ -80,34 +105,53 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
 
 def _summary(progress: Progress) -> str:
     counts = {
+        "dropped as damaged": progress.dropped,
         "new": progress.new,
         "changed": progress.changed,
         "moved": progress.moved,
+        "touched": progress.touched,
         "removed": progress.removed,
         "unchanged": progress.unchanged,
         "failed": progress.failed + progress.still_failing,
     }
-    if progress.dropped:
-        counts = {"dropped as damaged": progress.dropped} | counts
-    said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to do"
+    parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+    if progress.copied:
+        parts.append(f"{progress.copied:,} {'copy' if progress.copied == 1 else 'copies'}, not embedded again")
+    if progress.postponed:
+        parts.append(f"{progress.postponed:,} could not be read now, tried again at the next run")
+    if progress.kept:
+        parts.append(f"{progress.kept:,} kept though not there")
     rate = f" ({progress.encoded / progress.seconds:.0f} images/s)" if progress.encoded and progress.seconds else ""
-    return f"{said} in {progress.seconds:.1f} s{rate}"
+    return f"{', '.join(parts) or 'nothing to do'} in {progress.seconds:.1f} s{rate}"
 
 
-def _print_plan(plan: Plan) -> None:
+def _print_survey(survey: Survey) -> None:
+    from retrieval.indexing.messages import passed_over_line
+
+    plan = survey.plan
     for encoding in plan.add:
         write_line(f"add\t{_name(encoding.file.path)}")
     for encoding in plan.reencode:
         write_line(f"change\t{_name(encoding.file.path)}")
     for rename in plan.rename:
         write_line(f"move\t{_name(rename.old)}\t{_name(rename.file.path)}")
+    for rename in plan.touch:
+        write_line(f"touch\t{_name(rename.file.path)}")
     for gone in plan.remove:
         write_line(f"remove\t{_name(gone.path)}")
+    for kept in plan.kept_in:
+        write_line(f"keep\t{_name(kept.folder)}")
+    if survey.passed_over_now:
+        note(passed_over_line(survey.passed_over_now))
     note(
         f"{len(plan.add):,} to add, {len(plan.reencode):,} to encode again, {len(plan.rename):,} to move, "
-        f"{len(plan.remove):,} to remove, {plan.unchanged:,} unchanged, {plan.still_failing:,} known to fail; "
-        "nothing was done"
+        f"{len(plan.touch):,} touched, {len(plan.remove):,} to remove, {plan.kept:,} kept, "
+        f"{plan.unchanged:,} unchanged, {plan.still_failing:,} known to fail; nothing was done"
     )
+
+
+def _tell_failure(path: bytes, reason: str) -> None:
+    note(f"skipped {os.fsdecode(path)}: {reason}")
 
 
 def _name(path: bytes) -> str:

@@ -95,8 +95,8 @@ class AnnEntry:
 @dataclass(frozen=True)
 class Manifest:
     """One commit. committed: when, seconds since 1970. folders: what was indexed. excludes: patterns of files that are
-    left out. mounts: folders that were mount points when they were last listed. passed_over: how many pictures of
-    other formats lay in the folders, by ending. ann: the ANN index in force, if any; next_ann: number of the next.
+    left out. mounts: folders that were mount points when they were last listed. passed_over: of each folder, how many
+    pictures of other formats lay in it, by ending. ann: the ANN index in force, if any; next_ann: number of the next.
 
     required, optional: names of features that a later version added. One that must know a required feature and does not
     refuses the collection. tombstones: sorted ids that no longer count, of a collection of format 1; the next commit
@@ -110,7 +110,7 @@ class Manifest:
     folders: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
-    passed_over: Mapping[str, int] = field(default_factory=dict)
+    passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     segments: tuple[SegmentEntry, ...] = ()
     ann: AnnEntry | None = None
     next_ann: int = 1

@@ -53,3 +53,14 @@ def spellings(path: str | Path) -> tuple[bytes, ...]:
     """The paths under which something may be indexed: as it is spelled (inside an indexed folder, links keep their
     names), and through links."""
     return tuple({os.path.abspath(os.fsencode(path)), resolved(path)})
+
+
+def vanished(path: bytes) -> bool:
+    """Whether nothing is there for certain; not so where it is only out of reach."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

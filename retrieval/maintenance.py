@@ -17,7 +17,8 @@ from indexes.recovery import current_binding
 from indexes.writer import CollectionWriter
 from retrieval.approximation import update_ann
 from retrieval.fusion import has_scorer
-from retrieval.indexing.plan import is_below
+from retrieval.indexing.listing import totals
+from retrieval.indexing.places import is_below
 from retrieval.location import spellings
 from retrieval.progress import Step
 
@@ -64,7 +65,7 @@ def status(path: Path) -> Status:
         tombstones=dead_entries(manifest),
         removed=sum(entry.removed for entry in manifest.segments),
         excludes=manifest.excludes,
-        passed_over=manifest.passed_over,
+        passed_over=totals(manifest.passed_over.values()),
         bytes=_bytes_below(path),
         committed=datetime.fromtimestamp(manifest.committed),
         ann=manifest.ann,

@@ -14,21 +14,25 @@ class Interrupted(Exception):
 class Progress:
     """Where a run is: images done of `total` to encode, and what has happened so far.
 
-    copied: files whose content is known already, so that they were not encoded again. postponed: files that could not
-    be read now, which the next run tries again. dropped: rows that were lost with damaged segments. seconds: since it
-    began."""
+    touched: files of which only the times changed. copied: files whose content is known already, so that they were not
+    encoded again. postponed: files that could not be read now, which the next run tries again. kept: images that are
+    not there, in folders that are empty or not mounted. dropped: rows that were lost with damaged segments.
+    passed_over: pictures in formats that are not read, by ending. seconds: since it began."""
 
     total: int = 0
     new: int = 0
     changed: int = 0
     moved: int = 0
+    touched: int = 0
     copied: int = 0
     removed: int = 0
     failed: int = 0
     postponed: int = 0
     unchanged: int = 0
     still_failing: int = 0
+    kept: int = 0
     dropped: int = 0
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
 

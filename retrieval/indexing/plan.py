@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
-import pyarrow as pa
+import numpy as np
 
-from indexes.collection import folder_prefix
 from retrieval.images import MAX_PIXELS
+from retrieval.indexing.known import Known, KnownRow, PathIndex
 from retrieval.indexing.listing import File, Listing
+from retrieval.indexing.moves import Movable
+from retrieval.indexing.places import GONE, STAYS, Absence, Fate, Places, is_below
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """A file to encode, and the id of the row (then it has `changed`) or failure that it replaces."""
+    """A file to encode, and the id of the row (then it has `changed`) or failure that it replaces. may_be_known: its
+    size is that of a row that is alive or was removed, or of another file to encode, so that its content may be the
+    same; otherwise it is not."""
 
     file: File
     replaces: int | None = None
     changed: bool = False
+    may_be_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,139 +48,227 @@ class Gone:
     path: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A folder with how many images in it stay known though they are not there, and why."""
+
+    folder: bytes
+    images: int
+    why: Absence
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What brings a collection up to date. `remove` and `forget`: rows and failures whose files are gone.
-    `still_failing`: files that failed before and have not changed."""
+    """What brings a collection up to date: every file listed is in one group, and so is every row whose file is not.
+
+    - `add`: new, or failed before and changed since. Their content may be that of a row that stays (a copy) or was
+      removed (it is revived): then `may_be_known` is set.
+    - `reencode`: known at this path with other content.
+    - `touch`: known at this path with this content, and other times, which the row is to get.
+    - `rename`: of a content whose row had a path where no file is now, below these folders or anywhere.
+    - `unchanged`, `still_failing`: counts of files to leave alone: size and times are those of their row (a ctime that
+      is not known is not compared) or of their failure.
+    - `remove`, `forget`: rows and failures whose files are gone from the folders, or left out by a rule.
+    - `kept`: count of rows whose files are not there either, in the folders `kept_in`."""
 
     add: tuple[Encoding, ...] = ()
     reencode: tuple[Encoding, ...] = ()
     rename: tuple[Rename, ...] = ()
+    touch: tuple[Rename, ...] = ()
     remove: tuple[Gone, ...] = ()
     forget: tuple[Gone, ...] = ()
     unchanged: int = 0
     still_failing: int = 0
+    kept: int = 0
+    kept_in: tuple[Kept, ...] = ()
 
 
 def make_plan(
     listing: Listing,
     folders: Sequence[bytes],
-    rows: pa.Table,
-    failures: pa.Table,
+    known: Known,
     content_hash: Callable[[bytes], bytes | None],
+    vanished: Callable[[bytes], bool] = lambda path: False,
     *,
     max_pixels: int = MAX_PIXELS,
     retry_failed: bool = False,
-    indexed: Sequence[bytes] = (),
+    forget: bool = False,
 ) -> Plan:
     """Compare a listing of `folders` with what a collection holds.
 
-    rows: columns position, id, path, size, mtime_ns, content_hash. failures: as stored. content_hash: of the file at a
-    path, None when it cannot be read; asked only for files that may have been moved or merely touched. indexed: folders
-    indexed before. What lies outside the folders, in a place that could not be looked at, behind a broken link, or in
-    an indexed folder that the walk did not come to (a hidden one, say), stays as it is."""
-    apart = [folder for folder in indexed if folder not in listing.visited and os.path.isdir(folder)]
-    kept = [*apart, *(folder for folder, _ in listing.unlisted)]
+    content_hash: of the file at a path, None when it cannot be read; asked only for files that may have been moved or
+    merely touched. vanished: whether nothing is at a path for certain; asked only for what was not listed. forget:
+    nothing is kept on a doubt.
 
-    def is_gone(path: bytes) -> bool:
-        return is_below(path, folders) and not is_below(path, kept)
-
-    known, failed = _Known(rows), _Known(failures)
-    add: list[Encoding] = []
-    reencode: list[Encoding] = []
-    rename: list[Rename] = []
-    unchanged = still_failing = 0
+    A row whose file was not listed, and whose content is not that of a new file either, is removed, but for these:
+    - what lies outside the folders, in a place that could not be looked at, behind a broken link, or in an indexed
+      folder that the walk did not come to (a hidden one, say), stays as it is;
+    - what lies in a folder that is there and has no image in it, at any depth, is kept: a drive may be away; the
+      topmost such folder is named;
+    - what lies in a folder that was a mount point, and is none or is not there, is kept;
+    - what lies on a mount point is kept where not one of its known images is on it: it may be another drive.
+    What a rule leaves out is removed in any case."""
+    rows, failures = PathIndex(known.rows), PathIndex(known.failures)
+    draft = _Draft()
     for file in listing.files:
-        row, failure = known.pop(file.path), failed.pop(file.path)
-        if row is not None:
-            if file.is_broken_link or (row["size"], row["mtime_ns"]) == (file.size, file.mtime_ns):
-                unchanged += 1
-            elif row["size"] == file.size and row["content_hash"] == content_hash(file.path):
-                rename.append(Rename(file, row["position"], row["id"], row["path"]))
-            else:
-                reencode.append(Encoding(file, row["id"], changed=True))
-        elif failure is not None:
-            if _fails_again(file, failure, max_pixels) and not retry_failed:
-                still_failing += 1
-            else:
-                add.append(Encoding(file, failure["id"]))
-        else:
-            add.append(Encoding(file))
+        draft.place(file, rows.see(file.path), failures.see(file.path), content_hash, max_pixels, retry_failed)
 
-    gone = known.left(is_gone)
-    moved, add = _match_moves(gone, add, content_hash)
-    renamed = {move.replaces for move in moved}
+    places = Places(listing, folders, known, vanished)
+    fates: dict[int, Fate] = {}
+    elsewhere = array("q")  # of which there may be millions
+    for path, offset in rows.unseen():
+        fate = places.fate_of(path)
+        if fate is STAYS:
+            elsewhere.append(offset)
+        else:
+            fates[offset] = _settled(fate, forget)
+    moved, add = _match_moves(rows, fates, elsewhere, draft.add, content_hash, vanished)
+    left = [offset for offset in fates if offset not in moved]
+    drives = () if forget else _replaced(known, listing, rows, [o for o in left if fates[o] is GONE], moved.values())
+    kept: Counter[tuple[bytes, Absence]] = Counter()
+    remove: list[Gone] = []
+    for row, fate in ((rows.row(offset), fates[offset]) for offset in left):
+        kept_in = _kept_in(row["path"], fate, drives)
+        if kept_in is None:
+            remove.append(Gone(row["id"], row["path"]))
+        else:
+            kept[kept_in] += 1
+    absent = [(failures.row(offset), _settled(places.fate_of(path), forget)) for path, offset in failures.unseen()]
     return Plan(
-        add=tuple(add),
-        reencode=tuple(reencode),
-        rename=(*rename, *moved),
-        remove=tuple(Gone(row["id"], row["path"]) for row in gone if row["id"] not in renamed),
-        forget=tuple(Gone(row["id"], row["path"]) for row in failed.left(is_gone)),
-        unchanged=unchanged,
-        still_failing=still_failing,
+        add=_flagged(add, known, (*add, *draft.reencode)),
+        reencode=_flagged(draft.reencode, known, (*add, *draft.reencode)),
+        rename=tuple(moved.values()),
+        touch=tuple(draft.touch),
+        remove=tuple(remove),
+        forget=tuple(
+            Gone(row["id"], row["path"])
+            for row, fate in absent
+            if fate is not STAYS and _kept_in(row["path"], fate, drives) not in kept
+        ),
+        unchanged=draft.unchanged,
+        still_failing=draft.still_failing,
+        kept=kept.total(),
+        kept_in=tuple(Kept(folder, count, why) for (folder, why), count in sorted(kept.items(), key=lambda k: k[0][0])),
     )
 
 
-def is_below(path: bytes, folders: Sequence[bytes]) -> bool:
-    """Whether the path is one of the folders or lies in one of them."""
-    return any(path == folder or path.startswith(folder_prefix(folder)) for folder in folders)
+class _Draft:
+    """What is to be done with the files listed, before it is known which of the new ones were moved."""
+
+    def __init__(self) -> None:
+        self.add: list[Encoding] = []
+        self.reencode: list[Encoding] = []
+        self.touch: list[Rename] = []
+        self.unchanged = 0
+        self.still_failing = 0
+
+    def place(
+        self,
+        file: File,
+        row: KnownRow | None,
+        failure: KnownRow | None,
+        content_hash: Callable[[bytes], bytes | None],
+        max_pixels: int,
+        retry_failed: bool,
+    ) -> None:
+        if row is not None:
+            if file.is_broken_link or _is_same(file, row):
+                self.unchanged += 1
+            elif row["size"] == file.size and row["content_hash"] == content_hash(file.path):
+                self.touch.append(Rename(file, row["position"], row["id"], row["path"]))
+            else:
+                self.reencode.append(Encoding(file, row["id"], changed=True))
+        elif failure is None:
+            self.add.append(Encoding(file))
+        elif _fails_again(file, failure, max_pixels) and not retry_failed:
+            self.still_failing += 1
+        else:
+            self.add.append(Encoding(file, failure["id"]))
 
 
-class _Known:
-    """Rows of a table by path, each taken once. Numbers stay in arrays, since there may be millions of rows."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._columns: dict[str, Any] = {}
-        for name in table.column_names:
-            column = table[name].combine_chunks()
-            is_number = pa.types.is_integer(column.type)
-            self._columns[name] = column.to_numpy(zero_copy_only=False) if is_number else column
-        self._offsets = {path: offset for offset, path in enumerate(table["path"].to_pylist())}
-
-    def pop(self, path: bytes) -> _KnownRow | None:
-        offset = self._offsets.pop(path, None)
-        return None if offset is None else _KnownRow(self._columns, offset)
-
-    def left(self, wanted: Callable[[bytes], bool]) -> list[_KnownRow]:
-        """The rows never popped whose path is wanted."""
-        return [_KnownRow(self._columns, offset) for path, offset in self._offsets.items() if wanted(path)]
+def _is_same(file: File, row: KnownRow) -> bool:
+    """`exiftool -P` and others change a file in place and set its mtime back; nobody can set a ctime."""
+    same = (row["size"], row["mtime_ns"]) == (file.size, file.mtime_ns)
+    return same and row["ctime_ns"] in (0, file.ctime_ns)
 
 
-class _KnownRow:
-    """One row of a table, each value looked up when asked for."""
-
-    __slots__ = ("_columns", "_offset")
-
-    def __init__(self, columns: dict[str, Any], offset: int) -> None:
-        self._columns = columns
-        self._offset = offset
-
-    def __getitem__(self, name: str) -> Any:
-        value = self._columns[name][self._offset]
-        return value.as_py() if isinstance(value, pa.Scalar) else int(value)
-
-
-def _fails_again(file: File, failure: _KnownRow, max_pixels: int) -> bool:
+def _fails_again(file: File, failure: KnownRow, max_pixels: int) -> bool:
     same = (failure["size"], failure["mtime_ns"], failure["ctime_ns"]) == (file.size, file.mtime_ns, file.ctime_ns)
     allowed_now = failure["pixels"] and failure["pixels"] <= max_pixels
     return same and not allowed_now
 
 
+def _settled(fate: Fate, forget: bool) -> Fate:
+    return GONE if forget and fate.kept_in is not None else fate
+
+
 def _match_moves(
-    gone: Sequence[_KnownRow], add: Sequence[Encoding], content_hash: Callable[[bytes], bytes | None]
-) -> tuple[list[Rename], list[Encoding]]:
-    """Pair new files with gone rows of the same content."""
-    sizes = {row["size"] for row in gone}
-    by_hash: dict[bytes, list[_KnownRow]] = defaultdict(list)
-    for row in reversed(gone):
-        by_hash[row["content_hash"]].append(row)
-    moved: list[Rename] = []
+    rows: PathIndex,
+    fates: dict[int, Fate],
+    elsewhere: Sequence[int],
+    add: Sequence[Encoding],
+    content_hash: Callable[[bytes], bytes | None],
+    vanished: Callable[[bytes], bool],
+) -> tuple[dict[int, Rename], list[Encoding]]:
+    """Pair new files with rows of the same content, by where these are in the table. Rows that would be removed are
+    taken first, then those that would be kept, then those of files outside the folders that are not there."""
+    new = [encoding for encoding in add if encoding.replaces is None]
+    gone = [offset for offset, fate in fates.items() if not fate.stays]
+    kept = [offset for offset, fate in fates.items() if fate.kept_in is not None]
+    sizes = np.array([encoding.file.size for encoding in new], np.int64)
+    movable = Movable(rows, [*gone, *kept], elsewhere, sizes, vanished)
+    moved: dict[int, Rename] = {}
     rest: list[Encoding] = []
     for encoding in add:
-        candidates = by_hash.get(content_hash(encoding.file.path) or b"") if encoding.file.size in sizes else None
-        if candidates and encoding.replaces is None:
-            row = candidates.pop()
-            moved.append(Rename(encoding.file, row["position"], row["id"], row["path"]))
-        else:
+        offset = movable.take(encoding.file, content_hash) if encoding.replaces is None else None
+        if offset is None:
             rest.append(encoding)
+        else:
+            row = rows.row(offset)
+            moved[offset] = Rename(encoding.file, row["position"], row["id"], row["path"])
     return moved, rest
+
+
+def _replaced(
+    known: Known, listing: Listing, rows: PathIndex, gone: Sequence[int], moved: Iterable[Rename]
+) -> tuple[bytes, ...]:
+    """The mount points on which nothing is that was there before."""
+    mounts = [mount for mount in known.mounts if mount in listing.mounts]
+    if not mounts or not gone:
+        return ()
+    paths = [rows.row(offset)["path"] for offset in gone]
+    news = [rename.file.path for rename in moved]
+    return tuple(
+        mount
+        for mount in mounts
+        if any(is_below(path, [mount]) for path in paths)
+        and not any(file.path in rows for file in _files_below(listing.files, mount))
+        and not any(is_below(path, [mount]) for path in news)
+    )
+
+
+def _files_below(files: Sequence[File], folder: bytes) -> Iterable[File]:
+    """files: sorted by path."""
+    first = bisect_left(files, folder, key=lambda file: file.path)
+    for file in islice(files, first, None):
+        if is_below(file.path, [folder]):
+            yield file
+        elif not file.path.startswith(folder):
+            return
+
+
+def _kept_in(path: bytes, fate: Fate, drives: Sequence[bytes]) -> tuple[bytes, Absence] | None:
+    if fate is not GONE:
+        return fate.kept_in
+    return next(((drive, Absence.REPLACED) for drive in drives if is_below(path, [drive])), None)
+
+
+def _flagged(some: Iterable[Encoding], known: Known, encodings: Sequence[Encoding]) -> tuple[Encoding, ...]:
+    """Some of the encodings, with those whose content may be known."""
+    every = np.array([encoding.file.size for encoding in encodings], np.int64)
+    sizes, counts = np.unique(every, return_counts=True)
+    ambiguous = {*sizes[counts > 1].tolist(), *sizes[np.isin(sizes, known.rows["size"].to_numpy())].tolist()}
+    ambiguous.update(sizes[np.isin(sizes, known.removed_sizes)].tolist())
+    return tuple(
+        replace(encoding, may_be_known=True) if encoding.file.size in ambiguous else encoding for encoding in some
+    )

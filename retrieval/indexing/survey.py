@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.recovery import current_binding
-from indexes.rows import failures_table, rows_table
 from retrieval.images import ENDINGS, MAX_PIXELS
-from retrieval.indexing.listing import Listing, list_images
-from retrieval.indexing.plan import Plan, is_below, make_plan
-from retrieval.location import resolved
+from retrieval.indexing.exclusion import Rules
+from retrieval.indexing.known import KNOWN_COLUMNS, NOTHING_KNOWN, Known
+from retrieval.indexing.listing import Listing, list_images, totals
+from retrieval.indexing.messages import (
+    counted,
+    kept_line,
+    passed_over_line,
+    quoted,
+    removal,
+    unmatched_line,
+)
+from retrieval.indexing.places import is_below
+from retrieval.indexing.plan import Plan, make_plan
+from retrieval.indexing.remaining import Remaining, are_below, covered_folders, farewell
+from retrieval.location import resolved, vanished
 from retrieval.progress import SILENT, Interrupted, Observer
 
 COMMIT_ROWS = 512
 COMMIT_SECONDS = 30.0
-KNOWN_COLUMNS = ("id", "path", "size", "mtime_ns", "content_hash")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to index. exclude: glob patterns. max_pixels: of one image to decode. retry_failed: read files again that
-    failed before. repair: drop damaged segments. A commit is made after `commit_rows` images or `commit_seconds`."""
+    """How to index. exclude: gitignore patterns, which the collection remembers; no_exclude: those that it is to
+    remember no longer. max_pixels: of one image to decode. retry_failed: read files again that failed before. repair:
+    drop damaged segments. forget: remove images whose folders are empty or not mounted. include_all: look into folders
+    of thumbnails, trash and `.nomedia`. A commit is made after `commit_rows` images or `commit_seconds`."""
 
     exclude: tuple[str, ...] = ()
     max_pixels: int = MAX_PIXELS
@@ -34,6 +46,9 @@ class Settings:
     repair: bool = False
     commit_rows: int = COMMIT_ROWS
     commit_seconds: float = COMMIT_SECONDS
+    no_exclude: tuple[str, ...] = ()
+    forget: bool = False
+    include_all: bool = False
 
 
 DEFAULTS = Settings()
@@ -41,39 +56,87 @@ DEFAULTS = Settings()
 
 @dataclass(frozen=True)
 class Survey:
-    """plan: what there is to do. folders: what the collection covers once it is done, absolute."""
+    """plan: what there is to do. What the collection is to remember once it is done: folders, absolute, that it covers;
+    excludes: patterns in force; mounts: folders that are mount points, or whose images are kept because they were;
+    passed_over: of each folder, how many pictures are of formats that are not read, by ending. passed_over_now: of the
+    folders of this run together."""
 
     plan: Plan
     folders: tuple[str, ...]
+    excludes: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    passed_over_now: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan_folders(folders: Sequence[str | Path], collection: Path, settings: Settings = DEFAULTS) -> Plan:
     """What `index_folders` would do. Reads only; raises as it does."""
-    roots = find_roots(folders)
+    return survey_folders(folders, collection, settings).plan
+
+
+def survey_folders(
+    folders: Sequence[str | Path], collection: Path, settings: Settings = DEFAULTS, observer: Observer = SILENT
+) -> Survey:
+    """The same with what the collection would remember."""
     known = None if current_binding(collection) is None else Collection.open(collection)
-    return survey(roots, known, settings).plan
+    roots = find_roots(folders, () if known is None else known.manifest.folders)
+    return survey(roots, known, settings, observer)
 
 
-def find_roots(folders: Sequence[str | Path]) -> list[bytes]:
-    """The folders' own paths, through links, so that one folder is indexed under one name.
+def find_roots(folders: Sequence[str | Path], indexed: Sequence[str] = ()) -> list[bytes]:
+    """The folders' own paths, through links, so that one folder is indexed under one name. indexed: folders that a
+    collection covers; of these some may be gone, a drive that is away, unless all are.
 
     Raises `CrosslookError` where there is no such folder."""
+    roots: list[bytes] = []
+    errors: list[CrosslookError] = []
     for folder in folders:
         path = os.path.abspath(os.fsencode(folder))
-        if not os.path.exists(path):
-            raise CrosslookError(f"no such folder: {os.fsdecode(path)}")
-        if not os.path.isdir(path):
-            raise CrosslookError(f"not a folder: {os.fsdecode(path)} (give the folder that holds it)")
-    return [resolved(folder) for folder in folders]
+        error = _fault(path)
+        if error is None:
+            roots.append(resolved(folder))
+        elif vanished(path) and os.fsdecode(resolved(folder)) in indexed:
+            errors.append(error)
+        else:
+            raise error
+    if errors and not roots:
+        raise errors[0]
+    return roots
 
 
-def list_roots(roots: Sequence[bytes], settings: Settings) -> Listing:
-    """Raises `CrosslookError` where a root cannot be read."""
-    listing = list_images(roots, settings.exclude)
-    for folder, reason in listing.unlisted:
-        if folder in roots:
-            raise CrosslookError(f"cannot read the folder {os.fsdecode(folder)}: {reason}")
-    return listing
+def _fault(path: bytes) -> CrosslookError | None:
+    """Why this is no folder to list."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return CrosslookError(f"no such folder: {os.fsdecode(path)}")
+    except OSError as error:
+        return CrosslookError(f"cannot read the folder {os.fsdecode(path)}: {error.strerror}")
+    if not os.path.isdir(path):
+        return CrosslookError(f"not a folder: {os.fsdecode(path)} (give the folder that holds it)")
+    return None
+
+
+def list_roots(
+    roots: Sequence[bytes], settings: Settings, observer: Observer = SILENT, remembered: Sequence[str] = ()
+) -> Listing:
+    """remembered: excludes of the collection. Raises `CrosslookError` where an exclude is no pattern or is not there to
+    be taken back, `Interrupted` when the observer asks to stop."""
+    rules = Rules(excludes_in_force(settings, remembered), settings.include_all)
+    try:
+        return list_images(roots, rules, observer.should_stop)
+    except ValueError as error:
+        raise CrosslookError(f"--exclude {str(error)!r} is not a gitignore pattern") from error
+
+
+def excludes_in_force(settings: Settings, remembered: Sequence[str] = ()) -> tuple[str, ...]:
+    """Those remembered and the new ones, which come last and so decide first."""
+    for pattern in settings.no_exclude:
+        if pattern not in remembered:
+            known = ", ".join(map(repr, remembered)) or "none"
+            raise CrosslookError(f"the collection remembers no exclude {pattern!r} to take back; it remembers {known}")
+    old = [pattern for pattern in remembered if pattern not in (*settings.no_exclude, *settings.exclude)]
+    return (*old, *dict.fromkeys(settings.exclude))
 
 
 def survey(
@@ -81,58 +144,122 @@ def survey(
 ) -> Survey:
     """List the roots and compare them with the collection.
 
-    Tells the observer what could not be looked at. Raises `CrosslookError` where a root cannot be read, has no images
-    but had some, or where there are none at all; `Interrupted` when the observer asks to stop."""
-    listing = list_roots(roots, settings)
-    if collection is None:
-        rows, failures = rows_table([]).select(KNOWN_COLUMNS), failures_table([])
-        before: tuple[str, ...] = ()
-    else:
-        rows, failures = collection.table(KNOWN_COLUMNS), collection.failures()
-        before = collection.manifest.folders
-    paths = rows["path"].to_pylist()
-    _tell_unlisted(listing, paths, observer)
-    _refuse_emptied(roots, listing, paths, settings)
-    refuse_nothing(roots, listing)
+    Tells the observer what could not be looked at and what is kept on a doubt. Raises `CrosslookError` where no root
+    has an image, or what `list_roots` raises; `Interrupted` when the observer asks to stop."""
+    excludes = () if collection is None else collection.manifest.excludes
+    counts = {} if collection is None else collection.manifest.passed_over
+    listing = list_roots(roots, settings, observer, excludes)
+    known = _known(collection)
+    _tell_listing(listing, known, settings, observer)
+    _refuse_emptied(roots, listing, known, settings)
     plan = make_plan(
         listing,
         roots,
-        rows,
-        failures,
+        known,
         _hasher(observer),
+        _looker(observer),
         max_pixels=settings.max_pixels,
         retry_failed=settings.retry_failed,
-        indexed=[os.fsencode(folder) for folder in before],
+        forget=settings.forget,
     )
-    return Survey(plan, _covered([*before, *map(os.fsdecode, roots)], listing))
+    for kept in plan.kept_in:
+        observer.note(kept_line(kept, next(root for root in roots if is_below(kept.folder, [root]))))
+    remaining = Remaining(known, plan)
+    outside = [folder for folder in known.folders if not is_below(folder, roots)]
+    dropped, plan = farewell(outside, plan, remaining, observer)
+    others = [folder for folder in known.folders if folder not in dropped]
+    covered = covered_folders([*others, *roots], listing, remaining)
+    folders = tuple(map(os.fsdecode, covered))
+    return Survey(
+        plan,
+        folders,
+        excludes_in_force(settings, excludes),
+        _mounts(roots, listing, known, covered, remaining, settings),
+        _counts(folders, {**counts, **{os.fsdecode(root): listing.passed_over.get(root, {}) for root in roots}}),
+        totals(listing.passed_over.values()),
+    )
 
 
-def _tell_unlisted(listing: Listing, paths: Sequence[bytes], observer: Observer) -> None:
+def _mounts(
+    roots: Sequence[bytes],
+    listing: Listing,
+    known: Known,
+    covered: Sequence[bytes],
+    remaining: Remaining,
+    settings: Settings,
+) -> tuple[str, ...]:
+    """Those that are mount points now, were not looked at, or were some and still have images."""
+    before = [mount for mount in known.mounts if is_below(mount, covered)]
+    outside = [mount for mount in before if not is_below(mount, roots)]
+    away = [] if settings.forget else [mount for mount in before if remaining.images(mount)]
+    return tuple(sorted(map(os.fsdecode, {*outside, *away, *listing.mounts})))
+
+
+def _counts(folders: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    return {folder: dict(counts[folder]) for folder in folders if counts.get(folder)}
+
+
+def _known(collection: Collection | None) -> Known:
+    if collection is None:
+        return NOTHING_KNOWN
+    return Known(
+        collection.table(KNOWN_COLUMNS),
+        collection.failures(),
+        collection.removed(["size"])["size"].to_numpy(),
+        tuple(map(os.fsencode, collection.manifest.folders)),
+        tuple(map(os.fsencode, collection.manifest.mounts)),
+    )
+
+
+def _tell_listing(listing: Listing, known: Known, settings: Settings, observer: Observer) -> None:
     """A broken link to nothing that is known is nobody's business."""
     for place, reason in listing.unlisted:
-        if not os.path.islink(place) or any(is_below(path, [place]) for path in paths):
+        if not os.path.islink(place) or are_below(known.rows, place).any():
             observer.failure(place, f"{reason}; what is known there is kept")
+    for line in listing.notes:
+        observer.note(line)
+    for pattern in listing.unmatched:
+        observer.note(unmatched_line(pattern, is_remembered=pattern not in settings.exclude))
 
 
-def _refuse_emptied(roots: Sequence[bytes], listing: Listing, paths: Sequence[bytes], settings: Settings) -> None:
-    """A root that has lost all its images looks like a drive that is not mounted."""
+def _refuse_emptied(roots: Sequence[bytes], listing: Listing, known: Known, settings: Settings) -> None:
+    """Raises `CrosslookError` where all roots have lost all their images: they look like drives that are not mounted.
+    Where some have, the others are worth a run."""
+    if listing.files:
+        return
     for root in roots:
-        if any(is_below(file.path, [root]) for file in listing.files):
-            continue
-        lost = sum(is_below(path, [root]) for path in paths)
-        if lost:
-            remedy = "every image is excluded" if settings.exclude else "if it is a drive, mount it"
+        lost = int(are_below(known.rows, root).sum())
+        if lost and root not in dict(listing.unlisted):
+            if settings.forget:
+                return
             raise CrosslookError(
-                f"{os.fsdecode(root)} holds no images now, but {lost} were indexed there: {remedy}; if they are gone "
-                f"for good, `search remove {os.fsdecode(root)}`"
+                f"{os.fsdecode(root)} holds no images now, but {counted(lost)} indexed there: "
+                f"{_remedy(root, listing)}; if they are gone for good, `search index --forget {quoted(root)}` or "
+                f"{removal(root)}"
             )
+    refuse_nothing(roots, listing)
+
+
+def _remedy(root: bytes, listing: Listing) -> str:
+    if root in listing.left_out:
+        return "a .nomedia file leaves it out"
+    if any(is_below(folder, [root]) for folder in (*listing.left_out, *listing.occupied)):
+        return "every image is excluded"
+    return "if it is a drive, mount it"
 
 
 def refuse_nothing(roots: Sequence[bytes], listing: Listing) -> None:
     """Raises `CrosslookError` unless there is an image."""
-    if not listing.files:
-        names = ", ".join(os.fsdecode(root) for root in roots)
-        raise CrosslookError(f"no images in {names} (looked for {' '.join(sorted(ENDINGS))})")
+    if listing.files:
+        return
+    for folder, reason in listing.unlisted:
+        if folder in roots:
+            raise CrosslookError(f"cannot read the folder {os.fsdecode(folder)}: {reason}")
+    names = ", ".join(os.fsdecode(root) for root in roots)
+    others = passed_over_line(totals(listing.passed_over.values()))
+    raise CrosslookError(
+        f"no images in {names} (looked for {' '.join(sorted(ENDINGS))})" + (f"; {others}" if others else "")
+    )
 
 
 def _hasher(observer: Observer) -> Callable[[bytes], bytes | None]:
@@ -155,12 +282,10 @@ def new_hash() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=16)
 
 
-def _covered(folders: Iterable[str], listing: Listing) -> tuple[str, ...]:
-    """Without those that lie in another and are looked at with it."""
-    kept: list[str] = []
-    for folder in sorted(set(folders)):
-        path = os.fsencode(folder)
-        outer = is_below(path, [os.fsencode(each) for each in kept])
-        if not (outer and (path in listing.visited or not os.path.isdir(path))):
-            kept.append(folder)
-    return tuple(kept)
+def _looker(observer: Observer) -> Callable[[bytes], bool]:
+    def has_vanished(path: bytes) -> bool:
+        if observer.should_stop():
+            raise Interrupted
+        return vanished(path)
+
+    return has_vanished

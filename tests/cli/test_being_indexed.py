@@ -12,7 +12,8 @@ import pytest
 
 from cli.being_indexed import BeingIndexedError, being_indexed, told_if_being_indexed
 from indexes.errors import CrosslookError
-from indexes.writer import HOLDER, CollectionWriter, holder
+from indexes.writer import CollectionWriter
+from indexes.writer_lock import HOLDER, holder
 from tests.support import BINDING, make_batch
 
 

@@ -85,6 +85,79 @@ def test_excluded_files_are_left_out(search, photos, path):
     assert json.loads(search("status", "--json", index=path).stdout)["images"] == 2
 
 
+def test_a_dry_run_tells_what_is_touched_kept_and_passed_over(search, photos, path):
+    write_photos(photos / "usb", 2, first=50)
+    search("index", photos, index=path)
+    os.utime(photos / "000.png", ns=(1, 1))
+    shutil.rmtree(photos / "usb")
+    (photos / "usb").mkdir()
+    for name in ("a.XCF", "b.xcf", "c.kra"):
+        (photos / name).touch()
+    run = search("index", photos, "--dry-run", index=path)
+    assert run.stdout.splitlines() == [f"touch\t{photos / '000.png'}", f"keep\t{photos / 'usb'}"]
+    assert "usb holds no images now, but 2 were indexed there: kept" in run.stderr
+    assert "passed over: 2 .xcf, 1 .kra" in run.stderr
+    assert "1 touched, 0 to remove, 2 kept, 3 unchanged" in run.stderr
+    assert "2 to remove, 0 kept" in search("index", photos, "--dry-run", "--forget", index=path).stderr
+
+
+def test_an_emptied_folder_is_kept_until_it_is_forgotten(search, photos, path):
+    write_photos(photos / "usb", 2, first=50)
+    search("index", photos, index=path)
+    shutil.rmtree(photos / "usb")
+    (photos / "usb").mkdir()
+    run = search("index", photos, index=path)
+    assert f"`search index --forget {photos}` or `search remove {photos}/usb`" in run.stderr
+    assert json.loads(search("status", "--json", index=path).stdout)["images"] == 6
+    assert "2 removed, 4 unchanged" in search("index", photos, "--forget", index=path).stderr
+
+
+def test_thumbnails_and_nomedia_are_left_out_unless_asked_for(search, photos, path):
+    write_photos(photos / "@eaDir", 1, first=50)
+    write_photos(photos / "private", 1, first=60)
+    (photos / "private" / ".nomedia").touch()
+    assert "4 new" in search("index", photos, index=path).stderr
+    assert "2 new" in search("index", photos, "--include-all", index=path).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--exclude", "!"), "--exclude '!' is not a gitignore pattern"),
+        (("--no-exclude", "x"), "remembers no exclude 'x' to take back; it remembers none"),
+    ],
+)
+def test_a_bad_exclude_is_one_line_and_makes_nothing(search, photos, path, words, message):
+    for more in ((), ("--dry-run",)):
+        run = search("index", photos, *words, *more, index=path)
+        assert run.returncode == 2 and message in run.stderr and len(run.stderr.splitlines()) == 1
+        assert not path.exists()
+
+
+def test_a_pattern_that_matched_nothing_gets_a_line(search, photos, path):
+    run = search("index", photos, "--exclude", "foo*", index=path)
+    assert run.returncode == 0 and "--exclude 'foo*' matched nothing" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("counts", "line"),
+    [
+        ({}, "nothing to do in 2.0 s"),
+        ({"copied": 1}, "1 copy, not embedded again in 2.0 s"),
+        (
+            {"new": 10, "touched": 2, "copied": 1300, "postponed": 2, "kept": 33},
+            "10 new, 2 touched, 1,300 copies, not embedded again, 2 could not be read now, tried again at the next "
+            "run, 33 kept though not there in 2.0 s (5 images/s)",
+        ),
+    ],
+)
+def test_the_summary_counts_what_happened(counts, line):
+    from cli.index import _summary
+    from retrieval.progress import Progress
+
+    assert _summary(Progress(**counts, seconds=2.0)) == line
+
+
 def test_names_of_any_bytes_are_indexed_and_printed(search, tmp_path, path):
     names = [b"new\nline.png", "häuschen 🏠.png".encode(), b"\xff\xfe.png"]
     (tmp_path / "odd").mkdir()

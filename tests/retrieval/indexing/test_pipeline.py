@@ -240,7 +240,7 @@ def test_another_model_is_refused_before_anything_is_encoded(photos, path, encod
 
 def test_an_early_stop_keeps_what_is_encoded_and_the_next_run_goes_on(photos, path, encoder):
     seen = []
-    observer = Observer(progress=seen.append, should_stop=lambda: seen[-1].new >= 4)
+    observer = Observer(progress=seen.append, should_stop=lambda: bool(seen) and seen[-1].new >= 4)
     stopped = index_folders([photos], path, encoder, Settings(commit_rows=100), observer)
     assert stopped.interrupted and 0 < stopped.new < 10
     assert len(Collection.open(path)) == stopped.new
@@ -470,8 +470,8 @@ def test_a_row_describes_the_file_as_it_was_read(photos, path, encoder, monkeypa
     """It may have changed after it was listed."""
     real = planning.list_images
 
-    def stale(roots, exclude):
-        listing = real(roots, exclude)
+    def stale(*arguments):
+        listing = real(*arguments)
         return replace(listing, files=tuple(replace(file, size=1, mtime_ns=1) for file in listing.files))
 
     monkeypatch.setattr(planning, "list_images", stale)

@@ -1,0 +1,62 @@
+"""What a survey tells people, a line each."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+
+from retrieval.indexing.places import Absence
+from retrieval.indexing.plan import Kept
+
+
+def kept_line(kept: Kept, root: bytes) -> str:
+    """root: one that was asked for, with the folder in it."""
+    folder, count = os.fsdecode(kept.folder), counted(kept.images)
+    seen = {
+        Absence.EMPTIED: f"{folder} holds no images now, but {count} indexed there: kept; if it is a drive, mount it",
+        Absence.UNMOUNTED: f"{folder} was a mounted drive and is none now, but {count} indexed there: kept; mount it",
+        Absence.REPLACED: f"{folder} seems to be another drive now, none of the images of which {count} indexed there "
+        "is on it: kept; mount the one they are on",
+    }
+    return (
+        f"{seen[kept.why]}; if they are gone for good, `search index --forget {quoted(root)}` or {removal(kept.folder)}"
+    )
+
+
+def gone_root_line(root: bytes, images: int) -> str:
+    are = "image of it is" if images == 1 else "images of it are"
+    return (
+        f"{os.fsdecode(root)} is gone; {images:,} {are} still in the collection: if it is a drive, mount it; if it is "
+        f"gone for good, {removal(root)} takes them out"
+    )
+
+
+def unmatched_line(pattern: str, is_remembered: bool) -> str:
+    """Of a pattern that nothing in the folders matches."""
+    if not is_remembered:
+        return (
+            f"--exclude {shlex.quote(pattern)} matched nothing (patterns are as in .gitignore, relative to each FOLDER)"
+        )
+    taking_back = f"`--no-exclude {shlex.quote(pattern)}` takes it back"
+    return f"--exclude {shlex.quote(pattern)}, which the collection remembers, matched nothing: {taking_back}"
+
+
+def passed_over_line(counts: Mapping[str, int]) -> str:
+    """Of pictures in formats that are not read, by ending; empty where there are none."""
+    if not counts:
+        return ""
+    return "passed over: " + ", ".join(f"{count:,} {ending}" for ending, count in counts.items())
+
+
+def counted(images: int) -> str:
+    return f"{images:,} {'was' if images == 1 else 'were'}"
+
+
+def removal(folder: bytes) -> str:
+    return f"`search remove {quoted(folder)}`"
+
+
+def quoted(path: bytes) -> str:
+    """As a shell takes it."""
+    return shlex.quote(os.fsdecode(path))
