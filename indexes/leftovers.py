@@ -17,7 +17,8 @@ from indexes.manifest_file import MANIFEST_NAME
 from indexes.recovery import SEGMENT_NAME, SET_ASIDE
 from indexes.writer_lock import HOLDER, LOCK
 
-OURS = (LOCK, HOLDER, "segments", "ann", CURRENT, CURRENT + DRAFT, SET_ASIDE)
+IN_FLIGHT = "decoding"  # a note that an index run keeps in the collection's folder
+OURS = (LOCK, HOLDER, "segments", "ann", CURRENT, CURRENT + DRAFT, SET_ASIDE, IN_FLIGHT)
 ANN_NAME = re.compile(r"\d{6,}\.faiss")
 
 

@@ -40,6 +40,7 @@ class Photo:
     width: int
     height: int
     taken_at: datetime | None
+    note: str = ""
 
 
 class UnreadableImage(Exception):

@@ -96,10 +96,15 @@ def remove_folder(path: Path, folder: str | Path) -> int:
         rows, failed = collection.table(["id", "path"]), collection.failures()
         gone = [row["id"] for row in rows.to_pylist() if is_below(row["path"], target)]
         forgotten = [row["id"] for row in failed.select(["id", "path"]).to_pylist() if is_below(row["path"], target)]
-        folders = [name for name in writer.manifest.folders if not is_below(os.fsencode(name), target)]
-        if not gone and not forgotten and len(folders) == len(writer.manifest.folders):
+        manifest = writer.manifest
+        folders, mounts = (
+            tuple(name for name in names if not is_below(os.fsencode(name), target))
+            for names in (manifest.folders, manifest.mounts)
+        )
+        counts = {name: count for name, count in manifest.passed_over.items() if name in folders}
+        if not gone and not forgotten and folders == manifest.folders:
             raise CrosslookError(f"nothing below {folder} is in the collection {path}")
-        writer.commit(removed=[*gone, *forgotten], folders=tuple(folders))
+        writer.commit(removed=[*gone, *forgotten], folders=folders, mounts=mounts, passed_over=counts)
         writer.merge()
     return len(gone)
 

@@ -15,7 +15,8 @@ class Progress:
     """Where a run is: images done of `total` to encode, and what has happened so far.
 
     touched: files of which only the times changed. copied: files whose content is known already, so that they were not
-    encoded again. postponed: files that could not be read now, which the next run tries again. kept: images that are
+    encoded again. postponed: files that could not be read now, which the next run tries again. incomplete: images of
+    which a part is missing, among the new and changed ones. kept: images that are
     not there, in folders that are empty or not mounted. dropped: rows that were lost with damaged segments.
     passed_over: pictures in formats that are not read, by ending. seconds: since it began."""
 
@@ -28,6 +29,7 @@ class Progress:
     removed: int = 0
     failed: int = 0
     postponed: int = 0
+    incomplete: int = 0
     unchanged: int = 0
     still_failing: int = 0
     kept: int = 0

@@ -230,7 +230,7 @@ def test_the_first_interrupt_commits_what_is_done_and_the_next_run_goes_on(searc
     write_photos(photos, 60)
     script = f"""
 import os, signal
-import retrieval.indexing.pipeline as indexing
+import retrieval.indexing.reading as indexing
 real = indexing.decode
 calls = 0
 def decode(*arguments):

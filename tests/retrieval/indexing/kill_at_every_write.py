@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 from indexes.collection import Collection
 from indexes.commits import find_commit
 from indexes.verification import verify
-from retrieval.indexing import pipeline
+from retrieval.indexing import run
 from retrieval.indexing.pipeline import index_folders
 from retrieval.indexing.survey import Settings
 from retrieval.maintenance import optimize
@@ -35,7 +35,7 @@ def failures(path: Path) -> list[dict[str, object]]:
 
 def main(folder: Path, scenario: str) -> None:
     photos, start, finished, tried = (folder / name for name in ("photos", "start", "finished", "tried"))
-    pipeline.MANY_SEGMENTS = 2
+    run.MANY_SEGMENTS = 2
 
     def index(path: Path) -> None:
         index_folders([photos], path, FakeEncoder(), SETTINGS)

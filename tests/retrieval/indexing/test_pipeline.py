@@ -134,23 +134,6 @@ def test_an_image_that_breaks_leaves_the_results(photos, path, encoder):
     assert "003.png" not in stored(path)
 
 
-def test_a_file_without_permission_is_a_failure_until_it_is_granted(photos, path, encoder, monkeypatch):
-    locked = os.fsencode(photos / "003.png")
-    real = open
-
-    def refuse(file, *arguments, **options):
-        if file == locked:
-            raise PermissionError(13, "Permission denied", file)
-        return real(file, *arguments, **options)
-
-    monkeypatch.setattr("builtins.open", refuse)
-    assert counts(index_folders([photos], path, encoder)) == {"new": 9, "failed": 1}
-    assert "Permission denied" in Collection.open(path).failures()["error"].to_pylist()[0]
-    monkeypatch.undo()
-    (photos / "003.png").chmod(0o600)
-    assert counts(index_folders([photos], path, encoder)) == {"new": 1, "unchanged": 9}
-
-
 def test_a_broken_link_is_a_failure(photos, path, encoder):
     (photos / "link.jpg").symlink_to(photos / "nowhere.jpg")
     assert counts(index_folders([photos], path, encoder)) == {"new": 10, "failed": 1}
@@ -479,19 +462,3 @@ def test_a_row_describes_the_file_as_it_was_read(photos, path, encoder, monkeypa
     row = Collection.open(path).row(0)
     status = (photos / "000.png").stat()
     assert (row.size, row.mtime_ns) == (status.st_size, status.st_mtime_ns)
-
-
-def test_a_changed_file_that_vanishes_leaves_the_results(photos, path, encoder, monkeypatch):
-    index_folders([photos], path, encoder)
-    write_photo(photos / "003.png", seed=99)
-    os.utime(photos / "003.png", ns=(1, 1))
-    real = indexing.survey
-
-    def then_gone(*arguments):
-        found = real(*arguments)
-        (photos / "003.png").unlink()
-        return found
-
-    monkeypatch.setattr(indexing, "survey", then_gone)
-    index_folders([photos], path, encoder)
-    assert "003.png" not in stored(path)

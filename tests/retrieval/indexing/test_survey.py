@@ -16,7 +16,6 @@ import pytest
 from indexes.errors import CrosslookError
 from indexes.rows import Failure, failures_table
 from retrieval.indexing.survey import Settings, find_roots, plan_folders, survey
-from retrieval.location import default_collection, resolved, spellings
 from retrieval.progress import Interrupted, Observer
 from tests.drives import Drive
 
@@ -543,22 +542,6 @@ def test_a_folder_out_of_reach_is_not_called_missing(tmp_path):
         find_roots([tmp_path / "loop"])
     with pytest.raises(CrosslookError, match="^cannot read the folder .*: File name too long"):
         find_roots([tmp_path / ("x" * 300)])
-
-
-def test_the_home_folder_is_meant_by_its_sign(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "Photos").mkdir()
-    assert find_roots(["~/Photos"]) == [os.fsencode(tmp_path / "Photos")] == [resolved("~/Photos")]
-    assert spellings("~/Photos/a.jpg") == (os.fsencode(tmp_path / "Photos" / "a.jpg"),)
-    monkeypatch.setenv("CROSSLOOK_INDEX", "~/mine")
-    assert default_collection() == tmp_path / "mine"
-
-
-def test_no_home_folder_is_a_clear_error(monkeypatch):
-    monkeypatch.delenv("CROSSLOOK_INDEX", raising=False)
-    monkeypatch.setattr("platformdirs.user_data_path", lambda *names, **options: Path("~/.local/share/crosslook"))
-    with pytest.raises(CrosslookError, match="no home folder .*CROSSLOOK_INDEX"):
-        default_collection()
 
 
 def test_a_stop_is_heard_while_folders_are_listed(tmp_path, library):

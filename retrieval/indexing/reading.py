@@ -1,0 +1,134 @@
+"""One image's way from its file to what the encoder takes: read, hash, decode, prepare; by any number of threads.
+
+What the content itself shows is a failure, and kept as one until the file changes. Whatever may pass (an I/O error, no
+memory, too many open files, a file that is just being written) postpones the file: what is known of it stays, and the
+next run tries again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from indexes.rows import Failure, Row
+from retrieval.encoders.base import Encoder
+from retrieval.images import TooManyPixels, UnreadableImage, decode
+from retrieval.indexing.in_flight import InFlight, killer_of_decoders
+from retrieval.indexing.listing import File
+from retrieval.indexing.plan import Encoding
+from retrieval.indexing.survey import new_hash
+
+SMALL_BYTES = 64_000_000  # read whatever the limit
+BYTES_A_PIXEL = 2.5  # of a file; 16-bit TIFF, the largest format, has 6 without compression, JPEG less than 1
+
+Read = Callable[[File], tuple[File, bytes]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What became of a file: a `row` (without an id yet) with what is `prepared` for the encoder, or with the
+    `position` of a row that has its content; or a `failure`; or the reason why it is `postponed`."""
+
+    encoding: Encoding
+    row: Row | None = None
+    prepared: NDArray[Any] | None = None
+    position: int | None = None
+    failure: Failure | None = None
+    postponed: str | None = None
+
+
+class Unsettled(Exception):
+    """A file that may be another at the next look; the message says why."""
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """read: gives the content of a file, and what the file is now. positions: of known rows, by content hash.
+    in_flight: the note of what is being decoded, where there is one."""
+
+    encoder: Encoder
+    max_pixels: int
+    read: Read
+    positions: Mapping[bytes, int] = field(default_factory=dict)
+    in_flight: InFlight | None = None
+
+    def __call__(self, encoding: Encoding) -> Reading:
+        """Never raises for what a single file is."""
+        file = encoding.file
+        try:
+            file, content = self.read(file)
+            digest = new_hash()
+            digest.update(content)
+            position = self.positions.get(digest.digest()) if encoding.may_be_known else None
+            if position is not None:
+                return Reading(encoding, _row(file, digest.digest()), position=position)
+            with nullcontext() if self.in_flight is None else self.in_flight.decoding(file.path):
+                self._refuse_killers(file)
+                photo = decode(content, self.encoder.image_size, self.max_pixels)
+                prepared = self.encoder.prepare(photo)
+            row = _row(
+                file, digest.digest(), width=photo.width, height=photo.height, taken_at=photo.taken_at, note=photo.note
+            )
+            return Reading(encoding, row, prepared)
+        except TooManyPixels as error:
+            return Reading(encoding, failure=failure_of(file, str(error), error.pixels))
+        except UnreadableImage as error:
+            return Reading(encoding, failure=failure_of(file, str(error)))
+        except FileNotFoundError:
+            if os.path.islink(file.path):
+                return Reading(encoding, failure=failure_of(file, "is a broken link"))
+            return Reading(encoding, postponed="is gone since the folder was listed")
+        except Unsettled as error:
+            return Reading(encoding, postponed=str(error))
+        except MemoryError:
+            return Reading(encoding, postponed="needs more memory than is free now")
+        except OSError as error:
+            return Reading(encoding, postponed=f"cannot be read now: {error.strerror or error}")
+
+    def _refuse_killers(self, file: File) -> None:
+        if self.in_flight is not None and file.path in self.in_flight.suspects:
+            reason = killer_of_decoders(file.path, self.encoder.image_size, self.max_pixels)
+            if reason is not None:
+                raise UnreadableImage(reason)
+
+
+class TooManyBytes(TooManyPixels):
+    """A file so large that it is not even read; `pixels` is the limit that would admit it."""
+
+    def __init__(self, size: int) -> None:
+        self.pixels = int(size / BYTES_A_PIXEL) + 1
+        megapixels = -(-self.pixels // 1_000_000)
+        UnreadableImage.__init__(
+            self, f"has {size / 1e6:.0f} MB, too many to read: raise it with --max-pixels {megapixels}"
+        )
+
+
+def reader_of_files(max_pixels: int) -> Read:
+    """Gives the content of a file, and what it is now that it is read: it may be newer than the listing. Raises
+    `TooManyBytes`, `OSError`, and `Unsettled` where somebody writes to it meanwhile."""
+
+    def read(file: File) -> tuple[File, bytes]:
+        with open(file.path, "rb") as opened:
+            status = os.fstat(opened.fileno())
+            if status.st_size > max(SMALL_BYTES, BYTES_A_PIXEL * max_pixels):
+                raise TooManyBytes(status.st_size)
+            content = opened.read()
+            after = os.fstat(opened.fileno())
+        if len(content) != status.st_size or after.st_mtime_ns != status.st_mtime_ns:
+            raise Unsettled("is being written to")
+        return File(file.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns), content
+
+    return read
+
+
+def failure_of(file: File, error: str, pixels: int = 0) -> Failure:
+    return Failure(0, file.path, file.size, file.mtime_ns, file.ctime_ns, pixels, error)
+
+
+def _row(file: File, content_hash: bytes, **picture: Any) -> Row:
+    values = {"width": 0, "height": 0, "taken_at": None} | picture
+    return Row(0, file.path, file.size, file.mtime_ns, content_hash, ctime_ns=file.ctime_ns, **values)
