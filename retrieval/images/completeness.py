@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST_SHARE = 1 / 16
+LEAST_SHARE = 1 / 8
 _SAMPLES = 512
 
 

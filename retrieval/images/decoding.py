@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.images import exif, png
-from retrieval.images.budget import BUDGET
+from retrieval.images.budget import PICTURES
 from retrieval.images.colour import to_srgb
 from retrieval.images.completeness import LEAST_SHARE, shown_share
 from retrieval.images.formats import formats
 from retrieval.images.frames import first_that_shows, skip_thumbnails
 from retrieval.images.kinds import refuse_wrong_kinds
-from retrieval.images.opening import open_picture
+from retrieval.images.opening import Opened, open_picture
 from retrieval.images.photo import INCOMPLETE, Photo, UnreadableImage, is_of_the_content, one_line
 from retrieval.images.quiet import silence_decoders
 from retrieval.images.raw import is_raw_tiff, preview
 from retrieval.images.reader import Clock, Reader
-from retrieval.images.sizes import LARGE, Size, lift_cap_of_pillow, size_in_head, size_to_decode, smaller_by
+from retrieval.images.sizes import Size, lift_cap_of_pillow, shrunk_by, size_in_head, size_to_decode
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -80,28 +80,29 @@ def _photo(content: bytes, request: _Request) -> Photo:
             raise UnreadableImage("is a RAW file without a preview that can be read")
         content, candidates = inside.content, ("JPEG",)
         request = _Request(request.at_least, request.max_pixels, request.clock, inside.orientation, inside.taken_at)
-    size = size_in_head(content, candidates[0])
+    size = size_in_head(content, candidates[0], request.at_least)
     if size is not None:
         size.check(request.max_pixels)
-        with BUDGET.room(size.memory):
-            image, _ = open_picture(content, candidates, request.max_pixels, request.clock)
-            return _developed(image, content, size, request)
-    image, format = open_picture(content, candidates, request.max_pixels, request.clock)
-    skip_thumbnails(image)
-    refuse_wrong_kinds(image)
-    size = size_to_decode(image, format, content, request.at_least)
+        with PICTURES.room(size.memory):
+            opened = open_picture(content, candidates, request.max_pixels, request.clock)
+            return _developed(opened, content, size, request)
+    opened = open_picture(content, candidates, request.max_pixels, request.clock)
+    skip_thumbnails(opened.image)
+    refuse_wrong_kinds(opened.image)
+    size = size_to_decode(opened.image, opened.format, content, request.at_least)
     size.check(request.max_pixels)
-    with BUDGET.room(size.memory):
-        return _developed(image, content, size, request)
+    with PICTURES.room(size.memory):
+        return _developed(opened, content, size, request)
 
 
-def _developed(image: ImageFile, content: bytes, size: Size, request: _Request) -> Photo:
+def _developed(opened: Opened, content: bytes, size: Size, request: _Request) -> Photo:
+    image = opened.image
     is_deep = any(";16" in str(tile) for tile in image.tile)
     is_drafted = image.size != (size.width, size.height) or image.format == "JPEG2000"
     image, damage = _load(image, content, request)
+    damage = opened.damage or damage
     width, height = (size.width, size.height) if is_drafted else image.size  # some formats know it only now
-    # What was asked for holds for all of a picture, so that it is not made smaller twice below the bound.
-    factor = smaller_by(*image.size, request.at_least) if image.width * image.height > LARGE else 1
+    factor = shrunk_by(*image.size, request.at_least)
 
     def render() -> NDArray[np.uint8]:
         return to_srgb(image, factor, is_deep)
@@ -130,7 +131,7 @@ def _load(image: ImageFile, content: bytes, request: _Request) -> tuple[ImageFil
         if image.format == "PNG":
             # Maybe what comes after the pixels is at fault, and maybe it says which side is up.
             mended = png.without_needless(content, request.clock)
-            image, _ = open_picture(mended, ("PNG",), request.max_pixels, request.clock)
+            image = open_picture(mended, ("PNG",), request.max_pixels, request.clock).image
             try:
                 image.load()
                 return image, None

@@ -82,9 +82,8 @@ def _of_brands(content: bytes) -> tuple[str, ...]:
     brands = {major} | {others[place : place + 4] for place in range(0, len(others), 4)}
     if major == b"crx ":
         return ("RAW",)
-    # A file of the brand mif1 may be either, and only libavif says at once that a file is not its own.
     if brands & _AVIF_BRANDS:
-        return ("HEIF", "AVIF") if major in _HEIF_BRANDS - {b"mif1", b"msf1"} else ("AVIF", "HEIF")
-    if major in (b"mif1", b"msf1"):
-        return "HEIF", "AVIF"
+        return ("AVIF",)
+    if brands <= {b"mif1", b"msf1", b"miaf"}:
+        return "AVIF", "HEIF"  # may be either, and only libavif says at once that a file is not its own
     return ("HEIF",) if brands & _HEIF_BRANDS else ()

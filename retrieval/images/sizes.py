@@ -19,7 +19,7 @@ LARGE = 4_000_000
 BYTES_A_PIXEL = 8.0
 # What decoders hold of each pixel that they decode, where it is more than Pillow's picture alone; measured, with a
 # margin for transparency.
-HELD = {"WEBP": 16.0, "AVIF": 12.0, "HEIF": 10.0, "JPEG2000": 26.0, "JXL": 24.0}
+HELD = {"WEBP": 16.5, "AVIF": 12.0, "HEIF": 9.5, "JPEG2000": 24.0, "JXL": 16.0}
 PROGRESSIVE = 6.0  # coefficients of 16 bits for three colours, at full size
 FRAMES = 16.0  # several canvases of four bytes, for a look at later frames
 RGB = 3.0
@@ -29,16 +29,19 @@ _CODING_STYLE = b"\xff\x52"
 
 @dataclass(frozen=True)
 class Size:
-    """width, height: of the picture at full size, as stored. pixels: to be decoded. memory: bytes at the peak."""
+    """width, height: of the picture at full size, as stored. pixels: to be decoded. held: bytes for each of them.
+    kept: pixels of the result."""
 
     width: int
     height: int
     pixels: int
     held: float
+    kept: int
 
     @property
     def memory(self) -> int:
-        return int(self.pixels * (self.held + RGB))
+        """Bytes at the peak."""
+        return int(self.pixels * self.held + self.kept * RGB)
 
     def check(self, max_pixels: int) -> None:
         """Raises `UnreadableImage` where a side is no number for a collection, and `TooManyPixels`."""
@@ -55,11 +58,20 @@ def smaller_by(width: int, height: int, at_least: int) -> int:
     return 1 << max(share.bit_length() - 1, 0)
 
 
-def size_in_head(content: bytes, format: str) -> Size | None:
+def shrunk_by(width: int, height: int, at_least: int) -> int:
+    """By what a decoded picture is divided: small ones are left as they are."""
+    return smaller_by(width, height, at_least) if width * height > LARGE else 1
+
+
+def size_in_head(content: bytes, format: str, at_least: int) -> Size | None:
     """Of a file whose decoder takes memory as soon as it opens it; None for other formats, and where it is not said."""
-    if format == "WEBP":
-        return _of_webp(content)
-    return _of_jxl(content) if format == "JXL" else None
+    if format not in ("WEBP", "JXL"):
+        return None
+    sides = _sides_of_webp(content) if format == "WEBP" else _sides_of_jxl(content)
+    if sides is None:
+        return None
+    pixels = sides[0] * sides[1]
+    return Size(*sides, pixels, HELD[format], pixels // shrunk_by(*sides, at_least) ** 2)
 
 
 def size_to_decode(image: ImageFile, format: str, content: bytes, at_least: int) -> Size:
@@ -75,11 +87,12 @@ def size_to_decode(image: ImageFile, format: str, content: bytes, at_least: int)
         level = min(smaller_by(width, height, at_least).bit_length() - 1, _levels(content))
         image.reduce = level  # type: ignore[method-assign, assignment]
         pixels = -(-pixels // 4**level)
+    decoded = image.width * image.height
     if image.info.get("progressive"):
-        held = max(held, PROGRESSIVE)
+        held = PROGRESSIVE + held * decoded / pixels
     elif may_have_frames(image):
         held = max(held, FRAMES)
-    return Size(width, height, pixels, held)
+    return Size(width, height, pixels, held, decoded // shrunk_by(image.width, image.height, at_least) ** 2)
 
 
 def lift_cap_of_pillow(max_pixels: int) -> None:
@@ -102,7 +115,7 @@ def _levels(content: bytes) -> int:
     return content[place] if _JPEG2000_LEVELS <= place < len(content) and content[place] <= 32 else 0
 
 
-def _of_webp(content: bytes) -> Size | None:
+def _sides_of_webp(content: bytes) -> tuple[int, int] | None:
     kind, head = content[12:16], content[20:30]
     if kind == b"VP8X":
         width, height = (1 + int.from_bytes(head[low : low + 3], "little") for low in (4, 7))
@@ -113,13 +126,13 @@ def _of_webp(content: bytes) -> Size | None:
         width, height = (bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1
     else:
         return None
-    return Size(width, height, width * height, HELD["WEBP"])
+    return width, height
 
 
 _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
-def _of_jxl(content: bytes) -> Size | None:
+def _sides_of_jxl(content: bytes) -> tuple[int, int]:
     """Section D.3.2 of ISO/IEC 18181-1."""
     start = content.find(b"\xff\x0a", 0, 100_000)
     bits, place = int.from_bytes(content[start + 2 : start + 16], "little"), 0
@@ -140,4 +153,4 @@ def _of_jxl(content: bytes) -> Size | None:
         width = height * across // down
     else:
         width = 8 * (1 + take(5)) if is_small else length()
-    return Size(width, height, width * height, HELD["JXL"])
+    return width, height
