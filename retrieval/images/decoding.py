@@ -15,7 +15,7 @@ from retrieval.images.colour import to_srgb
 from retrieval.images.completeness import LEAST_SHARE, shown_share
 from retrieval.images.formats import formats
 from retrieval.images.frames import first_that_shows, skip_thumbnails
-from retrieval.images.kinds import refuse_wrong_kinds
+from retrieval.images.kinds import put_right, refuse_wrong_kinds
 from retrieval.images.opening import Opened, open_picture
 from retrieval.images.photo import INCOMPLETE, Photo, UnreadableImage, is_of_the_content, one_line
 from retrieval.images.quiet import silence_decoders
@@ -89,6 +89,7 @@ def _photo(content: bytes, request: _Request) -> Photo:
     opened = open_picture(content, candidates, request.max_pixels, request.clock)
     skip_thumbnails(opened.image)
     refuse_wrong_kinds(opened.image)
+    put_right(opened.image, content)
     size = size_to_decode(opened.image, opened.format, content, request.at_least)
     size.check(request.max_pixels)
     with PICTURES.room(size.memory):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from retrieval.images.photo import UnreadableImage
 from retrieval.images.reader import Clock
 
 ORDINARY_SEGMENTS = 1000
@@ -55,7 +56,8 @@ def viewable_size(content: bytes, start: int) -> tuple[int, int] | None:
 
 def without_filling(content: bytes, clock: Clock) -> bytes:
     """The same picture, without what would keep Pillow's parser busy: long filling between the segments before the
-    first scan, or thousands of segments. Ordinary files come back as they are. Raises `TooSlow`."""
+    first scan, or thousands of segments. Ordinary files come back as they are. Raises `TooSlow`, and `UnreadableImage`
+    where thousands of segments are tables."""
     needed, place, filling, count = [], 2, 0, 0
     for marker, begin, end in segments(content):
         if not count % 1024:
@@ -65,6 +67,8 @@ def without_filling(content: bytes, clock: Clock) -> bytes:
         place = end
         if count <= ORDINARY_SEGMENTS or marker in _FRAMES or marker in _TABLES:
             needed.append((marker, begin, end))
+            if len(needed) > 2 * ORDINARY_SEGMENTS:
+                raise UnreadableImage("is damaged: has thousands of tables before the picture")
     if count <= ORDINARY_SEGMENTS and filling <= ORDINARY_FILLING:
         return content
     kept = [b"\xff\xd8"]

@@ -1,4 +1,5 @@
-"""Kinds of files that Pillow decodes, but wrongly: they are refused rather than taken for what they do not show."""
+"""Kinds of files that Pillow decodes, but wrongly: they are refused, or put right, rather than taken for what they do not
+show."""
 
 from __future__ import annotations
 
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _SUBSAMPLING, _STRIP_BYTES = 258, 259, 262, 284, 530, 279
 _RAW, _SEPARATE, _YCBCR = 1, 2, 6
 _VERSION_INFO = 1057
+_PACKED = "packbits"
+
+
+def put_right(image: ImageFile, content: bytes) -> None:
+    """Pillow takes the lines of packed PSD files to begin after the lengths of those that it uses, while they begin
+    after the lengths of all, those of masks included."""
+    if image.format != "PSD":
+        return
+    masks = int.from_bytes(content[12:14]) - len(image.tile)
+    if masks > 0 and all(tile[0] == _PACKED for tile in image.tile):
+        image.tile = [tile._replace(offset=tile.offset + 2 * masks * image.height) for tile in image.tile]
 
 
 def refuse_wrong_kinds(image: ImageFile) -> None:
