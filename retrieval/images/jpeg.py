@@ -15,8 +15,9 @@ _UP_TO_MARKER = re.compile(rb"[^\xff]*\xff+")
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _VIEWABLE_FRAMES = {0xC0, 0xC1, 0xC2}
 _TABLES = {0xC4, 0xCC, 0xDB, 0xDD, SCAN}
-_NEEDED_METADATA = ((0xE0, b"JFIF"), (0xE1, b"Exif"), (0xE1, b"http://ns.adobe.com/xap"), (0xEE, b"Adobe"))
 _PROFILE = (0xE2, b"ICC_PROFILE")
+_METADATA = ((0xE0, b"JFIF"), (0xE1, b"Exif"), (0xE1, b"http://ns.adobe.com/xap"), (0xEE, b"Adobe"), _PROFILE)
+_LONGEST_NAME = 40
 _MAX_PROFILE_SEGMENTS = 255
 
 
@@ -39,6 +40,8 @@ def segments(content: bytes, start: int = 0) -> Iterator[tuple[int, int, int]]:
 
 def viewable_size(content: bytes, start: int) -> tuple[int, int] | None:
     """Width and height of the picture that begins at `start`; None unless it is one of 8 bits that viewers show."""
+    if not content.startswith(START, start):
+        return None
     for count, (marker, begin, _) in enumerate(segments(content, start)):
         if marker in _FRAMES:
             bits, height, width, layers = (
@@ -58,30 +61,27 @@ def without_filling(content: bytes, clock: Clock) -> bytes:
     """The same picture, without what would keep Pillow's parser busy: long filling between the segments before the
     first scan, or thousands of segments. Ordinary files come back as they are. Raises `TooSlow`, and `UnreadableImage`
     where thousands of segments are tables."""
-    needed, place, filling, count = [], 2, 0, 0
+    needed = [content[:2]]
+    left = {kind: _MAX_PROFILE_SEGMENTS if kind == _PROFILE else 1 for kind in _METADATA}
+    place, filling, count = 2, 0, 0
     for marker, begin, end in segments(content):
         if not count % 1024:
             clock.check()
         count += 1
         filling += begin - 4 - place
         place = end
-        if count <= ORDINARY_SEGMENTS or marker in _FRAMES or marker in _TABLES:
-            needed.append((marker, begin, end))
-            if len(needed) > 2 * ORDINARY_SEGMENTS:
-                raise UnreadableImage("is damaged: has thousands of tables before the picture")
+        if marker not in _FRAMES and marker not in _TABLES:
+            kind = _kind(marker, content[begin : begin + _LONGEST_NAME])
+            if kind is None or not left[kind]:
+                continue
+            left[kind] -= 1
+        needed += (bytes((0xFF, marker)), content[begin - 2 : end])
+        if len(needed) > 4 * ORDINARY_SEGMENTS:
+            raise UnreadableImage("is damaged: has thousands of tables before the picture")
     if count <= ORDINARY_SEGMENTS and filling <= ORDINARY_FILLING:
         return content
-    kept = [b"\xff\xd8"]
-    seen: dict[tuple[int, bytes], int] = {}
-    for marker, begin, end in needed:
-        body = content[begin:end]
-        if marker not in _FRAMES and marker not in _TABLES:
-            kind = next(
-                (kind for kind in (*_NEEDED_METADATA, _PROFILE) if kind[0] == marker and body[:40].startswith(kind[1])),
-                None,
-            )
-            if kind is None or seen.get(kind, 0) >= (_MAX_PROFILE_SEGMENTS if kind == _PROFILE else 1):
-                continue
-            seen[kind] = seen.get(kind, 0) + 1
-        kept += (bytes((0xFF, marker)), (end - begin + 2).to_bytes(2), body)
-    return b"".join((*kept, content[place:]))
+    return b"".join((*needed, content[place:]))
+
+
+def _kind(marker: int, name: bytes) -> tuple[int, bytes] | None:
+    return next((kind for kind in _METADATA if kind[0] == marker and name.startswith(kind[1])), None)

@@ -1,4 +1,4 @@
-"""Kinds of files that Pillow decodes, but wrongly: they are refused, or put right, rather than taken for what they do not
+"""Kinds of files that Pillow decodes wrongly: they are refused, or put right, rather than taken for what they do not
 show."""
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ ORDINARY_CHUNKS = 10_000
 MAX_METADATA = 1_000_000
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXELS = (b"IDAT", b"fdAT")
-_SHOWN = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", *_PIXELS)
+_SHOWN = (b"IHDR", b"PLTE", b"tRNS")
 _XMP = b"XML:com.adobe.xmp\0\0\0"
 _NAME = re.compile(rb"[A-Za-z]{4}")
-_KNOWN_NAME = re.compile(rb"PLTE|tRNS|IDAT|fcTL|fdAT|IEND")
+_KNOWN_NAME = re.compile(rb"PLTE|tRNS|IDAT|fdAT|eXIf|iCCP|IEND")
 
 
 def chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -53,9 +53,9 @@ def is_ordinary(content: bytes, clock: Clock) -> bool:
 
 
 def without_needless(content: bytes, clock: Clock) -> bytes:
-    """The same picture of only the chunks that matter, each with the right checksum: no texts, and metadata only where
-    it is small and sound. Raises `TooSlow`."""
-    kept = [SIGNATURE]
+    """The same picture of only the chunks that matter, each with the right checksum: no texts, no animation, and
+    metadata only where it is small and sound. Raises `TooSlow`."""
+    shown: list[bytes] = []
     pixels: list[bytes] = []
     metadata: dict[bytes, bytes] = {}
     for count, (name, begin, end) in enumerate(chunks(content)):
@@ -64,17 +64,14 @@ def without_needless(content: bytes, clock: Clock) -> bytes:
         if name == b"IDAT":
             pixels.append(content[begin:end])
         elif name in _SHOWN:
-            if pixels:
-                kept.append(_chunk(b"IDAT", b"".join(pixels)))
-                pixels = []
-            kept.append(_chunk(name, content[begin:end]))
+            shown.append(_chunk(name, content[begin:end]))
         elif end - begin <= MAX_METADATA and name not in metadata:
             body = content[begin:end]
             if name == b"eXIf" or (name == b"iTXt" and body.startswith(_XMP)) or (name == b"iCCP" and _is_sound(body)):
                 metadata[name] = body
-    kept.append(_chunk(b"IDAT", b"".join(pixels)) if pixels else b"")
-    kept[2:2] = [_chunk(name, body) for name, body in metadata.items()]  # after IHDR, and before PLTE and IDAT
-    return b"".join((*kept, _chunk(b"IEND", b"")))
+    header, *others = shown or [b""]
+    described = (_chunk(name, body) for name, body in metadata.items())
+    return b"".join((SIGNATURE, header, *described, *others, _chunk(b"IDAT", b"".join(pixels)), _chunk(b"IEND", b"")))
 
 
 def _is_sound(profile: bytes) -> bool:
