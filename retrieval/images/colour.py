@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.images.greys import grey_scale, stretch
+from retrieval.images.turning import turned, turned_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,25 +25,26 @@ _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _MAX_PROFILE = 4_000_000
 
 
-def to_srgb(image: Image, factor: int = 1, is_deep: bool = False) -> NDArray[np.uint8]:
-    """uint8 [h, w, 3] of a loaded image, sides divided by `factor` and rounded up. is_deep: whether its colours had 16
-    bits a channel.
+def to_srgb(image: Image, factor: int = 1, orientation: int = 1, is_deep: bool = False) -> NDArray[np.uint8]:
+    """uint8 [h, w, 3] of a loaded image, upright, its sides divided by `factor` and rounded up. is_deep: whether its
+    colours had 16 bits a channel.
 
     Colours are converted by the profile of the file. Transparency is put on white; on black where most of what is drawn
     would vanish on white; and is passed over where it would hide everything. For grey values of more than 8 bits see
     `greys`."""
     width, height = image.size
+    rows = max(BAND // width // factor, 1) * factor
     as_drawn = _converter(image, is_deep)
     flat = _flattener(image, as_drawn)
+    if rows >= height and factor == 1:
+        return np.asarray(turned(flat(as_drawn(image)), orientation))
     pixels = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
-    rows = max(BAND // width // factor, 1) * factor
     for top in range(0, height, rows):
-        band = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
-        rgb = flat(as_drawn(band))
+        rgb = flat(as_drawn(image.crop((0, top, width, min(top + rows, height)))))
         if factor > 1:
             rgb = rgb.reduce(factor)
         pixels[top // factor : top // factor + rgb.height] = np.asarray(rgb)
-    return pixels
+    return turned_pixels(pixels, orientation)
 
 
 def _converter(image: Image, is_deep: bool) -> Callable[[Image], Image]:
@@ -69,11 +71,11 @@ def _converter(image: Image, is_deep: bool) -> Callable[[Image], Image]:
 
     def from_colours(band: Image) -> Image:
         if not has_alpha:
-            return to_colours(brighter(band.convert(mode)))
+            return to_colours(brighter(_in_mode(band, mode)))
         if mode == "L":
             rgb, alpha = to_colours(band.getchannel("L")), band.getchannel("A")
         else:
-            band = band.convert("RGBA")
+            band = _in_mode(band, "RGBA")
             rgb, alpha = to_colours(brighter(band.convert("RGB"))), band.getchannel("A")
         rgb.putalpha(alpha)
         return rgb
@@ -88,11 +90,11 @@ def _flattener(image: Image, as_drawn: Callable[[Image], Image]) -> Callable[[Im
     size = (min(image.width, _SAMPLE), min(image.height, _SAMPLE))
     may_hide = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     if not may_hide or image.format == "PSD":  # whose fourth channel may be any mask; its colours are on white already
-        return lambda band: band.convert("RGB")
+        return lambda band: _in_mode(band, "RGB")
     sample = as_drawn(image if size == image.size else image.resize(size, pillow.Resampling.NEAREST))
     alpha = np.asarray(sample.getchannel("A"))
     if not alpha.any():
-        return lambda band: band.convert("RGB")
+        return lambda band: _in_mode(band, "RGB")
     ground = _ground(np.asarray(sample.convert("L")), alpha)
 
     def flat(band: Image) -> Image:
@@ -119,10 +121,15 @@ def _profile_transform(profile: Any, mode: str) -> Callable[[Image], Image]:
     if isinstance(profile, bytes) and 128 <= len(profile) <= _MAX_PROFILE:
         transform = _transform(profile, mode)
     if transform is None:
-        return lambda band: band.convert("RGB")
+        return lambda band: _in_mode(band, "RGB")
     from PIL import ImageCms
 
     return lambda band: ImageCms.applyTransform(band, transform) or band
+
+
+def _in_mode(image: Image, mode: str) -> Image:
+    """Without the copy that `convert` makes of what is in that mode already."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 @lru_cache(maxsize=16)

@@ -103,22 +103,22 @@ def _developed(opened: Opened, content: bytes, size: Size, request: _Request) ->
     image, damage = _load(image, content, request)
     damage = opened.damage or damage
     width, height = (size.width, size.height) if is_drafted else image.size  # some formats know it only now
+    orientation = exif.orientation(image, content, request.orientation)
     factor = shrunk_by(*image.size, request.at_least)
 
     def render() -> NDArray[np.uint8]:
-        return to_srgb(image, factor, is_deep)
+        return to_srgb(image, factor, orientation, is_deep)
 
     pixels = render()
     if damage is None:
         pixels = first_that_shows(image, pixels, render)
     elif shown_share(pixels, bool(image.info.get("interlace"))) < LEAST_SHARE:
         raise UnreadableImage(f"is damaged: {damage}")
-    orientation = exif.orientation(image, content, request.orientation)
     taken_at = exif.taken_at(image) or request.taken_at
-    image.close()  # its memory is not needed any more
+    image.close()  # so that its memory is given back with the room for it
     if orientation >= 5:
         width, height = height, width
-    return Photo(exif.upright(pixels, orientation), width, height, taken_at, INCOMPLETE if damage else "")
+    return Photo(pixels, width, height, taken_at, INCOMPLETE if damage else "")
 
 
 def _load(image: ImageFile, content: bytes, request: _Request) -> tuple[ImageFile, str | None]:

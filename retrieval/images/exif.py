@@ -5,9 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from retrieval.images.photo import is_of_the_content
 
 if TYPE_CHECKING:
@@ -56,18 +53,6 @@ def _orientation_of_heic(image: Image, content: bytes) -> int:
         return sane_orientation(exif.get(ORIENTATION))
     except Exception:  # damaged, which is no reason to lose the picture
         return UPRIGHT
-
-
-def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """[h, w, 3] as stored -> [h, w, 3] as it was seen. 2 mirrored, 3 turned by 180 degrees, 4 flipped, 5 transposed,
-    6 to be turned clockwise by 90, 7 transverse, 8 by 270."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def taken_at(image: Image) -> datetime | None:

@@ -46,7 +46,7 @@ def first_that_shows(
 ) -> NDArray[np.uint8]:
     """The first frame of a loaded image, as rendered; or, where that is nearly of one colour, the first of those after
     it that is not. Frames of another size are not looked at. render: gives the pixels of the frame now loaded."""
-    if shows(first) or not may_have_frames(image) or not getattr(image, "is_animated", False):
+    if not may_have_frames(image) or shows(first) or not getattr(image, "is_animated", False):
         return first
     size = image.size
     start = image.tell()
@@ -68,5 +68,4 @@ def shows(pixels: NDArray[np.uint8]) -> bool:
     """Whether a picture is of more than nearly one colour."""
     step = max(1, min(pixels.shape[:2]) // _SAMPLES)
     sample = pixels[::step, ::step]
-    contrast = sample.max(axis=(0, 1)).astype(int) - sample.min(axis=(0, 1))
-    return int(contrast.max()) >= SHOWN_CONTRAST
+    return any(int(channel.max()) - int(channel.min()) >= SHOWN_CONTRAST for channel in np.moveaxis(sample, 2, 0))

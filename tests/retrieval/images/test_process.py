@@ -90,3 +90,34 @@ def test_the_cap_of_pillow_is_lifted_only_where_more_is_asked_for_than_it_allows
     folder = written(tmp_path, ["png"])
     assert run_python(SETTINGS, folder, "178956970") == ["filters"]
     assert run_python(SETTINGS, folder, "178956971") == ["PIL.Image.MAX_IMAGE_PIXELS", "filters"]
+
+
+def test_the_first_file_of_a_process_that_has_no_file_handles_left_is_not_taken_for_damaged(tmp_path):
+    """Pillow would take the formats whose libraries it cannot load for missing, for as long as the process lives."""
+    program = """
+import os, resource, sys
+from pathlib import Path
+from retrieval.images import UnreadableImage, decode
+contents = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())]
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+handles = []
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+while True:
+    try:
+        handles.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        break
+for content in contents:
+    try:
+        decode(content)
+        print("decoded")
+    except (OSError, ImportError):
+        print("passes")
+    except UnreadableImage as error:
+        print(str(error).replace(" ", "_"))
+for handle in handles:
+    os.close(handle)
+print(*(decode(content).width for content in contents))
+"""
+    folder = written(tmp_path, ["avif", "heic", "webp lossless", "jpeg"])
+    assert run_python(program, folder) == ["passes"] * 4 + ["32", "32", "32", "48"]
