@@ -9,7 +9,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from retrieval.images import ENDINGS
+from retrieval.images import ENDINGS, RECOGNISED
 from retrieval.indexing.exclusion import NO_RULES, Exclusion, Ignores, Rules
 from retrieval.indexing.patterns import IGNORE_FILE
 from retrieval.indexing.rubbish import is_in_library
@@ -17,16 +17,6 @@ from retrieval.progress import Interrupted
 
 NO_MEDIA = b".nomedia"
 SMALLEST, LARGEST = -(2**63), 2**63 - 1  # that a column of a collection holds
-# Of pictures that may be somebody's originals, whether they are read or not (until `retrieval.images` names them).
-RECOGNISED = frozenset(
-    f".{ending}"
-    for ending in (
-        *("3fr", "arw", "bay", "cr2", "cr3", "crw", "dcr", "dng", "erf", "fff", "gpr", "iiq", "k25", "kdc", "mef"),
-        *("mos", "mrw", "nef", "nrw", "orf", "pef", "raf", "raw", "rw2", "rwl", "sr2", "srf", "srw", "x3f"),
-        *("jxl", "jp2", "j2k", "jpf", "jpx", "jxr", "wdp", "hdp", "mpo", "apng", "pjpeg", "pjp", "qoi", "exr", "hdr"),
-        *("psd", "psb", "xcf", "kra", "svg", "svgz", "eps", "tga", "pcx", "ppm", "pgm", "pbm", "pnm", "djvu"),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)

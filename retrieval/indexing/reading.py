@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from indexes.rows import Failure, Row
 from retrieval.encoders.base import Encoder
-from retrieval.images import TooManyPixels, UnreadableImage, decode
+from retrieval.images import FILES, TooManyPixels, UnreadableImage, decode
 from retrieval.indexing.in_flight import InFlight, killer_of_decoders
 from retrieval.indexing.listing import File
 from retrieval.indexing.plan import Encoding
@@ -58,6 +58,10 @@ class ImageReader:
 
     def __call__(self, encoding: Encoding) -> Reading:
         """Never raises for what a single file is."""
+        with FILES.room(encoding.file.size):  # many large files at once would take all memory
+            return self._reading(encoding)
+
+    def _reading(self, encoding: Encoding) -> Reading:
         file = encoding.file
         try:
             file, content = self.read(file)
@@ -84,7 +88,7 @@ class ImageReader:
             return Reading(encoding, postponed="is gone since the folder was listed")
         except Unsettled as error:
             return Reading(encoding, postponed=str(error))
-        except MemoryError:
+        except (MemoryError, ImportError):  # a decoder is loaded when it is first needed
             return Reading(encoding, postponed="needs more memory than is free now")
         except OSError as error:
             return Reading(encoding, postponed=f"cannot be read now: {error.strerror or error}")

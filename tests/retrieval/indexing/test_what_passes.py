@@ -337,14 +337,16 @@ class TestDrivesThatAreAway:
 
 
 KILLER = """
-import PIL.Image, signal
-real = PIL.Image.open
-def open(file, *arguments, **options):
-    content = file.getvalue() if hasattr(file, "getvalue") else b""
+import signal
+from PIL.PngImagePlugin import PngImageFile
+real = PngImageFile._open
+def _open(self):
+    content = self.fp.read()
+    self.fp.seek(0)
     if b"kills" in content:
         signal.raise_signal({signal})
-    return real(file, *arguments, **options)
-PIL.Image.open = open
+    real(self)
+PngImageFile._open = _open
 """
 INDEX = """
 import sys
