@@ -21,7 +21,7 @@ from PIL import Image, ImageEnhance
 from indexes.errors import CrosslookError
 from indexes.files import replace_durably
 from retrieval.captions import CaptionedImage, CaptionSet, read_image_bytes
-from retrieval.encoders.runtime import usable_cores
+from retrieval.cores import usable_cores
 from retrieval.images import Photo, UnreadableImage, decode
 from retrieval.training.heads import DIM
 from retrieval.training.parallel import on_device

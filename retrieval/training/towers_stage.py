@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retrieval.encoders.runtime import usable_cores
+from retrieval.cores import usable_cores
 from retrieval.training.applying import first_both_ways
 from retrieval.training.batches import endless, part_of_batch, steps_an_epoch, take
 from retrieval.training.features import photo_of, view
