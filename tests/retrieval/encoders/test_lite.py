@@ -158,7 +158,9 @@ def test_a_folder_without_a_model_says_so(tmp_path):
 
 
 def test_cuda_that_is_not_there_is_refused(monkeypatch):
-    import onnxruntime
+    from retrieval.encoders.runtime import import_onnxruntime
+
+    onnxruntime = import_onnxruntime()
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(CrosslookError, match="--device cpu"):
@@ -188,7 +190,8 @@ print(len(sessions), usable_cores(), len(os.listdir("/proc/self/task")) - one)
 def test_sessions_opened_at_once_make_their_threads_once():
     script = """
 import threading, time
-import onnxruntime
+from retrieval.encoders.runtime import import_onnxruntime
+onnxruntime = import_onnxruntime()
 from pathlib import Path
 from retrieval.encoders.runtime import open_session
 make, made = onnxruntime.set_global_thread_pool_sizes, []
@@ -212,7 +215,8 @@ print(len(opened), len(made))
 
 def test_threads_that_others_made_are_shared():
     script = """
-import onnxruntime
+from retrieval.encoders.runtime import import_onnxruntime
+onnxruntime = import_onnxruntime()
 from pathlib import Path
 from retrieval.encoders.runtime import open_session
 onnxruntime.set_global_thread_pool_sizes(1, 1)
