@@ -218,8 +218,8 @@ def sample_set(tmp_path_factory):
 
 def test_views_are_the_picture_its_mirror_image_and_crops_the_same_every_time(sample_set, lite):
     from retrieval.images import decode
-    from retrieval.training.features import view
     from retrieval.training.towers import LiteTowers
+    from retrieval.training.views import view
 
     photo = decode((sample_set.images_dir / "coffee.png").read_bytes())
     towers = LiteTowers(lite)
