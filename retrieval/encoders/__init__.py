@@ -32,7 +32,7 @@ EMBEDDED = (DEFAULT_MODEL, UNTRAINED_MODEL)
 def canonical_name(name: str) -> str:
     """The name under which a collection remembers a model: that of a directory is its absolute path, and weights that
     are a file are named by theirs (`ViT-B-32:weights.pt`)."""
-    if name in EMBEDDED:
+    if not name or name in EMBEDDED:
         return name
     if (folder := _absolute(name)).is_dir():
         return str(folder)
@@ -44,12 +44,11 @@ def canonical_name(name: str) -> str:
 
 def _absolute(path: str) -> Path:
     """Without `~`, and without `..` where what follows it is the same place."""
-    try:
-        expanded = Path(path).expanduser().absolute()
-    except RuntimeError:  # there is no such user, or no home folder
-        return Path(path).absolute()
+    expanded = Path(os.path.expanduser(path)).absolute()
     plain = Path(os.path.normpath(expanded))
-    return plain if plain == expanded or (plain.exists() and plain.samefile(expanded)) else expanded
+    if plain == expanded or not (plain.exists() and expanded.exists()):
+        return expanded
+    return plain if plain.samefile(expanded) else expanded
 
 
 def load_encoder(
@@ -62,7 +61,7 @@ def load_encoder(
     name = canonical_name(name)
     if name in EMBEDDED:
         return LiteEncoder(name, heads=HEADS if name == DEFAULT_MODEL else None, device=device)
-    if (folder := Path(name)).is_dir():  # before anything else: on Windows every absolute path has a colon
+    if name and (folder := Path(name)).is_dir():  # before anything else: on Windows every absolute path has a colon
         if (folder / "open_clip_config.json").is_file():
             return _of_openclip(name, device, note)
         if (folder / "config.json").is_file():
