@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+ERRORS = 3  # the severity from which ONNX Runtime speaks, on stderr
+
 _SHARING = Lock()
 
 
@@ -26,9 +29,12 @@ def import_onnxruntime(part: str = "") -> Any:
     """The module `onnxruntime`, or a part of it by its dotted name, with its reports to its makers switched off.
     Nothing else imports it."""
     switch_off_reports()
+    is_of_host = "onnxruntime" in sys.modules
     onnxruntime = importlib.import_module("onnxruntime")
     if hasattr(onnxruntime, "disable_telemetry_events"):  # which helps where a host program has imported it before
         onnxruntime.disable_telemetry_events()
+    if not is_of_host:  # of a host program the log is its own
+        onnxruntime.set_default_logger_severity(ERRORS)
     return importlib.import_module(f"onnxruntime.{part}") if part else onnxruntime
 
 
@@ -64,7 +70,6 @@ def open_session(model: Path, device: str = "cpu", remedy: str = "reinstall cros
 
     Raises `CrosslookError` when the file is missing or damaged."""
     onnxruntime = import_onnxruntime()
-    onnxruntime.set_default_logger_severity(3)
     providers = ["CPUExecutionProvider"]
     if device != "cpu" and has_cuda():
         providers.insert(0, "CUDAExecutionProvider")
@@ -72,6 +77,7 @@ def open_session(model: Path, device: str = "cpu", remedy: str = "reinstall cros
         _share_threads()
     options = onnxruntime.SessionOptions()
     options.use_per_session_threads = False
+    options.log_severity_level = ERRORS
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base class

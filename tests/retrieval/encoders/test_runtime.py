@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event
@@ -12,12 +13,20 @@ import pytest
 
 from indexes.errors import CrosslookError
 from retrieval.encoders.lite import HEADS, TOWERS, LiteEncoder
-from retrieval.encoders.runtime import once, open_session
+from retrieval.encoders.runtime import import_onnxruntime, once, open_session
 from retrieval.encoders.text_tower import TextTower
 from retrieval.fusion import load_scorer, own_scorer
 from retrieval.fusion.scorer import FusionScorer
 
 THREADS = 8
+MADE_UP = """
+import os
+calls = [os.environ["ORT_DISABLE_TELEMETRY"]]
+def disable_telemetry_events():
+    calls.append("events off")
+def set_default_logger_severity(severity):
+    calls.append(severity)
+"""
 
 
 class Counting:
@@ -84,6 +93,33 @@ def test_it_is_documented_and_can_be_replaced():
     counting = Counting()
     counting.value = 3
     assert counting.value == 3 and counting.computed == 0
+
+
+@pytest.fixture
+def made_up(tmp_path, monkeypatch):
+    """Puts a module in the place of ONNX Runtime, not imported yet."""
+
+    def put(content):
+        (tmp_path / "onnxruntime.py").write_text(content)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)  # so that what was there comes back
+        del sys.modules["onnxruntime"]
+
+    return put
+
+
+@pytest.mark.parametrize("is_of_host", [False, True])
+def test_reports_are_off_before_the_import_and_the_log_of_a_host_program_is_its_own(made_up, monkeypatch, is_of_host):
+    made_up(MADE_UP)
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    if is_of_host:
+        __import__("onnxruntime")
+    assert import_onnxruntime().calls == (["0", "events off"] if is_of_host else ["1", "events off", 3])
+
+
+def test_an_onnx_runtime_without_reports_will_do(made_up, tmp_path):
+    made_up("def set_default_logger_severity(severity): pass")
+    assert import_onnxruntime().__file__ == str(tmp_path / "onnxruntime.py")
 
 
 def opened(monkeypatch, *modules):
