@@ -24,8 +24,8 @@ import made_up
 import numpy as np
 import peer
 
+from retrieval.cores import usable_cores
 from retrieval.encoders import load_encoder
-from retrieval.encoders.runtime import usable_cores
 from retrieval.engine import Engine
 from retrieval.sample_texts import sample_texts
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli import compare, demo, evaluate, explain, index, models, optimize, query, remove, status, train
+from cli import compare, demo, evaluate, explain, index, models, optimize, query, remove, status, train, verify
 from cli.output import write_line
 from indexes.errors import CrosslookError
 
@@ -91,6 +91,7 @@ app.command("query")(query.query)
 app.command("index")(index.index)
 app.command("status")(status.status)
 app.command("remove")(remove.remove)
+app.command("verify")(verify.verify)
 app.command("optimize")(optimize.optimize)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)

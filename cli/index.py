@@ -46,7 +46,10 @@ def index(
     ] = False,
     max_pixels: Annotated[float, typer.Option(metavar="MEGAPIXELS", help="Largest image to decode.")] = 100,
     retry_failed: Annotated[bool, typer.Option(help="Read files again that failed before.")] = False,
-    repair: Annotated[bool, typer.Option(help="Drop damaged segments, and embed their images again.")] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(help="Check every file of the collection, rebuild what is lost, and embed again what is damaged."),
+    ] = False,
     forget: Annotated[
         bool,
         typer.Option("--forget", help="Remove images whose folders are empty or not mounted, which are kept else."),
@@ -117,6 +120,8 @@ def _summary(progress: Progress) -> str:
     parts = [f"{count:,} {name}" for name, count in counts.items() if count]
     if progress.copied:
         parts.append(f"{progress.copied:,} {'copy' if progress.copied == 1 else 'copies'}, not embedded again")
+    if progress.incomplete:
+        parts.append(f"{progress.incomplete:,} of them incomplete")
     if progress.postponed:
         parts.append(f"{progress.postponed:,} could not be read now, tried again at the next run")
     if progress.kept:

@@ -10,7 +10,7 @@ import typer
 
 from cli.being_indexed import told_if_being_indexed
 from cli.options import Index, Json, collection_path
-from cli.output import plural, printable, size, write_line
+from cli.output import note, plural, printable, size, write_line
 
 if TYPE_CHECKING:
     from retrieval.maintenance import Status
@@ -49,6 +49,10 @@ def _record(found: Status) -> dict[str, object]:
         "folders": list(found.folders),
         "segments": found.segments,
         "tombstones": found.tombstones,
+        "removed": found.removed,
+        "incomplete": found.incomplete,
+        "excludes": list(found.excludes),
+        "passed_over": dict(found.passed_over),
         "bytes": found.bytes,
         "committed": found.committed.isoformat(timespec="seconds"),
         "ann": None if found.ann is None else asdict(found.ann) | {"fault": found.ann_fault},
@@ -67,6 +71,8 @@ def _search(found: Status) -> str:
 
 
 def _print(found: Status) -> None:
+    from retrieval.indexing.messages import passed_over_line
+
     per_image = f", {size(found.bytes / found.images)} an image" if found.images else ""
     lines = {
         "collection": printable(str(found.path)),
@@ -74,11 +80,18 @@ def _print(found: Status) -> None:
         "scorer": "the model's own" if found.reranks else "none: ranked by similarity",
         "images": f"{found.images:,}",
         "failures": f"{found.failures:,}" + (" (`search status --failures` lists them)" if found.failures else ""),
+        "incomplete": f"{found.incomplete:,}" if found.incomplete else "",
         "folders": ", ".join(printable(folder) for folder in found.folders) or "none",
+        "excludes": " ".join(printable(pattern) for pattern in found.excludes),
+        "passed over": passed_over_line(found.passed_over).removeprefix("passed over: "),
         "segments": f"{plural(found.segments, 'segment')}, {plural(found.tombstones, 'tombstone')}",
+        "removed": f"{found.removed:,}, which `search optimize` drops for good" if found.removed else "",
         "search": _search(found),
         "on disk": size(found.bytes) + per_image,
         "committed": f"{found.committed:%Y-%m-%d %H:%M:%S}",
     }
     for name, value in lines.items():
-        write_line(f"{name:<11} {value}")
+        if value:
+            write_line(f"{name:<11} {value}")
+    if found.fault is not None:
+        note(f"{found.fault}: the newest manifest that is whole counts; the next `search index` mends it")

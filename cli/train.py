@@ -73,7 +73,7 @@ def train(
         raise CrosslookError("training needs torch: pip install 'crosslook[cpu,build]'") from error
     from cli.steps import step_display
     from retrieval.captions import read_captions
-    from retrieval.encoders import DEFAULT_MODEL
+    from retrieval.encoders import DEFAULT_MODEL, canonical_name, is_openclip_name
     from retrieval.encoders.lite import LiteEncoder
     from retrieval.encoders.openclip import load_openclip, torch_device
     from retrieval.training.heads import HeadSettings
@@ -91,7 +91,9 @@ def train(
         raise typer.BadParameter(hint, param_hint="the weights")
     if not lm and group == 1:
         raise typer.BadParameter("without --lm there must be 2 or more", param_hint="--group")
-    is_openclip = ":" in model or (Path(model) / "open_clip_config.json").exists()
+    model = canonical_name(model)
+    folder = Path(model)  # looked for first: on Windows every absolute path has a colon
+    is_openclip = (folder / "open_clip_config.json").is_file() if folder.is_dir() else is_openclip_name(model)
     if not of_lite and not is_openclip:
         raise typer.BadParameter(
             f"{model}: name `lite`, or a model of open_clip, NAME:PRETRAINED or a directory", param_hint="--model"

@@ -8,5 +8,8 @@ from indexes.errors import CrosslookError
 from retrieval.engine import Engine, Hit, Results
 from retrieval.explain import Explanation
 from retrieval.fusion import Scorer
+from retrieval.privacy import switch_off_reports
 
 __all__ = ["CrosslookError", "Engine", "Explanation", "Hit", "Results", "Scorer"]
+
+switch_off_reports()  # what reports is imported later, by the functions that need it

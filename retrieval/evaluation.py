@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.exact import nearest
 from indexes.recovery import current_binding
-from retrieval.captions import CaptionedImage, CaptionSet, Skipped, missing_images, read_image_bytes
+from retrieval.captions import CannotRead, CaptionedImage, CaptionSet, Skipped, absent_images, read_image_bytes
 from retrieval.encoders.base import Encoder, TextFeatures
 from retrieval.engine import CANDIDATES, Engine
 from retrieval.fusion import PhotoScorer, Scorer
@@ -99,10 +99,10 @@ def evaluate(
     Embeddings come from the collection `index` where it holds all the images, unchanged, under this encoder's
     fingerprint; else they are computed into a temporary collection in the folder `workspace`. Images that are missing
     or unreadable are left out with their captions and named; with `strict` they are a `CrosslookError`."""
-    missing = set(missing_images(captions))
-    present = [image for image in captions.images if image.image not in missing]
-    left_out = [*captions.skipped]
-    left_out += [Skipped(image.image, "image is missing") for image in captions.images if image.image in missing]
+    absent = absent_images(captions)
+    names = {item.what for item in absent}
+    present = [image for image in captions.images if image.image not in names]
+    left_out = [*captions.skipped, *absent]
     _refuse(captions, left_out if strict else [], present)
     known = None if index is None else _in_index(captions, present, index, encoder)
     if known is None:
@@ -150,7 +150,10 @@ def _in_index(
     positions = []
     for image in images:
         path = os.path.abspath(captions.images_dir / image.image)
-        status = os.stat(path)
+        try:
+            status = os.stat(path)
+        except OSError:  # it was there a moment ago: it is named when it is read
+            return None
         size, mtime, position = rows.get(os.fsencode(path), (-1, -1, -1))
         if (size, mtime) != (status.st_size, status.st_mtime_ns):
             return None
@@ -167,17 +170,26 @@ def _embed(
     def read(name: bytes) -> bytes:
         try:
             return read_image_bytes(captions, by_name[name])
-        except CrosslookError as error:
-            raise UnreadableImage(str(error)) from error
+        except CannotRead as error:
+            raise UnreadableImage(error.reason) from error
+
+    reasons: dict[bytes, str] = {}
+
+    def failure(name: bytes, reason: str) -> None:
+        reasons[name] = reason
+        observer.failure(name, reason)
 
     path = workspace / "collection"
-    if index_images(list(by_name), read, path, encoder, observer=observer).interrupted:
+    if index_images(list(by_name), read, path, encoder, observer=replace(observer, failure=failure)).interrupted:
         raise KeyboardInterrupt
     collection = Collection.open(path)
     table = collection.table(["path"])
     found = dict(zip(table["path"].to_pylist(), table["position"].to_pylist(), strict=True))
-    failed = collection.failures().select(["path", "error"]).to_pylist()
-    unreadable = [Skipped(os.fsdecode(row["path"]), f"image {row['error']}") for row in failed]
+    unreadable = [
+        Skipped(image.image, f"image {reasons.get(name, 'cannot be read now')}")
+        for name, image in by_name.items()
+        if name not in found
+    ]
     return collection, np.array([found.get(name, -1) for name in by_name], dtype=np.int64), unreadable
 
 

@@ -27,7 +27,7 @@ from retrieval.progress import Step
 class Status:
     """What a collection holds. reranks: whether its model has a scorer. tombstones: stored rows and failures that no
     longer count; removed: how many of them are of files that have gone, which can be revived. excludes, passed_over:
-    see `Manifest`. bytes: on disk. committed: when the commit in force was made, local time. ann: the ANN index, where
+    see `Manifest`. incomplete: images of which a part is missing. bytes: on disk. committed: when the commit in force was made, local time. ann: the ANN index, where
     there is one; ann_fault: why it cannot be read, so that search is exact. fault: what is wrong with CURRENT."""
 
     path: Path
@@ -40,6 +40,7 @@ class Status:
     segments: int
     tombstones: int
     removed: int
+    incomplete: int
     excludes: tuple[str, ...]
     passed_over: Mapping[str, int]
     bytes: int
@@ -64,6 +65,7 @@ def status(path: Path) -> Status:
         segments=len(manifest.segments),
         tombstones=dead_entries(manifest),
         removed=sum(entry.removed for entry in manifest.segments),
+        incomplete=sum(note != "" for note in collection.table(["note"])["note"].to_pylist()),
         excludes=manifest.excludes,
         passed_over=totals(manifest.passed_over.values()),
         bytes=_bytes_below(path),

@@ -1,7 +1,19 @@
 """Captioned images, read from the formats in which they are published."""
 
-from retrieval.captions.images import missing_images, read_image_bytes
+from retrieval.captions.faults import CannotRead
+from retrieval.captions.images import absent_images, missing_images, read_image_bytes, stamp
 from retrieval.captions.reading import read_captions
-from retrieval.captions.sets import CaptionedImage, CaptionSet, Skipped
+from retrieval.captions.sets import CaptionedImage, CaptionSet, Skipped, left_out_lines
 
-__all__ = ["CaptionSet", "CaptionedImage", "Skipped", "missing_images", "read_captions", "read_image_bytes"]
+__all__ = [
+    "CannotRead",
+    "CaptionSet",
+    "CaptionedImage",
+    "Skipped",
+    "absent_images",
+    "left_out_lines",
+    "missing_images",
+    "read_captions",
+    "read_image_bytes",
+    "stamp",
+]

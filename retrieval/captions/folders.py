@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrieval.captions.faults import fault, quoted
+from retrieval.captions.faults import CannotRead, cannot_read, fault, quoted
 from retrieval.captions.records import Caption, Entry
 from retrieval.captions.sets import NO_CAPTIONS, UNLISTED_IMAGE, Skipped
 from retrieval.captions.text import decode_text, numbered_lines
@@ -16,22 +17,27 @@ FORMAT = "folder of images with .txt captions"
 LONGEST_SIDECAR = 1 << 20
 
 
-def pair_sidecars(source: Path, images_dir: Path) -> dict[str, tuple[list[str], str | None]]:
-    """Stem -> its images and its .txt file, all as paths relative to their folder, subfolders included. Hidden files
-    and links to folders are left alone."""
-    pairs: dict[str, tuple[list[str], str | None]] = {}
-    for name in _files_below(images_dir):
+Pairs = dict[str, tuple[list[str], str | None]]
+
+
+def pair_sidecars(source: Path, images_dir: Path) -> tuple[Pairs, list[Skipped]]:
+    """Stem -> its images and its .txt file, all as paths relative to their folder, subfolders included; and the
+    subfolders that cannot be listed. Hidden files and links to folders are left alone."""
+    pairs: Pairs = {}
+    unlisted: dict[str, Skipped] = {}
+    for name in _files_below(images_dir, unlisted):
         stem, ending = os.path.splitext(name)
         if ending.lower() in ENDINGS:
             pairs.setdefault(stem, ([], None))[0].append(name)
-    for name in _files_below(source):
+    for name in _files_below(source, unlisted):
         stem, ending = os.path.splitext(name)
         if ending.lower() == ".txt":
             pairs[stem] = (pairs.get(stem, ([], None))[0], name)
-    return pairs
+    return pairs, list(unlisted.values())
 
 
-def folder_entries(source: Path, pairs: dict[str, tuple[list[str], str | None]]) -> Iterator[Entry | Skipped]:
+def folder_entries(source: Path, pairs: Pairs, unlisted: list[Skipped]) -> Iterator[Entry | Skipped]:
+    yield from unlisted
     for images, sidecar in pairs.values():
         if not images:
             yield Skipped(str(sidecar), UNLISTED_IMAGE)
@@ -41,7 +47,12 @@ def folder_entries(source: Path, pairs: dict[str, tuple[list[str], str | None]])
             both = " and ".join(quoted(image) for image in images[:2])
             raise fault(source / sidecar, f"stands beside {both}: rename one of the images, or remove it")
         else:
-            yield Entry(sidecar, images[0], sidecar_captions(source / sidecar, _read(source / sidecar)))
+            try:
+                content = _read(source / sidecar)
+            except CannotRead as error:
+                yield Skipped(sidecar, f"captions: {error.reason}")
+                continue
+            yield Entry(sidecar, images[0], sidecar_captions(source / sidecar, content))
 
 
 def sidecar_captions(source: Path, content: bytes, where: str = "") -> tuple[Caption, ...]:
@@ -52,8 +63,17 @@ def sidecar_captions(source: Path, content: bytes, where: str = "") -> tuple[Cap
     return tuple(Caption(f"{where or source}, line {number}", line) for number, line in lines)
 
 
-def _files_below(folder: Path) -> Iterator[str]:
-    for place, folders, files in os.walk(folder, onerror=_refuse):
+def _files_below(folder: Path, unlisted: dict[str, Skipped]) -> Iterator[str]:
+    """Raises `CrosslookError` when the folder itself cannot be listed."""
+
+    def leave_out(error: OSError) -> None:
+        place = Path(error.filename)
+        if place == folder:
+            raise fault(place, f"cannot be listed ({error.strerror}): make it readable") from error
+        name = place.relative_to(folder).as_posix() + "/"
+        unlisted[name] = Skipped(name, f"folder cannot be listed ({error.strerror})")
+
+    for place, folders, files in os.walk(folder, onerror=leave_out):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(place).relative_to(folder)
         for name in sorted(files):
@@ -61,13 +81,11 @@ def _files_below(folder: Path) -> Iterator[str]:
                 yield (relative / name).as_posix()
 
 
-def _refuse(error: OSError) -> None:
-    raise fault(Path(error.filename), f"cannot be listed ({error.strerror}): make it readable") from error
-
-
 def _read(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe is not even opened, which may wait for ever
+            raise CannotRead(path, "is a pipe or a device", "remove it")
         with path.open("rb") as file:
             return file.read(LONGEST_SIDECAR + 1)
-    except OSError as error:
-        raise fault(path, f"cannot be read ({error.strerror}): make it readable, or remove it") from error
+    except (OSError, MemoryError) as error:
+        raise cannot_read(path, error, "make it readable, or remove it") from error

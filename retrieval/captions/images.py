@@ -1,31 +1,80 @@
-"""The image files of a caption set: the bytes of one, and the names of those that are missing."""
+"""The image files of a caption set: the bytes of one, what tells it from others, and those that are not there."""
 
 from __future__ import annotations
 
 import os
+import stat
 
-from retrieval.captions.faults import fault
-from retrieval.captions.sets import CaptionedImage, CaptionSet
+from retrieval.captions.faults import CannotRead, cannot_read
+from retrieval.captions.sets import MISSING, NOT_REGULAR, CaptionedImage, CaptionSet, Skipped
 from retrieval.captions.shards import read_member
+
+LARGEST = 500_000_000  # bytes: no picture within the limit of pixels is as large
+REMEDY = "put it there, or name another folder of images"
 
 
 def read_image_bytes(captions: CaptionSet, image: CaptionedImage) -> bytes:
     """The file as it is, from the images folder or from inside its tar. Safe to call from several threads.
 
-    Raises `CrosslookError` when it cannot be read."""
+    Raises `CannotRead`, a `CrosslookError`, when it cannot be read, or is too large for an image."""
     if captions.images_dir is None:
-        return read_member(captions.members[image.image])
+        member = captions.members[image.image]
+        _check_size(captions, image, member.size)
+        return read_member(member)
     path = captions.images_dir / image.image
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            _check_size(captions, image, os.fstat(file.fileno()).st_size)
+            return file.read()
+    except (OSError, MemoryError) as error:
+        raise cannot_read(path, error, REMEDY) from error
+
+
+def _check_size(captions: CaptionSet, image: CaptionedImage, size: int) -> None:
+    if size > LARGEST:
+        path = (captions.images_dir or captions.source) / image.image
+        raise CannotRead(
+            path, f"is larger than {LARGEST // 1_000_000} MB", "remove it, or leave it out of the captions"
+        )
+
+
+def stamp(captions: CaptionSet, image: CaptionedImage) -> str:
+    """Tells the picture from others: where its file is, its size and time of change. A file that is changed, or another
+    of the same name elsewhere, has another one."""
+    if captions.images_dir is None:
+        member = captions.members[image.image]
+        return f"{_file_stamp(os.path.abspath(member.shard))}\0{member.offset}\0{member.size}"
+    return _file_stamp(os.path.abspath(captions.images_dir / image.image))
+
+
+def _file_stamp(path: str) -> str:
+    try:
+        status = os.stat(path)
     except OSError as error:
-        reason = f"cannot be read ({error.strerror}): put it there, or name another folder of images"
-        raise fault(path, reason) from error
+        return f"{path}\0{error.errno}"
+    return f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
 
 
-def missing_images(captions: CaptionSet) -> tuple[str, ...]:
-    """The images without a file in the images folder, in the order of the set. Those of a tar are all there."""
+def absent_images(captions: CaptionSet) -> tuple[Skipped, ...]:
+    """The images without a file in the images folder, in the order of the set, and why. Those of a tar are all there.
+    Pipes and devices are not even opened, which may wait for ever."""
     if captions.images_dir is None:
         return ()
     folder = str(captions.images_dir)
-    return tuple(image.image for image in captions.images if not os.path.isfile(os.path.join(folder, image.image)))
+    reasons = ((image.image, _absence(os.path.join(folder, image.image))) for image in captions.images)
+    return tuple(Skipped(name, reason) for name, reason in reasons if reason is not None)
+
+
+def _absence(path: str) -> str | None:
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return MISSING
+    except (OSError, ValueError) as error:
+        return f"image cannot be looked at ({getattr(error, 'strerror', None) or error})"
+    return None if stat.S_ISREG(mode) else NOT_REGULAR
+
+
+def missing_images(captions: CaptionSet) -> tuple[str, ...]:
+    """The names of `absent_images`."""
+    return tuple(item.what for item in absent_images(captions))

@@ -90,15 +90,18 @@ def _document(path: Path, text: str) -> dict[str, Any] | None:
 
 
 def _recognise_folder(path: Path, images_dir: Path | None) -> Records:
-    pairs = folders.pair_sidecars(path, images_dir or path)
-    tars = sorted(entry for entry in path.iterdir() if entry.suffix == ".tar" and not entry.name.startswith("."))
+    pairs, unlisted = folders.pair_sidecars(path, images_dir or path)
+    try:
+        tars = sorted(entry for entry in path.iterdir() if entry.suffix == ".tar" and not entry.name.startswith("."))
+    except OSError as error:
+        raise fault(path, f"cannot be listed ({error.strerror}): make it readable") from error
     has_pairs = any(images and sidecar is not None for images, sidecar in pairs.values())
     if tars and has_pairs:
         raise fault(path, "holds .tar shards and images with .txt captions: name a folder that holds one of the two")
     if tars:
         return _shards(tars, images_dir, prefixed=True)
     if has_pairs:
-        return Records(folders.FORMAT, folders.folder_entries(path, pairs), True, images_dir or path)
+        return Records(folders.FORMAT, folders.folder_entries(path, pairs, unlisted), True, images_dir or path)
     reason = "holds no .tar shards and no images with .txt captions beside them: name the captions file itself"
     raise fault(path, reason)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,9 @@ UNLISTED_IMAGE = "captions of an image that is not there"
 NO_CAPTIONS = "image without captions"
 NO_SPLIT = "image without a split"
 NOT_A_FILE = "link or special file inside a tar"
+MISSING = "image is missing"
+NOT_REGULAR = "image is a folder, a pipe or a device"
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class CaptionedImage:
 
 
 class Skipped(NamedTuple):
-    """What was left out, by name, and why: one of the constants of this file, so that it can be counted."""
+    """What was left out, by name, and why: one of the constants of this file, or what the system says of a file,
+    without its name, so that it can be counted."""
 
     what: str
     why: str
@@ -38,6 +42,17 @@ class Member(NamedTuple):
     shard: Path
     offset: int
     size: int
+
+
+def left_out_lines(left_out: Sequence[Skipped]) -> list[str]:
+    """A line for each reason: of how many it is true, and the first names."""
+    names: dict[str, list[str]] = {}
+    for item in left_out:
+        names.setdefault(item.why, []).append(item.what)
+    return [
+        f"left out: {len(some):,} x {why}: {', '.join(some[:NAMED])}{', ...' if len(some) > NAMED else ''}"
+        for why, some in names.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrieval.captions.faults import fault, quoted
+from retrieval.captions.faults import CannotRead, cannot_read, fault, quoted
 from retrieval.captions.folders import LONGEST_SIDECAR, sidecar_captions
 from retrieval.captions.json_values import caption_in, captions_in, object_of, parse_json
 from retrieval.captions.paths import image_key
@@ -48,7 +48,11 @@ def shard_entries(shards: list[Path], members: dict[str, Member], prefixed: bool
                 raise fault(shard, f"{both} share their captions: rename one of them, or remove it")
             image = images[0]
             image_key(shard, image, f"member {quoted(image)}", "the tar")
-            captions = _captions(shard, group)
+            try:
+                captions = _captions(shard, group)
+            except CannotRead as error:
+                yield Skipped(f"{prefix}{image}", f"captions: {error.reason}")
+                continue
             if captions is None:
                 yield Skipped(f"{prefix}{image}", NO_CAPTIONS)
                 continue
@@ -122,10 +126,10 @@ def read_member(member: Member, at_most: int | None = None) -> bytes:
         with member.shard.open("rb") as file:
             file.seek(member.offset)
             content = file.read(size)
-    except OSError as error:
-        raise fault(member.shard, f"cannot be read ({error.strerror}): make it readable") from error
+    except (OSError, MemoryError) as error:
+        raise cannot_read(member.shard, error, "make it readable") from error
     if len(content) < size:
-        raise fault(member.shard, "has become shorter since it was listed: start again")
+        raise CannotRead(member.shard, "has become shorter since it was listed", "start again")
     return content
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from indexes.errors import CrosslookError
 from retrieval.encoders.base import Encoder, ImageFeatures, TextFeatures, fingerprint_of
 from retrieval.encoders.lite import LiteEncoder
-from retrieval.encoders.runtime import open_session
+from retrieval.encoders.runtime import once, open_session
 from retrieval.images import Photo
 
 ADAPTER = "adapter.onnx"
@@ -48,7 +47,7 @@ class AdaptedEncoder:
         self._words = words.text_tower
         self._adapter_file = folder / ADAPTER
 
-    @cached_property
+    @once
     def _adapter(self) -> Any:
         return open_session(self._adapter_file)
 

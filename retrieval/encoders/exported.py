@@ -8,7 +8,6 @@ import json
 import os
 import string
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from indexes.errors import CrosslookError
 from retrieval.encoders.base import ImageFeatures, TextFeatures, unit_norm
 from retrieval.encoders.preprocessing import Preprocessing
-from retrieval.encoders.runtime import open_session
+from retrieval.encoders.runtime import once, open_session
 from retrieval.images import Photo
 
 VERSION = 3
@@ -26,16 +25,20 @@ IMAGE, TEXT, TOKENIZER, CONFIG = "image.onnx", "text.onnx", "tokenizer.json", "c
 CLEANINGS = ("whitespace", "lower", "canonicalize")
 MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model")
 REFUSED = "refused"  # a file that says why a model is not exported
+FILES = (IMAGE, TEXT, TOKENIZER)
 
 
 class ExportedEncoder:
-    """The open_clip model of the same name and fingerprint; embeddings differ by the rounding of int8 weights."""
+    """The open_clip model of the same name and fingerprint; embeddings differ by the rounding of int8 weights. Safe to
+    use from several threads."""
 
     batch_size = 16
     folder: Path | None = None
 
     def __init__(self, name: str, folder: Path) -> None:
-        config = json.loads((folder / CONFIG).read_text())
+        """Raises `OSError`, `ValueError`, `KeyError` or `TypeError` for what is no export, or a damaged one."""
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        check_files(folder, config.get("files", {}))
         self.name = name
         self._files = folder
         self.fingerprint: str = config["fingerprint"]
@@ -49,18 +52,16 @@ class ExportedEncoder:
         self._padding: int = config["padding"]
         self._cleaning: str = config["cleaning"]
         self._one_by_one: bool = config["one_by_one"]
-        for each in (IMAGE, TEXT, TOKENIZER):
-            (folder / each).stat()
 
-    @cached_property
+    @once
     def _image(self) -> Any:
         return self._open(IMAGE)
 
-    @cached_property
+    @once
     def _text(self) -> Any:
         return self._open(TEXT)
 
-    @cached_property
+    @once
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
@@ -85,14 +86,12 @@ class ExportedEncoder:
         return ImageFeatures(unit_norm(embeddings), tokens.astype(self.token_dtype))
 
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        ids = self.ids(texts)
+        ids, truncated = self._pieces(texts)
         embeddings, words = self._run(self._text, ["embedding", "words"], "ids", ids)
         mask = self.word_mask(ids)
         longest = int(mask.sum(axis=1).max(initial=1))
         words, mask = words[:, :longest], mask[:, :longest]
-        return TextFeatures(
-            unit_norm(embeddings), words * mask[:, :, None], mask, truncated=mask.sum(axis=1) >= self.max_words
-        )
+        return TextFeatures(unit_norm(embeddings), words * mask[:, :, None], mask, truncated)
 
     def _run(self, session: Any, outputs: list[str], name: str, given: NDArray[Any]) -> list[NDArray[np.float32]]:
         """Rows of a graph with int8 weights come one by one: its inputs are rounded to int8 as well, and what differs
@@ -104,14 +103,22 @@ class ExportedEncoder:
 
     def ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Word pieces, int64 [n, max_words], with what the model wants around and after them."""
+        return self._pieces(texts)[0]
+
+    def _pieces(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The same, and which texts have more of them, bool [n]."""
         found = np.full((len(texts), self.max_words), self._padding, np.int64)
+        truncated = np.zeros(len(texts), np.bool_)
         for row, text in enumerate(texts):
-            pieces = self._tokenizer.encode(cleaned(text, self._cleaning)).ids
+            encoded = self._tokenizer.encode(cleaned(text, self._cleaning))
+            pieces = encoded.ids
+            truncated[row] = bool(encoded.overflowing)  # by a tokeniser that adds its own marks
             if self._marks is not None:
                 begin, end = self._marks
+                truncated[row] = len(pieces) > self.max_words - 2
                 pieces = [begin, *pieces[: self.max_words - 2], end]
             found[row, : len(pieces)] = pieces[: self.max_words]
-        return found
+        return found, truncated
 
     def word_mask(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """bool [n, max_words]. Where marks surround a text, the last has the largest id; the padding may be a word."""
@@ -153,10 +160,32 @@ def export_folder(name: str) -> Path:
     return exports() / hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
+def seal(path: Path) -> dict[str, Any]:
+    """What is to be remembered of a file, by which `check_files` knows it again."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        status = os.fstat(file.fileno())
+    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest}
+
+
+def check_files(folder: Path, seals: dict[str, dict[str, Any]]) -> None:
+    """Raises `OSError` when one of `FILES` is missing, and `ValueError` when one is not what was written. Content is
+    compared where the time of change is another; else the size has to do, so that a query need not read everything.
+    seals: by name; of exports by older versions there are none."""
+    for name in FILES:
+        status = (folder / name).stat()
+        written = seals.get(name)
+        if written is None:
+            continue
+        if status.st_size != written["bytes"]:
+            raise ValueError(f"{name} has {status.st_size} bytes, not {written['bytes']}")
+        if status.st_mtime_ns != written["mtime_ns"] and seal(folder / name)["sha256"] != written["sha256"]:
+            raise ValueError(f"{name} was changed")
+
+
 def find_export(name: str) -> ExportedEncoder | None:
-    """The export of a model of open_clip, None where there is none yet, or it cannot be read."""
-    folder = export_folder(name)
+    """The export of a model of open_clip, None where there is none yet, or it cannot be read or is damaged."""
     try:
-        return ExportedEncoder(name, folder)
-    except (OSError, ValueError, KeyError, TypeError):
+        return ExportedEncoder(name, export_folder(name))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -13,23 +13,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from indexes.files import sync_folder
 from retrieval.encoders.build_lite import export, save
 from retrieval.encoders.exported import (
-    CLEANINGS,
     CONFIG,
+    FILES,
     IMAGE,
-    REFUSED,
     TEXT,
     TOKENIZER,
     ExportedEncoder,
     export_folder,
     find_export,
+    seal,
 )
 from retrieval.encoders.openclip import OpenClipEncoder, grid_of
 from retrieval.encoders.preprocessing import FILTERS, Preprocessing
+from retrieval.encoders.refusal import NotExportable, is_passing, is_refused, refuse
+from retrieval.encoders.runtime import import_onnxruntime
+from retrieval.encoders.tokenizer_file import write_tokenizer
 from retrieval.images import Photo
 from retrieval.sample_texts import sample_texts
 
@@ -51,45 +56,65 @@ QUANTIZED_TOLERANCE = 3e-2
 BLOCK = 128  # weights that have a scale of their own
 
 
-class NotExportable(Exception):
-    """Why a model has to stay on torch."""
-
-
 def exported(encoder: OpenClipEncoder) -> ExportedEncoder | None:
     """A model on ONNX Runtime, None where it has to stay on torch. Either is remembered, but not a failure of the
-    moment: a cache that cannot be written, a full disk, too little memory, a package that is missing."""
+    moment: a cache that cannot be written, a full disk, too little memory, a package that is missing. Of several
+    processes that want the same model one exports it, and the others wait."""
+    folder = export_folder(encoder.name)
     try:
-        return _exported(encoder, export_folder(encoder.name))
-    except (OSError, MemoryError, ImportError):
-        return None
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            _drop_drafts(folder)
+            return find_export(encoder.name) or _export_into(folder, encoder)
+    except Exception as error:
+        if is_passing(error):
+            return None
+        raise
 
 
-def _exported(encoder: OpenClipEncoder, folder: Path) -> ExportedEncoder | None:
-    if (folder / REFUSED).exists():
+def _drop_drafts(folder: Path) -> None:
+    """Those that a kill left behind; under the lock nobody else writes one."""
+    for draft in folder.parent.glob(f"{folder.name}.*/"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _export_into(folder: Path, encoder: OpenClipEncoder) -> ExportedEncoder | None:
+    if is_refused(folder):
         return None
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if find_export(encoder.name) is None:
-        shutil.rmtree(folder, ignore_errors=True)  # what there is cannot be read
+    shutil.rmtree(folder, ignore_errors=True)  # what there is is damaged
     draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         try:
             _write(encoder, draft)
             _check(encoder, ExportedEncoder(encoder.name, draft), TOLERANCE)
             _quantize(encoder, draft)
-        except (OSError, MemoryError, ImportError):
-            raise
+            _seal(draft)
         except Exception as error:  # the exporter, the checker and the runtime raise what they like
+            if is_passing(error):
+                raise
             shutil.rmtree(draft)
             draft.mkdir()
-            (draft / REFUSED).write_text(f"{type(error).__name__}: {error}\n")
-        try:
-            os.replace(draft, folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(draft, ignore_errors=True)
-    except BaseException:
+            refuse(draft, error)
+        _put_in_place(draft, folder)
+    finally:
         shutil.rmtree(draft, ignore_errors=True)
-        raise
-    return None if (folder / REFUSED).exists() else ExportedEncoder(encoder.name, folder)
+    return find_export(encoder.name)
+
+
+def _seal(folder: Path) -> None:
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config |= {"files": {name: seal(folder / name) for name in FILES}}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _put_in_place(draft: Path, folder: Path) -> None:
+    """Whole on disk before it has its name."""
+    for path in draft.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    sync_folder(draft)
+    os.replace(draft, folder)
+    sync_folder(folder.parent)
 
 
 class _Image(nn.Module):
@@ -124,7 +149,7 @@ def pooling_matrix(rows: int, columns: int, grid: tuple[int, int]) -> Tensor:
 
 
 def _write(encoder: OpenClipEncoder, folder: Path) -> None:
-    cleaning, marks, padding = _write_tokenizer(encoder, folder / TOKENIZER)
+    cleaning, marks, padding = write_tokenizer(encoder, folder / TOKENIZER)
     side = encoder.image_size
     had_fastpath = torch.backends.mha.get_fastpath_enabled()
     with torch.no_grad():
@@ -153,7 +178,7 @@ def _write(encoder: OpenClipEncoder, folder: Path) -> None:
         "padding": padding,
         "one_by_one": False,
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _quantize(encoder: OpenClipEncoder, folder: Path) -> None:
@@ -167,22 +192,21 @@ def _quantize(encoder: OpenClipEncoder, folder: Path) -> None:
             _quantize_graph(folder / name, draft / name)
         shutil.copy(folder / TOKENIZER, draft)
         config = json.loads((folder / CONFIG).read_text()) | {"one_by_one": True}
-        (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         _check(encoder, ExportedEncoder(encoder.name, draft), QUANTIZED_TOLERANCE)
         for name in (IMAGE, TEXT, CONFIG):
             os.replace(draft / name, folder / name)
-    except OSError:
-        raise
-    except Exception:  # too far off, or more than the quantiser can do: what is there has been checked
-        pass
+    except Exception as error:  # too far off, or more than the quantiser can do: what is there has been checked
+        if is_passing(error):
+            raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def _quantize_graph(source: Path, target: Path) -> None:
     import onnx
-    from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
+    nbits = import_onnxruntime("quantization.matmul_nbits_quantizer")
     model = onnx.load(source)
     _split_gemm(model)
     settings = nbits.DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, accuracy_level=4, bits=8)
@@ -231,37 +255,6 @@ def _preprocessing(encoder: OpenClipEncoder) -> Preprocessing:
         raise NotExportable(f"its preprocessing, {config}, is known to torch only")
     mean, std = (tuple(float(each) for each in config[key]) for key in ("mean", "std"))
     return Preprocessing(int(sides.pop()), config["interpolation"], config["resize_mode"] == "squash", mean, std)
-
-
-def _write_tokenizer(encoder: OpenClipEncoder, path: Path) -> tuple[str, tuple[int, int] | None, int]:
-    """Returns how texts are cleaned before, see `cleaned`; the marks of begin and end that go around word pieces, None
-    where the tokeniser adds its own; and what comes after the end."""
-    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-
-    own = encoder.tokenizer
-    if not isinstance(own, HFTokenizer | SimpleTokenizer):
-        raise NotExportable(f"its tokeniser is a {type(own).__name__}")
-    cleaning = getattr(own.clean_fn, "__name__", "").removeprefix("_clean_")
-    if cleaning not in CLEANINGS:
-        raise NotExportable("how it cleans texts is known to open_clip only")
-    if isinstance(own, HFTokenizer):
-        fast = own.tokenizer.backend_tokenizer
-        fast.no_padding()
-        fast.enable_truncation(encoder.max_words)
-        fast.save(str(path))
-        return cleaning, None, int(own.tokenizer.pad_token_id or 0)
-    merges = sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
-    fast = Tokenizer(models.BPE(vocab=own.encoder, merges=merges, end_of_word_suffix="</w>"))
-    pieces = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
-    fast.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(pieces, behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    fast.save(str(path))
-    return cleaning, (own.sot_token_id, own.eot_token_id), 0
 
 
 def _check(encoder: OpenClipEncoder, found: ExportedEncoder, tolerance: float) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
 from retrieval.encoders.base import ImageFeatures, TextFeatures, fingerprint_of, unit_norm
-from retrieval.encoders.runtime import check_device, open_session
+from retrieval.encoders.runtime import check_device, once, open_session
 from retrieval.encoders.text_tower import TextTower
 from retrieval.images import Photo
 
@@ -62,26 +61,31 @@ class LiteEncoder:
         self.max_words: int = config["max_words"]
         self.text_tower = TextTower(towers / "text.onnx", towers / "tokenizer.json", config["max_words"])
 
-    @cached_property
+    @once
     def _image(self) -> Any:
         return open_session(self._towers / "image.onnx", self._device)
 
-    @cached_property
+    @once
     def _image_head(self) -> Any:
         assert self._heads is not None
         return open_session(self._heads / "image_head.onnx", self._device)
 
-    @cached_property
+    @once
     def _text_head(self) -> Any:
         assert self._heads is not None
         return open_session(self._heads / "text_head.onnx")
 
-    @cached_property
+    @once
     def class_embeddings(self) -> NDArray[np.float32]:
         """What the ImageNet classes mean, float32 [1000, 384], unit norm."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        return load_file(self._towers / "model.safetensors")["class_embeddings"]
+        weights = self._towers / "model.safetensors"
+        try:
+            return load_file(weights)["class_embeddings"]
+        except (SafetensorError, KeyError) as error:
+            raise CrosslookError(f"cannot read {weights}: it is damaged (reinstall crosslook)") from error
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """uint8 [224, 224, 3]: the whole picture, squashed to a square, so that nothing at its edges is lost."""

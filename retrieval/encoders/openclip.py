@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from indexes.errors import CrosslookError
 from retrieval.encoders.base import ImageFeatures, TextFeatures, fingerprint_of, unit_norm
 from retrieval.images import Photo
+from retrieval.privacy import from_cache_first
 
 GRID = 7
 
@@ -51,6 +53,7 @@ class OpenClipEncoder:
         self.model = model.eval().to(self._device, memory_format=torch.channels_last)
         self._preprocess = preprocess
         self.tokenizer = tokenizer
+        self._tokenizing = Lock()  # those of the hub set their length at every call, and fail if two threads do
         size = model.visual.image_size
         self.image_size: int = max(size) if isinstance(size, tuple | list) else int(size)
         self.max_words: int = tokenizer.context_length
@@ -98,7 +101,7 @@ class OpenClipEncoder:
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
         import torch
 
-        ids = self.tokenizer(list(texts))
+        ids, truncated = self._ids(texts)
         with torch.inference_mode(), self._autocast():
             found = self.model.forward_intermediates(
                 text=self._sent(ids), text_indices=1, normalize_intermediates=self.normalized
@@ -111,8 +114,19 @@ class OpenClipEncoder:
             embeddings=unit_norm(found["text_features"].float().cpu().numpy()),  # 16 bits do not tell a norm of 1
             tokens=words * mask[:, :, None],
             mask=mask,
-            truncated=mask.sum(axis=1) >= self.max_words,
+            truncated=truncated,
         )
+
+    def _ids(self, texts: Sequence[str]) -> tuple[Any, NDArray[np.bool_]]:
+        """Word pieces, int64 [n, max_words], and which texts have more, bool [n]: with room for one more piece, those
+        read otherwise, or have something in it."""
+        with self._tokenizing:
+            ids = self.tokenizer(list(texts))
+            roomier = self.tokenizer(list(texts), context_length=self.max_words + 1).numpy()
+        of_hub = getattr(self.tokenizer, "tokenizer", None)
+        padding = int(getattr(of_hub, "pad_token_id", None) or 0)
+        more = (roomier[:, :-1] != ids.numpy()).any(axis=1) | (roomier[:, -1] != padding)
+        return ids, np.asarray(more, dtype=np.bool_)
 
     def _probe_words(self) -> None:
         """Say now, not after hours of indexing, that texts cannot be encoded."""
@@ -193,10 +207,10 @@ def _create(
     silenced = logging.root.manager.disable
     logging.disable(logging.ERROR)  # the hub's client reports every retry, and the error below says it all
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            architecture, pretrained=pretrained, require_pretrained=True
+        model, _, preprocess = from_cache_first(
+            lambda: open_clip.create_model_and_transforms(architecture, pretrained=pretrained, require_pretrained=True)
         )
-        tokenizer = open_clip.get_tokenizer(architecture)
+        tokenizer = from_cache_first(lambda: open_clip.get_tokenizer(architecture))
     except Exception as error:  # hub, checkpoint and configuration errors share no base class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = (

@@ -2,28 +2,74 @@
 
 from __future__ import annotations
 
-import os
+import importlib
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING
+from threading import Lock, RLock
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from indexes.errors import CrosslookError
+from retrieval.cores import usable_cores
+from retrieval.privacy import switch_off_reports
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+Value = TypeVar("Value")
+
+ERRORS = 3  # the severity from which ONNX Runtime speaks, on stderr
+
 _SHARING = Lock()
+
+
+def import_onnxruntime(part: str = "") -> Any:
+    """The module `onnxruntime`, or a part of it by its dotted name, with its reports to its makers switched off.
+    Nothing else imports it."""
+    switch_off_reports()
+    is_of_host = "onnxruntime" in sys.modules
+    onnxruntime = importlib.import_module("onnxruntime")
+    if hasattr(onnxruntime, "disable_telemetry_events"):  # which helps where a host program has imported it before
+        onnxruntime.disable_telemetry_events()
+    if not is_of_host:  # of a host program the log is its own
+        onnxruntime.set_default_logger_severity(ERRORS)
+    return importlib.import_module(f"onnxruntime.{part}") if part else onnxruntime
+
+
+class once(Generic[Value]):
+    """A property that is computed when it is first asked for, and once also where several threads ask at the same time,
+    which wait for it; what raises is tried again by the next. (`functools.cached_property` has no lock from Python 3.12
+    on, and in 3.11 one for all objects of a class.)"""
+
+    def __init__(self, compute: Callable[[Any], Value]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Value: ...
+    def __get__(self, instance: object | None, owner: type | None = None) -> Self | Value:
+        if instance is None:
+            return self
+        computed = vars(instance)  # where a value is found before this is asked again
+        with computed.setdefault(f"computing {self._name}", RLock()):
+            if self._name not in computed:
+                computed[self._name] = self._compute(instance)
+            value: Value = computed[self._name]
+            return value
 
 
 def open_session(model: Path, device: str = "cpu", remedy: str = "reinstall crosslook") -> InferenceSession:
     """A session over one ONNX file. remedy: what to do where the file is damaged.
 
     Raises `CrosslookError` when the file is missing or damaged."""
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)
+    onnxruntime = import_onnxruntime()
     providers = ["CPUExecutionProvider"]
     if device != "cpu" and has_cuda():
         providers.insert(0, "CUDAExecutionProvider")
@@ -31,10 +77,11 @@ def open_session(model: Path, device: str = "cpu", remedy: str = "reinstall cros
         _share_threads()
     options = onnxruntime.SessionOptions()
     options.use_per_session_threads = False
+    options.log_severity_level = ERRORS
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CrosslookError(f"cannot load {model}: {reason} ({remedy})") from error
 
 
@@ -42,28 +89,17 @@ def open_session(model: Path, device: str = "cpu", remedy: str = "reinstall cros
 def _share_threads() -> None:
     """One pool for all sessions, of as many threads as this process may use. With pools of their own, the waiting
     threads of each would take the cores from the one that computes."""
-    import onnxruntime
-    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
-
-    with suppress(Fail):  # others in this process have made one, which is then shared as well
+    onnxruntime = import_onnxruntime()
+    with suppress(import_onnxruntime("capi.onnxruntime_pybind11_state").Fail):  # others made one, which is shared then
         onnxruntime.set_global_thread_pool_sizes(usable_cores(), 1)
 
 
 def has_cuda() -> bool:
     """Whether this ONNX Runtime can use a GPU."""
-    import onnxruntime
-
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
 def check_device(device: str) -> None:
     """Raises `CrosslookError` when `cuda` is asked for and not there."""
     if device == "cuda" and not has_cuda():
         raise CrosslookError("this ONNX Runtime has no CUDA: use --device cpu, or install onnxruntime-gpu in its place")
-
-
-def usable_cores() -> int:
-    """Cores this process may use, which are fewer than the machine's under taskset or a container's cpuset."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from indexes.errors import CrosslookError
 from retrieval.encoders.base import TextFeatures
-from retrieval.encoders.runtime import open_session
+from retrieval.encoders.runtime import once, open_session
 
 BATCH = 32
 
@@ -22,15 +22,18 @@ class TextTower:
         self._tokenizer_file = tokenizer
         self._max_words = max_words
 
-    @cached_property
+    @once
     def _session(self):  # type: ignore[no-untyped-def]
         return open_session(self._model)
 
-    @cached_property
+    @once
     def _tokenizer(self):  # type: ignore[no-untyped-def]
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(self._tokenizer_file))
+        try:
+            tokenizer = Tokenizer.from_file(str(self._tokenizer_file))
+        except Exception as error:  # the library raises no other kind
+            raise CrosslookError(f"cannot read {self._tokenizer_file}: {error} (reinstall crosslook)") from error
         tokenizer.enable_truncation(self._max_words)
         tokenizer.no_padding()
         return tokenizer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 from indexes.errors import CrosslookError
 from retrieval.encoders import DEFAULT_MODEL
@@ -15,6 +17,9 @@ __all__ = ["FusionScorer", "PhotoScorer", "Scorer", "has_scorer", "load_scorer",
 
 BLIP = "blip:"
 
+_own: WeakKeyDictionary[Encoder, FusionScorer] = WeakKeyDictionary()
+_looking = Lock()
+
 
 def has_scorer(model: str) -> bool:
     """Whether the model of a name has a scorer of its own, without loading either."""
@@ -22,9 +27,14 @@ def has_scorer(model: str) -> bool:
 
 
 def own_scorer(encoder: Encoder) -> FusionScorer | None:
-    """The scorer that was trained with an encoder, None where there is none."""
+    """The scorer that was trained with an encoder, None where there is none. One encoder has one scorer, so that who
+    searches and who explains share its sessions."""
     folder = encoder.folder
-    return FusionScorer(folder) if folder is not None and (folder / SCORER).is_file() else None
+    with _looking:
+        scorer = _own.get(encoder)
+        if scorer is None and folder is not None and (folder / SCORER).is_file():
+            scorer = _own[encoder] = FusionScorer(folder)
+        return scorer
 
 
 def load_scorer(encoder: Encoder, name: str | None = None, device: str = "auto") -> Scorer | PhotoScorer | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
 from retrieval.images import Photo
+from retrieval.privacy import from_cache_first
 
 AT_ONCE = 8
 
@@ -71,8 +72,10 @@ def load_blip(name: str, device: str = "auto") -> BlipScorer:
             "the scorer blip needs torch and transformers: pip install 'crosslook[cpu,build]'"
         ) from error
     try:
-        model, about = BlipForImageTextRetrieval.from_pretrained(name, use_safetensors=True, output_loading_info=True)
-        processor = BlipProcessor.from_pretrained(name)
+        model, about = from_cache_first(
+            lambda: BlipForImageTextRetrieval.from_pretrained(name, use_safetensors=True, output_loading_info=True)
+        )
+        processor = from_cache_first(lambda: BlipProcessor.from_pretrained(name))
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CrosslookError(f"cannot load the scorer blip:{name}: {reason}") from error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from indexes.errors import CrosslookError
 from retrieval.calibration import Calibration
 from retrieval.encoders.base import TextFeatures
-from retrieval.encoders.runtime import open_session
+from retrieval.encoders.runtime import once, open_session
 
 SCORER = "scorer.onnx"
 EXPLAINER = "explainer.onnx"
@@ -44,24 +43,27 @@ class Evidence:
 
 class FusionScorer:
     """The scorer in a model directory. Its logits are a * similarity + b * fusion + c, calibrated on a validation set.
+    Safe to use from several threads.
 
-    Raises `CrosslookError` for a directory that an older version wrote."""
+    Raises `CrosslookError` for a directory that an older version wrote, or that is damaged."""
 
     calibrated = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        config = json.loads((folder / "config.json").read_text())
-        found = config["calibration"]
-        if "to_image" not in found:
-            raise CrosslookError(f"{folder} was written by an older version: train it again")
-        self.to_image, self.to_text = Calibration(**found["to_image"]), Calibration(**found["to_text"])
+        try:
+            found = json.loads((folder / "config.json").read_text(encoding="utf-8"))["calibration"]
+            if "to_image" not in found:
+                raise CrosslookError(f"{folder} was written by an older version: train it again")
+            self.to_image, self.to_text = Calibration(**found["to_image"]), Calibration(**found["to_text"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CrosslookError(f"{folder}/config.json is damaged: train the model again") from error
 
-    @cached_property
+    @once
     def _session(self) -> Any:
         return open_session(self._folder / SCORER)
 
-    @cached_property
+    @once
     def _explainer(self) -> Any:
         return open_session(self._folder / EXPLAINER)
 

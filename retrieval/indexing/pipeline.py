@@ -10,8 +10,8 @@ from pathlib import Path
 from indexes.manifest import Binding
 from indexes.recovery import current_binding
 from indexes.writer import CollectionWriter
+from retrieval.cores import usable_cores
 from retrieval.encoders.base import Encoder
-from retrieval.encoders.runtime import usable_cores
 from retrieval.indexing.in_flight import InFlight
 from retrieval.indexing.listing import File
 from retrieval.indexing.plan import Encoding, Plan

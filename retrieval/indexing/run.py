@@ -165,7 +165,7 @@ class Run:
             self._observer.failure(failure.path, failure.error)
         postponed = [item for item in batch if item.postponed is not None]
         for item in postponed:
-            self._observer.failure(item.encoding.file.path, f"{item.postponed}; the next run tries again")
+            self._observer.failure(item.encoding.file.path, item.postponed or "")
         encoded = [item for item in batch if item.row is not None and item.position is None]
         changed = sum(item.encoding.changed for item in encoded)
         self.report(

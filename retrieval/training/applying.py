@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from retrieval.metrics import caption_relevance, streamed_ranks, success_at
 from retrieval.training.batches import as_float
-from retrieval.training.features import WHOLE
 from retrieval.training.parallel import on_device
+from retrieval.training.views import WHOLE
 
 if TYPE_CHECKING:
     from retrieval.training.features import Features

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from retrieval.training.batches import as_float
-from retrieval.training.features import WHOLE
 from retrieval.training.parallel import on_device
+from retrieval.training.views import WHOLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

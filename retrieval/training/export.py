@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from retrieval.encoders.adapted import ADAPTER
@@ -24,6 +24,7 @@ from retrieval.training.integer_reader import IntegerReader
 from retrieval.training.model import Model, ModelSettings, Scorer
 from retrieval.training.reader import ReaderSettings
 from retrieval.training.regions import RegionSettings
+from retrieval.training.tensors import save_tensors
 
 IMAGE_HEAD, TEXT_HEAD = "image_head.onnx", "text_head.onnx"
 WEIGHTS = "model.safetensors"
@@ -136,8 +137,7 @@ def write_scorer(model: Model, fitted: Fitted, folder: Path, encoder: str, tower
 def _save_weights(modules: dict[str, nn.Module], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {f"{of}.{name}": value for of, module in modules.items() for name, value in module.state_dict().items()}
-    save_file({name: value.half().contiguous() for name, value in state.items()}, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)  # safetensors keeps it to its writer
+    save_tensors({name: value.half().contiguous() for name, value in state.items()}, folder / WEIGHTS)
 
 
 def _export_scorer(model: Model, folder: Path) -> None:

@@ -6,9 +6,9 @@ by heart."""
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
 
 from indexes.errors import CrosslookError
-from indexes.files import replace_durably
-from retrieval.captions import CaptionedImage, CaptionSet, read_image_bytes
-from retrieval.encoders.runtime import usable_cores
-from retrieval.images import Photo, UnreadableImage, decode
+from retrieval.captions import CaptionedImage, CaptionSet, Skipped, stamp
+from retrieval.cores import usable_cores
+from retrieval.training.cache import Entry, RowsWriter, load_entry, make_entry, make_room
 from retrieval.training.heads import DIM
 from retrieval.training.parallel import on_device
-from retrieval.training.towers import Sight, Towers
+from retrieval.training.towers import Towers
+from retrieval.training.views import CannotSee, Captioned, photo_of, present, view
 
-VERSION = 4
+VERSION = 5
+IMAGE_ARRAYS = ("cells", "whole")
 TEXT_ARRAYS = ("texts", "words", "starts", "numbers")
 FEWEST_TEXTS = 8
 IMAGES_AT_ONCE = 32
 TEXTS_AT_ONCE = 512
-WHOLE, MIRRORED = 0, 1
-SMALLEST_CROP = 0.5
-JITTER = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,8 @@ class Features:
     ascending.
 
     numbers: int64 [all words], each word's in the vocabulary of the set, from 0, or -1 for one that is rare or a mark.
-    key: tells the images, captions, views and towers from others."""
+    key: tells the pictures, captions, views and towers from others. left_out: images of the sets that are not among
+    them, since they cannot be read, and why."""
 
     cells: NDArray[np.float16]
     whole: NDArray[np.float16]
@@ -54,6 +52,7 @@ class Features:
     image_of_text: NDArray[np.int64]
     numbers: NDArray[np.int64]
     key: str = ""
+    left_out: tuple[Skipped, ...] = ()
 
     @property
     def vocabulary(self) -> torch.Tensor:
@@ -90,34 +89,53 @@ def cached_features(
     cache: Path,
     views: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    again: bool = True,
 ) -> Features:
-    """The features of the images and captions of some sets, from the folder `cache` if they are there, whole.
+    """The features of the images and captions of some sets, from the folder `cache` if they are there, whole. Files
+    that were changed, and others of the same names elsewhere, are other images.
 
     views: how many of each image: as it is, mirrored, then random crops with their colours shifted a little, the same
-    ones every time. progress: told how many views of images, or captions, are done, and how many there are. Raises
-    `CrosslookError` when an image cannot be read: leave it out of the set."""
-    images = [(each, image) for each in sets for image in each.images]
-    texts = [caption for _, image in images for caption in image.captions]
-    folder = cache / _key([str(views), towers.fingerprint, *(_where(*image) for image in images)])
-    if not (folder / "complete").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _compute_images(images, towers, folder, views, progress)
-        replace_durably(folder / "complete", b"")
-    text_folder = cache / _key([towers.fingerprint, *texts])
-    if not (text_folder / "complete").exists():
-        text_folder.mkdir(parents=True, exist_ok=True)
-        _compute_texts(texts, towers, text_folder, progress)
-        replace_durably(text_folder / "complete", b"")
+    ones every time. progress: told how many views of images, or captions, are done, and how many there are. again:
+    whether to compute anew what lacks an image that can be read now; a run that goes on needs what it began with.
 
-    def load(folder: Path, name: str) -> NDArray[Any]:
-        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-
+    Images that cannot be read are left out with their captions. Raises `CrosslookError` when none is left, and when the
+    cache cannot be read or written."""
+    images, absent = present(sets)
+    key = _key([str(views), towers.fingerprint, *(stamp(*image) for image in images)])
+    entry = load_entry(cache, key, IMAGE_ARRAYS)
+    if entry is None or (again and _readable_again(entry, images, towers)):
+        make_entry(cache, key, lambda folder: _compute_images(images, towers, folder, views, progress))
+        entry = _made(load_entry(cache, key, IMAGE_ARRAYS))
+    unseen = {int(index): reason for index, reason, _ in entry.about["left_out"]}
+    kept = [image for index, (_, image) in enumerate(images) if index not in unseen]
+    left_out = (*absent, *(Skipped(images[index][1].image, reason) for index, reason in unseen.items()))
+    if not kept:
+        first = f": {left_out[0].what} ({left_out[0].why})" if left_out else ""
+        raise CrosslookError(f"none of the {len(left_out)} images to train on or choose by can be read{first}")
+    texts = [caption for image in kept for caption in image.captions]
+    text_key = _key([towers.fingerprint, *texts])
+    if (text_entry := load_entry(cache, text_key, TEXT_ARRAYS)) is None:
+        make_entry(cache, text_key, lambda folder: _compute_texts(texts, towers, folder, progress))
+        text_entry = _made(load_entry(cache, text_key, TEXT_ARRAYS))
     return Features(
-        **{name: load(folder, name) for name in ("cells", "whole")},
-        **{name: load(text_folder, name) for name in TEXT_ARRAYS},
-        image_of_text=np.repeat(np.arange(len(images)), [len(image.captions) for _, image in images]),
-        key=f"{folder.name}-{text_folder.name}",
+        **{name: np.moveaxis(array, 0, 1) for name, array in entry.arrays.items()},
+        **text_entry.arrays,
+        image_of_text=np.repeat(np.arange(len(kept)), [len(image.captions) for image in kept]),
+        key=f"{key}-{text_key}",
+        left_out=left_out,
     )
+
+
+def trim_cache(cache: Path, features: Sequence[Features]) -> int:
+    """Make room in the cache for what is to come, but for some features; returns how many bytes it holds."""
+    return make_room(cache, [key for each in features for key in each.key.split("-")])
+
+
+def _made(entry: Entry | None) -> Entry:
+    if entry is None:
+        raise CrosslookError("features were damaged as soon as they were computed: check the disk of the cache")
+    return entry
 
 
 def _key(parts: Sequence[str]) -> str:
@@ -125,94 +143,86 @@ def _key(parts: Sequence[str]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _where(captions: CaptionSet, image: CaptionedImage) -> str:
-    return f"{captions.source.absolute()}\0{image.image}"
+def _readable_again(entry: Entry, images: Sequence[Captioned], towers: Towers) -> bool:
+    """Whether an image that the file system kept back then can be read now."""
+    for index, _, passes in entry.about["left_out"]:
+        if passes:
+            try:
+                photo_of(*images[int(index)], towers.image_size)
+            except CannotSee:
+                continue
+            return True
+    return False
 
 
 def _compute_images(
-    images: Sequence[tuple[CaptionSet, CaptionedImage]],
+    images: Sequence[Captioned],
     towers: Towers,
     folder: Path,
     views: int,
     progress: Callable[[int, int], None],
-) -> None:
-    shape = (views, len(images))
-    cells = np.lib.format.open_memmap(folder / "cells.npy", "w+", np.float16, (*shape, *towers.cells))
-    whole = np.lib.format.open_memmap(folder / "whole.npy", "w+", np.float16, (*shape, towers.whole))
-    for index, seen in _views_of_all(images, towers, views):
-        for low in range(0, views, IMAGES_AT_ONCE):
-            some = list(seen[low : low + IMAGES_AT_ONCE])
-            cells[low : low + len(some), index], whole[low : low + len(some), index] = towers.see(some)
-        progress((index + 1) * views, views * len(images))
-    cells.flush()
-    whole.flush()
+) -> dict[str, Any]:
+    """[images, views, ...] as files. Returns which images are not among them: position, reason, whether it passes."""
+    left_out: list[tuple[int, str, bool]] = []
+    with (
+        RowsWriter(folder / "cells.npy", (views, *towers.cells)) as cells,
+        RowsWriter(folder / "whole.npy", (views, towers.whole)) as whole,
+    ):
+        for index, seen in _views_of_all(images, towers, views):
+            if isinstance(seen, CannotSee):
+                left_out.append((index, seen.reason, seen.passes))
+            else:
+                parts = [towers.see(seen[low : low + IMAGES_AT_ONCE]) for low in range(0, views, IMAGES_AT_ONCE)]
+                cells.append(np.concatenate([part[0] for part in parts])[None])
+                whole.append(np.concatenate([part[1] for part in parts])[None])
+            progress((index + 1) * views, views * len(images))
+    return {"left_out": left_out}
 
 
 def _views_of_all(
-    images: Sequence[tuple[CaptionSet, CaptionedImage]], towers: Towers, views: int
-) -> Iterator[tuple[int, list[NDArray[Any]]]]:
-    """Each image's index and views, decoded some way ahead by threads."""
+    images: Sequence[Captioned], towers: Towers, views: int
+) -> Iterator[tuple[int, list[NDArray[Any]] | CannotSee]]:
+    """Each image's index and views, decoded some way ahead by threads, or why it has none."""
     ahead = 4 * usable_cores()
     with ThreadPoolExecutor(usable_cores()) as threads:
-        jobs = []
+        jobs: deque[Future[list[NDArray[Any]] | CannotSee]] = deque()
         for index, (captions, image) in enumerate(images):
             jobs.append(threads.submit(_views, captions, image, towers, views, index))
-            if index >= ahead:
-                yield index - ahead, jobs[index - ahead].result()
-                jobs[index - ahead] = None  # type: ignore[call-overload]
-        for index in range(max(0, len(images) - ahead), len(images)):
-            yield index, jobs[index].result()
+            if len(jobs) > ahead:
+                yield index - ahead, jobs.popleft().result()
+        for index in range(len(images) - len(jobs), len(images)):
+            yield index, jobs.popleft().result()
 
 
-def _views(captions: CaptionSet, image: CaptionedImage, towers: Towers, views: int, seed: int) -> list[NDArray[Any]]:
-    photo = photo_of(captions, image, towers.image_size)
+def _views(
+    captions: CaptionSet, image: CaptionedImage, towers: Towers, views: int, seed: int
+) -> list[NDArray[Any]] | CannotSee:
+    try:
+        photo = photo_of(captions, image, towers.image_size)
+    except CannotSee as error:
+        return error
     return [view(photo, number, towers, np.random.default_rng([seed, number])) for number in range(views)]
 
 
-def photo_of(captions: CaptionSet, image: CaptionedImage, side: int) -> Photo:
-    """Raises `CrosslookError` when it cannot be read."""
-    try:
-        return decode(read_image_bytes(captions, image), side)
-    except UnreadableImage as error:
-        raise CrosslookError(f"{image.image} of {captions.source} {error}: leave it out of the captions") from error
-
-
-def view(photo: Photo, number: int, towers: Sight, rng: np.random.Generator) -> NDArray[Any]:
-    """The tower's input. Number 0: the photo as it is; 1: mirrored; further ones: a random half or more of it, its
-    shape changed by up to a third, mirrored or not, brightness, contrast and colour shifted by up to a fifth."""
-    if number <= MIRRORED:
-        prepared = towers.prepare(photo)
-        return towers.mirrored(prepared) if number == MIRRORED else prepared
-    picture = Image.fromarray(photo.pixels)
-    area, ratio = rng.uniform(SMALLEST_CROP, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-    width, height = min(1.0, float(np.sqrt(area * ratio))), min(1.0, float(np.sqrt(area / ratio)))
-    left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-    box = (left * picture.width, top * picture.height, (left + width) * picture.width, (top + height) * picture.height)
-    picture = picture.resize((towers.image_size, towers.image_size), Image.Resampling.BICUBIC, box=box)
-    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        picture = enhance(picture).enhance(float(rng.uniform(1 - JITTER, 1 + JITTER)))
-    prepared = towers.prepare(Photo(np.asarray(picture), picture.width, picture.height, None))
-    return towers.mirrored(prepared) if rng.random() < 0.5 else prepared
-
-
-def _compute_texts(texts: Sequence[str], towers: Towers, folder: Path, progress: Callable[[int, int], None]) -> None:
+def _compute_texts(
+    texts: Sequence[str], towers: Towers, folder: Path, progress: Callable[[int, int], None]
+) -> dict[str, Any]:
     pieces = [towers.words.pieces(text) for text in texts]
-    lengths = [len(each) for each in pieces]
-    starts = np.cumsum([0, *lengths], dtype=np.int64)
-    shapes = {"texts": (len(texts), towers.texts), "words": (int(starts[-1]), 2 * towers.words.dim)}
-    maps = {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, shape)
-        for name, shape in shapes.items()
-    }
-    for low in range(0, len(texts), TEXTS_AT_ONCE):
-        high = min(low + TEXTS_AT_ONCE, len(texts))
-        maps["texts"][low:high], found = towers.read(texts[low:high])
-        maps["words"][starts[low] : starts[high]] = found.tokens[found.mask]
-        progress(high, len(texts))
-    for each in maps.values():
-        each.flush()
-    np.save(folder / "starts.npy", starts)
-    np.save(folder / "numbers.npy", number_words(pieces, towers.words.markers))
+    with (
+        RowsWriter(folder / "texts.npy", (towers.texts,)) as embeddings,
+        RowsWriter(folder / "words.npy", (2 * towers.words.dim,)) as words,
+    ):
+        for low in range(0, len(texts), TEXTS_AT_ONCE):
+            some = texts[low : low + TEXTS_AT_ONCE]
+            embedded, found = towers.read(some)
+            embeddings.append(embedded)
+            words.append(found.tokens[found.mask])
+            progress(low + len(some), len(texts))
+    with RowsWriter(folder / "starts.npy", (), "<i8") as starts:
+        starts.append(np.cumsum([0, *(len(each) for each in pieces)]))
+    with RowsWriter(folder / "numbers.npy", (), "<i8") as numbers:
+        numbers.append(number_words(pieces, towers.words.markers))
+    return {}
 
 
 def number_words(pieces: Sequence[Sequence[int]], markers: Sequence[int]) -> NDArray[np.int64]:

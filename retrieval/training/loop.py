@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from indexes.errors import CrosslookError
-from indexes.files import put_durably
 from retrieval.progress import Step
 from retrieval.training.parallel import average_gradients, copy_first, of_first, rank, world
+from retrieval.training.tensors import DamagedTensors, load_tensors, save_tensors
 from retrieval.training.watching import UNWATCHED, Epoch, Watcher
 
 if TYPE_CHECKING:
@@ -157,19 +155,23 @@ class _Run:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
         metadata = {"key": self.key, "history": json.dumps([asdict(epoch) for epoch in history])}
-        draft = self.path.with_suffix(".new")
-        save_file({name: value.contiguous() for name, value in tensors.items()}, draft, metadata)
-        put_durably(draft, self.path)
+        save_tensors({name: value.contiguous() for name, value in tensors.items()}, self.path, metadata)
 
     def resume(self) -> list[Epoch]:
-        """The history of the stage's run in the folder, its state taken over; empty where there is none."""
+        """The history of the stage's run in the folder, its state taken over; empty where there is none, or it is
+        damaged, as by a loss of power."""
         self.out.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             return []
-        metadata = read_metadata(self.path)
-        if metadata["key"] != self.key:
+        try:
+            tensors, metadata = load_tensors(self.path)
+            history = [Epoch(**epoch) for epoch in json.loads(metadata["history"])]
+            key = metadata["key"]
+        except (DamagedTensors, ValueError, KeyError, TypeError):
+            self.watcher.note(f"{self.path} is damaged: the stage {self.stage.name} begins anew")
+            return []
+        if key != self.key:
             raise CrosslookError(f"{self.out.parent} holds a run with other settings or data: choose another --out")
-        tensors = load_file(self.path)
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -183,7 +185,7 @@ class _Run:
             state.setdefault(int(index), {})[key] = value
         whole = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
-        return [Epoch(**epoch) for epoch in json.loads(metadata["history"])]
+        return history
 
 
 def only_stages(out: Path, names: Sequence[str]) -> None:
@@ -202,13 +204,6 @@ def best_of_stages(history: Sequence[Epoch]) -> list[tuple[Epoch, int]]:
     """The best epoch of each stage, and how many it had."""
     stages = {epoch.stage: [each for each in history if each.stage == epoch.stage] for epoch in history}
     return [(each[_best(each)], len(each)) for each in stages.values()]
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """What a checkpoint says of itself."""
-    with safe_open(path, "pt") as file:
-        found: dict[str, str] = file.metadata()
-    return found
 
 
 def _best(history: Sequence[Epoch]) -> int:

@@ -13,7 +13,8 @@ import torch
 
 from indexes.errors import CrosslookError
 from indexes.faiss_module import import_faiss
-from retrieval.captions import CaptionedImage, CaptionSet
+from indexes.files import put_durably
+from retrieval.captions import CaptionedImage, CaptionSet, left_out_lines
 from retrieval.encoders import canonical_name
 from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.lite import LiteEncoder
@@ -25,7 +26,7 @@ from retrieval.training.card import model_card
 from retrieval.training.embedder import fit_embedder
 from retrieval.training.estimate import fit_estimate
 from retrieval.training.export import CONFIG, IMAGE_HEAD, TEXT_HEAD, write_model, write_scorer
-from retrieval.training.features import Features, cached_features
+from retrieval.training.features import Features, cached_features, trim_cache
 from retrieval.training.heads import DIM
 from retrieval.training.integer_reader import fit_ranges
 from retrieval.training.loop import LOG, best_of_stages, log_of
@@ -61,15 +62,15 @@ def train_model(
     `out`; returns the history of the run.
 
     A model that is there already is in force until the new one is whole, and none while its files are replaced; run
-    again after a kill, it goes on from the last epoch. illustrate: makes texts of further files from the history and
-    the calibration, by name.
+    again after a kill, it goes on from the last epoch. Images that cannot be read are left out, counted and named.
+    illustrate: makes texts of further files from the history and the calibration, by name.
 
     Raises `CrosslookError` when there is too little to train on, `out` holds another run, or is a model of
     open_clip."""
     if (out / "open_clip_config.json").exists():
         raise CrosslookError(f"{out} is a model of open_clip, which would be lost: choose another --out")
     training, dev = split_sets(sets)
-    enough(training, dev)
+    enough(*(sum(len(each.images) for each in part) for part in (training, dev)))
     towers: Towers
     if isinstance(encoder, LiteEncoder):
         import_faiss()  # which the embedder needs in the end
@@ -82,12 +83,19 @@ def train_model(
     folder = cache if cache is not None else default_cache()
     with processes(device):
         if rank() == 0:  # before the others, which find them in the cache
-            cached_features(training, towers, folder, views, _steps("training", watcher))
-            cached_features(dev, towers, folder, 1, _steps("dev", watcher))
+            again = not any((out / RUN).glob("*.safetensors"))
+            cached_features(training, towers, folder, views, _steps("training", watcher), again=again)
+            cached_features(dev, towers, folder, 1, _steps("dev", watcher), again=again)
         of_first(None)
-        seen, held_out = (cached_features(part, towers, folder, count) for part, count in ((training, views), (dev, 1)))
+        seen, held_out = (
+            cached_features(part, towers, folder, count, again=False) for part, count in ((training, views), (dev, 1))
+        )
         if rank() == 0:
+            for line in left_out_lines([*seen.left_out, *held_out.left_out]):
+                watcher.note(line)
             watcher.note(_sizes(seen, held_out))
+            watcher.note(f"{folder} holds {trim_cache(folder, [seen, held_out]) / 1e9:.1f} GB of what the towers see")
+        enough(seen.images, held_out.images)
         with torch.device(device):
             model, history = train(seen, held_out, class_embeddings, out / RUN, settings, watcher)
         is_first = rank() == 0
@@ -124,13 +132,12 @@ def _put_in_place(draft: Path, out: Path) -> None:
     for name in {IMAGE_HEAD, TEXT_HEAD, EXPLAINER, ADAPTER} - {path.name for path in draft.iterdir()}:
         (out / name).unlink(missing_ok=True)  # of a model of another kind
     for path in sorted(draft.iterdir(), key=lambda path: path.name == CONFIG):
-        path.replace(out / path.name)
+        put_durably(path, out / path.name)
 
 
-def enough(training: Sequence[CaptionSet], dev: Sequence[CaptionSet]) -> None:
+def enough(images: int, held_out: int) -> None:
     """Raises `CrosslookError` when there are too few images to train on or to choose by."""
-    count, held_out_count = (sum(len(each.images) for each in part) for part in (training, dev))
-    for number, use in ((count, "train on"), (held_out_count, "choose by")):
+    for number, use in ((images, "train on"), (held_out, "choose by")):
         if number < 2:
             raise CrosslookError(f"{number} image{'s' * (number != 1)} to {use}, which is too few: give more of them")
 

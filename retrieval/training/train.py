@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
 from retrieval.training.batches import as_float
-from retrieval.training.features import WHOLE, Features
+from retrieval.training.features import Features
 from retrieval.training.heads import input_statistics
 from retrieval.training.heads_stage import HeadsStage
 from retrieval.training.loop import learn, only_stages
@@ -20,6 +20,7 @@ from retrieval.training.model import Model
 from retrieval.training.parallel import current_device, on_device
 from retrieval.training.scorer_stage import JUDGED, PARAMETERS, ScorerStage
 from retrieval.training.settings import TrainSettings
+from retrieval.training.views import WHOLE
 from retrieval.training.watching import UNWATCHED, Epoch, Watcher
 
 OF_OTHERS = ("itm", "lm", "match_from", "group", "hard", "scorer", "towers")  # on which the heads do not depend

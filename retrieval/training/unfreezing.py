@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from open_clip.tokenizer import HFTokenizer
-from safetensors.torch import save_file
 
 from indexes.errors import CrosslookError
 from indexes.files import replace_durably
-from retrieval.captions import CaptionSet
+from retrieval.captions import CaptionSet, left_out_lines, stamp
 from retrieval.training.loop import LOG, learn, log_of, only_stages
 from retrieval.training.parallel import processes, rank
 from retrieval.training.run import RUN, enough, split_sets
 from retrieval.training.settings import TrainSettings
+from retrieval.training.tensors import save_tensors
 from retrieval.training.towers_stage import TowersStage
+from retrieval.training.views import present
 from retrieval.training.watching import UNWATCHED, Epoch, Watcher
 
 if TYPE_CHECKING:
@@ -41,32 +42,29 @@ def unfreeze(
     watcher: Watcher = UNWATCHED,
 ) -> list[Epoch]:
     """Train both towers of a model, keep what is best on dev, and write it to `out` as open_clip does; returns the
-    history. Run again after a kill, it goes on from the last epoch.
+    history. Run again after a kill, it goes on from the last epoch. Images that cannot be read are left out and named.
 
-    Raises `CrosslookError` when there is too little to train on, an image cannot be read, or `out` holds a model or
-    another run."""
+    Raises `CrosslookError` when there is too little to train on, or `out` holds a model or another run."""
     has_model = (out / CONFIG).exists() or (out / "config.json").exists()
     if has_model and not (out / RUN / f"{TowersStage.name}.safetensors").exists():  # else it is ours, nearly done
         raise CrosslookError(f"{out} holds a model, which would be lost: choose another --out")
-    training, dev = split_sets(sets)
-    enough(training, dev)
+    (training, absent), (dev, absent_dev) = (present(part) for part in split_sets(sets))
+    for line in left_out_lines([*absent, *absent_dev]):
+        watcher.note(line)
+    enough(len(training), len(dev))
     content = [
-        (str(each.source.absolute()), image.image, image.captions)
-        for part in (training, dev)
-        for each in part
-        for image in each.images
+        (stamp(captions, image), image.image, image.captions) for part in (training, dev) for captions, image in part
     ]
     checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     about = [asdict(settings.towers), settings.itc, settings.seed, encoder.fingerprint, checksum]
     only_stages(out / RUN, [TowersStage.name])
     with processes(device), torch.device(device):
-        stage = TowersStage(encoder, training, dev, settings, json.dumps(about, sort_keys=True))
+        stage = TowersStage(encoder, training, dev, settings, json.dumps(about, sort_keys=True), watcher.note)
         history = learn(stage, out / RUN, settings.seed, watcher)
         is_first = rank() == 0
     if is_first:
         weights = {name: value.cpu().contiguous() for name, value in stage.module.state_dict().items()}
-        save_file(weights, out / WEIGHTS)
-        (out / WEIGHTS).chmod(0o644)  # safetensors keeps it to its writer
+        save_tensors(weights, out / WEIGHTS)
         if isinstance(encoder.tokenizer, HFTokenizer):  # which open_clip looks for beside the weights
             encoder.tokenizer.tokenizer.save_pretrained(out)
         config = {"model_cfg": encoder.config.get("model_cfg", encoder.config)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -139,3 +140,18 @@ def test_answers_stream_while_queries_are_still_to_come(indexed):
 def test_a_batch_that_cannot_be_answered_says_why(search, indexed, words):
     run = search(*words, index=indexed)
     assert run.returncode == 2 and "Traceback" not in run.stderr and run.stderr
+
+
+@pytest.mark.parametrize("ends", ["well", "in an error"])
+def test_the_temporary_collection_is_removed(search, captions, samples, tmp_path, ends):
+    (tmp_path / "temporary").mkdir()
+    strict = []
+    if ends == "in an error":  # once it was made
+        shutil.copytree(samples, tmp_path / "photos")
+        samples = tmp_path / "photos"
+        next(samples.glob("*.png")).write_bytes(b"no picture")
+        strict = ["--strict"]
+    options = {"index": tmp_path / "none", "env": {"TMPDIR": str(tmp_path / "temporary")}}
+    run = search("evaluate", captions, "--images", samples, *strict, **options)
+    assert run.returncode == (2 if strict else 0), run.stderr
+    assert list((tmp_path / "temporary").iterdir()) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -195,20 +194,13 @@ def test_an_export_that_cannot_be_read_is_made_again(clip, damage):
     np.testing.assert_array_equal(found.encode_texts(["a dog"]).embeddings, before)
 
 
-def test_a_damaged_graph_says_what_to_delete(clip):
-    load_encoder(str(clip))
+@pytest.mark.parametrize("name", [TEXT, TOKENIZER])
+def test_what_is_damaged_after_it_was_checked_says_what_to_delete(clip, name):
+    encoder = load_encoder(str(clip))
     folder = export_folder(str(clip))
-    (folder / TEXT).write_bytes(b"no")
+    (folder / name).write_bytes(b"{")
     with pytest.raises(CrosslookError, match=f"delete {folder}"):
-        load_encoder(str(clip)).encode_texts(["a dog"])
-
-
-def test_a_damaged_tokenizer_says_what_to_delete(clip):
-    load_encoder(str(clip))
-    folder = export_folder(str(clip))
-    (folder / TOKENIZER).write_text("{")
-    with pytest.raises(CrosslookError, match=f"delete {folder}"):
-        load_encoder(str(clip)).encode_texts(["a dog"])
+        encoder.encode_texts(["a dog"])
 
 
 def test_what_takes_long_is_told_once_and_other_files_do_not_count(clip):
@@ -217,21 +209,6 @@ def test_what_takes_long_is_told_once_and_other_files_do_not_count(clip):
     (clip / "README").write_text("about it")
     load_encoder(str(clip), note=told.append)
     assert len(told) == 1 and str(clip) in told[0]
-
-
-def test_where_two_export_at_once_one_of_both_is_kept(clip, monkeypatch):
-    from retrieval.encoders import exporting
-
-    real = exporting._check
-
-    def other_was_faster(encoder, found, tolerance):
-        real(encoder, found, tolerance)
-        shutil.copytree(found._files, export_folder(str(clip)), dirs_exist_ok=True)
-
-    monkeypatch.setattr(exporting, "_check", other_was_faster)
-    assert isinstance(load_encoder(str(clip)), ExportedEncoder)
-    folder = export_folder(str(clip))
-    assert [path for path in folder.parent.iterdir() if path.name.startswith(folder.name)] == [folder]
 
 
 def test_on_a_gpu_it_is_torch(clip, monkeypatch):

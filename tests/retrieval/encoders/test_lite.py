@@ -158,7 +158,9 @@ def test_a_folder_without_a_model_says_so(tmp_path):
 
 
 def test_cuda_that_is_not_there_is_refused(monkeypatch):
-    import onnxruntime
+    from retrieval.encoders.runtime import import_onnxruntime
+
+    onnxruntime = import_onnxruntime()
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(CrosslookError, match="--device cpu"):
@@ -169,7 +171,8 @@ def test_all_sessions_share_their_threads():
     script = """
 import os, sys
 from pathlib import Path
-from retrieval.encoders.runtime import open_session, usable_cores
+from retrieval.cores import usable_cores
+from retrieval.encoders.runtime import open_session
 weights = Path("retrieval/weights")
 sessions = [open_session(weights / "lite" / "text.onnx")]
 one = len(os.listdir("/proc/self/task"))
@@ -188,7 +191,8 @@ print(len(sessions), usable_cores(), len(os.listdir("/proc/self/task")) - one)
 def test_sessions_opened_at_once_make_their_threads_once():
     script = """
 import threading, time
-import onnxruntime
+from retrieval.encoders.runtime import import_onnxruntime
+onnxruntime = import_onnxruntime()
 from pathlib import Path
 from retrieval.encoders.runtime import open_session
 make, made = onnxruntime.set_global_thread_pool_sizes, []
@@ -212,7 +216,8 @@ print(len(opened), len(made))
 
 def test_threads_that_others_made_are_shared():
     script = """
-import onnxruntime
+from retrieval.encoders.runtime import import_onnxruntime
+onnxruntime = import_onnxruntime()
 from pathlib import Path
 from retrieval.encoders.runtime import open_session
 onnxruntime.set_global_thread_pool_sizes(1, 1)

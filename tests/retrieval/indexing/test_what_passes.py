@@ -103,7 +103,7 @@ def test_a_changed_image_that_cannot_be_read_now_keeps_its_row_and_is_tried_agai
         Trouble(patch, [photos / "003.png"], code, when)
         progress = index_folders([photos], path, encoder, observer=collected(lines))
     assert (progress.postponed, progress.failed, progress.changed) == (1, 0, 0)
-    assert lines == [("003.png", f"cannot be read now: {os.strerror(code)}; the next run tries again")]
+    assert lines == [("003.png", f"cannot be read now: {os.strerror(code)}")]
     assert embeddings(path) == before and len(Collection.open(path).failures()) == 0
     assert index_folders([photos], path, encoder).changed == 1
     assert embeddings(path) != before
@@ -171,7 +171,7 @@ def test_a_changed_file_that_vanishes_is_mentioned_and_removed_by_the_next_run(p
     with monkeypatch.context() as patch:
         patch.setattr(run.Run, "encode", after_it_vanished)
         index_folders([photos], path, encoder, observer=collected(lines))
-    assert lines == [("003.png", "is gone since the folder was listed; the next run tries again")]
+    assert lines == [("003.png", "is gone since the folder was listed")]
     assert "003.png" in names(path)
     assert index_folders([photos], path, encoder).removed == 1
 

@@ -91,5 +91,6 @@ def test_processes_stay_alike_learn_and_go_on_after_a_kill(tmp_path):
     of_heads = [figures["text -> image"] for figures in first[1] if "text -> image" in figures]
     assert max(of_heads) > max(0.5, 1.5 * of_heads[0])
     for again in (out, tmp_path / "part"):  # one that has nothing left to do, and one that has
-        assert run(again).returncode == 0
+        found_again = run(again)
+        assert found_again.returncode == 0, found_again.stderr
         assert found(again) == [first, second]

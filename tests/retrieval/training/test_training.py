@@ -14,6 +14,7 @@ from indexes.errors import CrosslookError
 from retrieval.captions import read_captions
 from retrieval.encoders.lite import LiteEncoder
 from retrieval.training.watching import Watcher
+from tests.guarding import run_commands
 from tests.retrieval.training.made_up import classes, made_up, settings
 
 pytestmark = pytest.mark.torch
@@ -217,8 +218,8 @@ def sample_set(tmp_path_factory):
 
 def test_views_are_the_picture_its_mirror_image_and_crops_the_same_every_time(sample_set, lite):
     from retrieval.images import decode
-    from retrieval.training.features import view
     from retrieval.training.towers import LiteTowers
+    from retrieval.training.views import view
 
     photo = decode((sample_set.images_dir / "coffee.png").read_bytes())
     towers = LiteTowers(lite)
@@ -529,12 +530,13 @@ def test_the_command_trains_indexes_and_searches(sample_set, tmp_path, made_of, 
     ]
     if made_of == "open_clip":
         options += ["--model", request.getfixturevalue("tiny_clip")]
-    run = search("train", sample_set.source, *options)
-    assert run.returncode == 0, run.stderr
+    mine = [tmp_path / name for name in ("model", "cache")]
+    run = run_commands([["train", sample_set.source, *options]], tmp_path / "guarded", mine)
+    assert run.is_clean, run
     assert (
-        ("heads, epoch 1: itc" in run.stderr) == (made_of == "lite")
-        and "scorer, epoch 1: lm" in run.stderr
-        and f"--model {out}" in run.stderr
+        ("heads, epoch 1: itc" in run.output) == (made_of == "lite")
+        and "scorer, epoch 1: lm" in run.output
+        and f"--model {out}" in run.output
     )
     assert all((out / name).read_text().startswith("<svg") for name in ("run.svg", "reliability.svg"))
     assert search("index", photos, "--model", out).returncode == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -128,10 +130,64 @@ def test_a_model_is_not_overwritten(pictures, tiny_clip):
         unfrozen(pictures, tiny_clip, tiny_clip, settings())
 
 
-def test_an_image_that_cannot_be_read_is_named(pictures, tiny_clip, tmp_path):
+def test_where_no_image_can_be_read_one_is_named(pictures, tiny_clip, tmp_path):
     images = tuple(replace(image, image="gone.png") if image.split != "dev" else image for image in pictures.images)
-    with pytest.raises(CrosslookError, match="gone.png"):
-        unfrozen(replace(pictures, images=images), tiny_clip, tmp_path / "out", settings())
+    told = []
+    with pytest.raises(CrosslookError, match="0 images to train on"):
+        unfrozen(replace(pictures, images=images), tiny_clip, tmp_path / "out", settings(), watcher=noting(told))
+    assert told == ["left out: 36 x image is missing: gone.png, gone.png, gone.png, gone.png, gone.png, ..."]
+
+
+def noting(told):
+    return Watcher(note=told.append)
+
+
+@pytest.fixture
+def harmed(pictures, tmp_path):
+    """A copy of the pictures, of which some cannot be read, one of them of dev."""
+    folder = shutil.copytree(pictures.images_dir, tmp_path / "harmed")
+    (folder / "3.png").write_bytes(b"no picture")
+    (folder / "7.png").write_bytes(b"")
+    (folder / "9.png").unlink()
+    return replace(pictures, images_dir=folder)
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named_once(harmed, tiny_clip, tmp_path):
+    told = []
+    history = unfrozen(harmed, tiny_clip, tmp_path / "out", settings(epochs=3, batch=36), watcher=noting(told))
+    assert len(history) == 3 and all(np.isfinite(epoch.losses["itc"]) for epoch in history)
+    lines = sorted(line for line in told if line.startswith("left out"))
+    assert len(lines) == 3 and lines[1] == "left out: 1 x image is missing: 9.png"
+    assert lines[0].endswith("empty: 7.png") and lines[2].endswith("damaged: 3.png")
+
+
+def test_where_none_of_dev_can_be_read_one_is_named(pictures, tiny_clip, tmp_path):
+    folder = shutil.copytree(pictures.images_dir, tmp_path / "harmed")
+    for index in range(4):
+        (folder / f"{index}.png").write_bytes(b"no picture")
+    with pytest.raises(CrosslookError, match="none of the 4 images to choose by can be read"):
+        unfrozen(replace(pictures, images_dir=folder), tiny_clip, tmp_path / "out", settings(epochs=1))
+
+
+@pytest.mark.parametrize("change", ["another folder", "an edited picture", "a picture less"])
+def test_a_run_does_not_go_on_with_other_pictures(pictures, tiny_clip, tmp_path, change):
+    class Killed(Exception):
+        pass
+
+    def kill(epoch):
+        raise Killed
+
+    mine = replace(pictures, images_dir=shutil.copytree(pictures.images_dir, tmp_path / "mine"))
+    with pytest.raises(Killed):
+        unfrozen(mine, tiny_clip, tmp_path / "out", settings(epochs=2), watcher=Watcher(epoch=kill))
+    if change == "another folder":
+        mine = pictures
+    elif change == "an edited picture":
+        os.utime(mine.images_dir / "20.png", ns=(1, 1))
+    else:
+        (mine.images_dir / "20.png").unlink()
+    with pytest.raises(CrosslookError, match="other settings or data"):
+        unfrozen(mine, tiny_clip, tmp_path / "out", settings(epochs=2))
 
 
 def test_lite_has_no_towers_to_train(pictures, tmp_path):

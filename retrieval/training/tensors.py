@@ -1,0 +1,63 @@
+"""Weights as a safetensors file: whole on disk, or not there; and read again, or told to be damaged."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from indexes.errors import CrosslookError
+from indexes.files import put_durably
+
+NO_ROOM = ("no space left", "disk full", "quota exceeded")
+
+
+class DamagedTensors(Exception):
+    """A file is no safetensors file, or its end is missing."""
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Put a file in the place of `path` in one step, readable to all. Raises `CrosslookError` when it cannot be
+    written, as on a full disk; what was there before is there still."""
+    draft = path.with_name(path.name + ".new")
+    with writing_to(path.parent):
+        try:
+            save_file(dict(tensors), draft, metadata)
+            draft.chmod(0o644)  # safetensors keeps it to its writer
+            put_durably(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file, and what it says of itself. Raises `DamagedTensors`, and `OSError` when it cannot be read
+    now."""
+    with path.open("rb") as file:
+        file.read(1)  # what cannot be read is not damaged
+    try:
+        with safe_open(path, "pt") as opened:
+            metadata: dict[str, str] = opened.metadata() or {}
+        return load_file(path), metadata
+    except SafetensorError as error:
+        raise DamagedTensors(f"{path}: {error}") from error
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn a failure to write below `folder` into one line. The libraries for weights and graphs tell a full disk by
+    exceptions of their own."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        code = error.errno if isinstance(error, OSError) else None
+        is_full = code in (errno.ENOSPC, errno.EDQUOT) or any(sign in str(error).lower() for sign in NO_ROOM)
+        reason = "the disk is full" if is_full else (isinstance(error, OSError) and error.strerror) or str(error)
+        raise CrosslookError(
+            f"cannot write to {folder}: {reason}; mend that and run the same command again, which goes on"
+        ) from error

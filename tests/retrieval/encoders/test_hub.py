@@ -1,0 +1,178 @@
+"""Weights that are in the model hub's cache are loaded without asking the hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tests.guarding import run_guarded
+from tests.support import TINY_CLIP
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """As if the network might be used."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return constants
+
+
+def test_what_is_cached_is_not_asked_for(online):
+    from retrieval.privacy import from_cache_first
+
+    modes = []
+    assert from_cache_first(lambda: modes.append(online.HF_HUB_OFFLINE)) is None
+    assert modes == [True] and online.HF_HUB_OFFLINE is False
+
+
+def test_what_is_not_cached_is_asked_for(online):
+    from retrieval.privacy import from_cache_first
+
+    def load():
+        if online.HF_HUB_OFFLINE:
+            raise FileNotFoundError("not in the cache")
+        return "weights"
+
+    assert from_cache_first(load) == "weights" and online.HF_HUB_OFFLINE is False
+
+
+def test_who_is_offline_stays_so(online):
+    from retrieval.privacy import from_cache_first
+
+    online.HF_HUB_OFFLINE = True
+    attempts = []
+
+    def load():
+        attempts.append(online.HF_HUB_OFFLINE)
+        raise FileNotFoundError("not in the cache")
+
+    with pytest.raises(FileNotFoundError):
+        from_cache_first(load)
+    assert attempts == [True] and online.HF_HUB_OFFLINE is True
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_is_no_reason_to_ask(online, error):
+    from retrieval.privacy import from_cache_first
+
+    attempts = []
+
+    def load():
+        attempts.append(online.HF_HUB_OFFLINE)
+        raise error
+
+    with pytest.raises(error):
+        from_cache_first(load)
+    assert attempts == [True] and online.HF_HUB_OFFLINE is False
+
+
+def test_threads_that_load_at_once_do_not_put_one_another_offline(online):
+    from retrieval.privacy import from_cache_first
+
+    started = threading.Barrier(4, timeout=20)
+
+    def load_one(_):
+        started.wait()
+
+        def load():
+            if online.HF_HUB_OFFLINE:
+                raise FileNotFoundError
+            return online.HF_HUB_OFFLINE
+
+        return from_cache_first(load)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(load_one, range(4))) == [False] * 4
+
+
+def test_a_cached_model_of_the_hub_loads_without_a_socket(tiny_clip, tmp_path):
+    """By its name, with the network allowed: the guard would end the process."""
+    snapshot = tmp_path / "mine" / "hub" / "models--made-up--tiny" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    shutil.copy(tiny_clip / "open_clip_model.safetensors", snapshot)
+    (tmp_path / "mine" / "Tiny.json").write_text(json.dumps(TINY_CLIP))
+    script = f"""
+import retrieval
+import open_clip
+from open_clip import pretrained
+open_clip.add_model_config({str(tmp_path / "mine" / "Tiny.json")!r})
+pretrained._PRETRAINED["Tiny"] = {{"here": pretrained._pcfg(hf_hub="made-up/tiny/open_clip_model.safetensors")}}
+from retrieval.encoders.openclip import load_openclip
+print(load_openclip("Tiny:here", "cpu").dim)
+"""
+    outcome = run_guarded(script, tmp_path, [tmp_path / "mine"], HF_HOME=str(tmp_path / "mine"))
+    assert outcome.is_clean and outcome.output.strip() == "32", outcome
+
+
+def test_a_tokeniser_that_two_threads_cannot_use_is_used_by_one(tiny_clip):
+    """Those of the hub raise "Already borrowed"."""
+    from retrieval.encoders.openclip import load_openclip
+
+    encoder = load_openclip(str(tiny_clip), "cpu")
+    busy = threading.Lock()
+
+    class Exclusive(type(encoder.tokenizer)):
+        def __call__(self, texts, context_length=None):
+            if not busy.acquire(blocking=False):
+                raise RuntimeError("Already borrowed")
+            try:
+                threading.Event().wait(0.002)  # so that others come meanwhile
+                return super().__call__(texts, context_length)
+            finally:
+                busy.release()
+
+    expected = encoder.encode_texts(["a dog on a beach"]).embeddings
+    encoder.tokenizer.__class__ = Exclusive
+    with ThreadPoolExecutor(8) as threads:
+        for found in threads.map(encoder.encode_texts, [["a dog on a beach"]] * 40):
+            np.testing.assert_allclose(found.embeddings, expected, atol=1e-6)
+
+
+def test_a_text_that_just_fits_is_not_cut(tiny_clip):
+    """16 pieces, begin and end among them, on torch and as exported."""
+    from retrieval.encoders import load_encoder
+    from retrieval.encoders.openclip import load_openclip
+
+    texts = ["dog " * count for count in (0, 1, 13, 14, 15, 16, 99)]
+    expected = [False, False, False, False, True, True, True]
+    for encoder in (load_openclip(str(tiny_clip), "cpu"), load_encoder(str(tiny_clip), "cpu")):
+        found = encoder.encode_texts(texts)
+        assert found.truncated.tolist() == expected, type(encoder)
+        assert found.mask.sum(axis=1).tolist() == [2, 3, 15, 16, 16, 16, 16]
+
+
+@pytest.fixture(params=["its end is its padding", "its end is not its padding"])
+def of_hub(request, tiny_clip):
+    """A tokeniser as the hub's are, whose marks are its own, in an encoder."""
+    from open_clip.tokenizer import HFTokenizer
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    from retrieval.encoders.openclip import load_openclip
+
+    words = {"<pad>": 0, "</s>": 1, "dog": 2, "<unk>": 3}
+    fast = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    pad = "</s>" if "is its" in request.param else "<pad>"
+    made = HFTokenizer.__new__(HFTokenizer)
+    made.tokenizer = PreTrainedTokenizerFast(tokenizer_object=fast, pad_token=pad, eos_token="</s>", unk_token="<unk>")
+    made.context_length, made.clean_fn, made.strip_sep_token, made.tokenizer_mode = 16, str, False, ""
+    encoder = load_openclip(str(tiny_clip), "cpu")
+    encoder.tokenizer = made
+    return encoder
+
+
+def test_a_text_that_just_fits_a_tokeniser_of_the_hub_is_not_cut(of_hub):
+    texts = ["dog " * count for count in (1, 14, 15, 16, 99)]
+    assert of_hub._ids(texts)[1].tolist() == [False, False, False, True, True]
