@@ -48,7 +48,7 @@ def index(
     retry_failed: Annotated[bool, typer.Option(help="Read files again that failed before.")] = False,
     repair: Annotated[
         bool,
-        typer.Option(help="Check every file of the collection, rebuild what is lost, and embed again what is damaged."),
+        typer.Option(help="Check all files of the collection, rebuild what is lost, embed damage again."),
     ] = False,
     forget: Annotated[
         bool,

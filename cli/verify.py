@@ -29,9 +29,8 @@ def verify(index: Index = None, as_json: Json = False) -> None:
     else:
         for fault in verification.faults:
             write_line(printable(fault))
-        note(
-            f"{plural(verification.files, 'file')} with {size(verification.bytes)} read: {_verdict(verification.faults)}"
-        )
+        read = f"{plural(verification.files, 'file')} with {size(verification.bytes)} read"
+        note(f"{read}: {plural(len(verification.faults), 'fault') if verification.faults else 'nothing is damaged'}")
     if verification.unchecked:
         note(
             f"{plural(verification.unchecked, 'file')} of an earlier version had no checksum to compare with: "
@@ -40,7 +39,3 @@ def verify(index: Index = None, as_json: Json = False) -> None:
     if verification.faults:
         note("`search index --repair FOLDER` mends what is damaged")
         raise typer.Exit(ERROR)
-
-
-def _verdict(faults: tuple[str, ...]) -> str:
-    return plural(len(faults), "fault") if faults else "nothing is damaged"

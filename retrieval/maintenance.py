@@ -27,8 +27,9 @@ from retrieval.progress import Step
 class Status:
     """What a collection holds. reranks: whether its model has a scorer. tombstones: stored rows and failures that no
     longer count; removed: how many of them are of files that have gone, which can be revived. excludes, passed_over:
-    see `Manifest`. incomplete: images of which a part is missing. bytes: on disk. committed: when the commit in force was made, local time. ann: the ANN index, where
-    there is one; ann_fault: why it cannot be read, so that search is exact. fault: what is wrong with CURRENT."""
+    see `Manifest`. incomplete: images of which a part is missing. bytes: on disk. committed: when the commit in force
+    was made, local time. ann: the ANN index, where there is one; ann_fault: why it cannot be read, so that search is
+    exact. fault: what is wrong with CURRENT."""
 
     path: Path
     model: str
@@ -52,6 +53,8 @@ class Status:
 
 def status(path: Path) -> Status:
     """Raises `CrosslookError` where there is no collection, or it is damaged."""
+    import pyarrow.compute as pc  # which other commands do without
+
     collection = Collection.open(path)
     manifest = collection.manifest
     return Status(
@@ -65,7 +68,7 @@ def status(path: Path) -> Status:
         segments=len(manifest.segments),
         tombstones=dead_entries(manifest),
         removed=sum(entry.removed for entry in manifest.segments),
-        incomplete=sum(note != "" for note in collection.table(["note"])["note"].to_pylist()),
+        incomplete=int(pc.sum(pc.not_equal(collection.table(["note"])["note"], "")).as_py() or 0),
         excludes=manifest.excludes,
         passed_over=totals(manifest.passed_over.values()),
         bytes=_bytes_below(path),

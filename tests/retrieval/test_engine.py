@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -282,3 +283,17 @@ def test_what_cannot_be_loaded_is_told_by_the_search(path, encoder):
     for _ in range(2):
         with pytest.raises(CrosslookError, match="the scorer is damaged"):
             engine.search("a dog")
+
+
+def test_many_threads_get_from_a_new_engine_what_one_thread_gets(tmp_path):
+    """Folders, an ANN index, rows and failures among it; freed memory is overwritten, so that nobody reads it."""
+    script = Path(__file__).with_name("engine_from_many_threads.py")
+    run = subprocess.run(
+        [sys.executable, script, tmp_path / "c", "5"],
+        env=os.environ | {"MALLOC_PERTURB_": "165", "MALLOC_CHECK_": "3"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout.split()[0]) > 100
