@@ -67,7 +67,8 @@ def main(folder: Path, seconds: float) -> None:
         engine = Engine(Collection.open(folder), FakeEncoder())
         with ThreadPoolExecutor(THREADS) as threads:
             asked = [question for _ in range(3) for question in rng.sample(questions, len(questions))]
-            for question, hits in zip(asked, threads.map(lambda q: answers(engine, *q), asked), strict=True):
+            everyones = threads.map(answers, [engine] * len(asked), *zip(*asked, strict=True))
+            for question, hits in zip(asked, everyones, strict=True):
                 assert hits == expected[question], question
                 compared += 1
     print(compared, "answers")
