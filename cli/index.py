@@ -109,7 +109,7 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
 def _summary(progress: Progress) -> str:
     counts = {
         "dropped as damaged": progress.dropped,
-        "new": progress.new,
+        f"new{f' ({progress.incomplete:,} incomplete)' if progress.incomplete else ''}": progress.new,
         "changed": progress.changed,
         "moved": progress.moved,
         "touched": progress.touched,
@@ -119,9 +119,7 @@ def _summary(progress: Progress) -> str:
     }
     parts = [f"{count:,} {name}" for name, count in counts.items() if count]
     if progress.copied:
-        parts.append(f"{progress.copied:,} {'copy' if progress.copied == 1 else 'copies'}, not embedded again")
-    if progress.incomplete:
-        parts.append(f"{progress.incomplete:,} of them incomplete")
+        parts.append(f"{progress.copied:,} {'copy' if progress.copied == 1 else 'copies'} not embedded again")
     if progress.postponed:
         parts.append(f"{progress.postponed:,} could not be read now, tried again at the next run")
     if progress.kept:

@@ -19,10 +19,10 @@ AT_THE_TENTH = (
     FAKE_MODEL
     + """
 from threading import Event
-import retrieval.indexing.pipeline as pipeline
+import retrieval.indexing.reading as reading
 from cli import interruption
 FakeEncoder.batch_size = 2
-real = pipeline.decode
+real = reading.decode
 calls = 0
 def decode(*arguments):
     global calls
@@ -30,7 +30,7 @@ def decode(*arguments):
     if calls == 10:
         act()
     return real(*arguments)
-pipeline.decode = decode
+reading.decode = decode
 def send(number):
     os.kill(os.getpid(), number)
     while interruption.received() is None:

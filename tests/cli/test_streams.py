@@ -127,18 +127,18 @@ def test_an_index_run_whose_stderr_takes_nothing_goes_on_to_its_end(search_after
 
 def test_an_index_run_goes_on_when_the_terminal_goes_that_showed_its_bar(search_after, photos, tmp_path):
     script = f"""{FAKE_MODEL}
-import retrieval.indexing.pipeline as pipeline
+import retrieval.indexing.reading as reading
 ours, theirs = os.openpty()
 os.dup2(theirs, 2)
 os.close(theirs)
-real = pipeline.decode
+real = reading.decode
 def decode(*arguments):
     global ours
     if ours is not None:
         os.close(ours)
         ours = None
     return real(*arguments)
-pipeline.decode = decode
+reading.decode = decode
 """
     run = search_after(script, "index", photos, "-i", tmp_path / "c", env={"TERM": "xterm"})
     assert (run.returncode, run.stdout) == (0, "")
@@ -229,13 +229,13 @@ class RawBroken(io.RawIOBase):
 
 
 NOISY = f"""{FAKE_MODEL}
-import retrieval.indexing.pipeline as pipeline
-real = pipeline.decode
+import retrieval.indexing.reading as reading
+real = reading.decode
 def decode(*arguments):
     os.write(2, b"TIFFReadDirectory: Warning, unknown field\\n")
     print("a library's own line", file=sys.stderr)
     return real(*arguments)
-pipeline.decode = decode
+reading.decode = decode
 """
 
 
