@@ -77,6 +77,8 @@ def _rows(path: Path, first: int, count: int) -> pa.Table:
         "width": np.full(count, 4000, np.int32),
         "height": np.full(count, 3000, np.int32),
         "taken_at": pa.nulls(count, pa.timestamp("ms")),
+        "ctime_ns": ids * 1_000_000_000,
+        "note": [""] * count,
     }
     return pa.table([pa.array(columns[field.name], field.type) for field in ROW_SCHEMA], ROW_SCHEMA)
 
