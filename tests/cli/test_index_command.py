@@ -143,10 +143,10 @@ def test_a_pattern_that_matched_nothing_gets_a_line(search, photos, path):
     ("counts", "line"),
     [
         ({}, "nothing to do in 2.0 s"),
-        ({"copied": 1}, "1 copy, not embedded again in 2.0 s"),
+        ({"copied": 1}, "1 copy not embedded again in 2.0 s"),
         (
             {"new": 10, "touched": 2, "copied": 1300, "postponed": 2, "kept": 33},
-            "10 new, 2 touched, 1,300 copies, not embedded again, 2 could not be read now, tried again at the next "
+            "10 new, 2 touched, 1,300 copies not embedded again, 2 could not be read now, tried again at the next "
             "run, 33 kept though not there in 2.0 s (5 images/s)",
         ),
     ],

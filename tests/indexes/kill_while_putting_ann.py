@@ -23,7 +23,7 @@ def main(folder: Path) -> None:
     def prepare() -> None:
         with CollectionWriter(start, BINDING) as writer:
             writer.commit(batch(1, image_embeddings(600)))
-        add_ann(start)
+        add_ann(start, texts=10)
 
     def check() -> None:
         collection = Collection.open(tried)
@@ -32,10 +32,10 @@ def main(folder: Path) -> None:
         with CollectionWriter(tried, BINDING) as writer:
             assert writer.manifest.ann == collection.manifest.ann
         assert [path.name for path in ann_folder(tried).iterdir()] == [collection.manifest.ann.file_name]
-        add_ann(tried)
+        add_ann(tried, texts=10)
         assert Collection.open(tried).open_ann() is not None
 
-    try_every_moment(prepare, start, tried, lambda: add_ann(tried), check)
+    try_every_moment(prepare, start, tried, lambda: add_ann(tried, texts=10), check)
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ def source_of(collection, texts):
     return Source(parts, lambda ids: collection.embeddings(collection.positions(ids)), texts)
 
 
-def add_ann(path, target=TARGET):
+def add_ann(path, target=TARGET, texts=200):
     with CollectionWriter(path, BINDING) as writer:
-        writer.put_ann(lambda file: build_ann(source_of(writer.collection, text_embeddings(200)), target, file))
+        writer.put_ann(lambda file: build_ann(source_of(writer.collection, text_embeddings(texts)), target, file))
 
 
 def test_codes_tell_apart_rows_that_lie_close_together(tmp_path):
