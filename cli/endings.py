@@ -13,12 +13,10 @@ from pathlib import Path
 
 from cli import interruption, libraries, streams
 from cli.output import note
+from cli.statuses import ERROR, NOTHING_FOUND, UNFORESEEN
 from cli.streams import debugging
 from indexes.errors import CrosslookError
 
-NOTHING_FOUND = 1
-ERROR = 2
-UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 CODE = Path(__file__).resolve().parents[1]
 OURS = tuple(str(CODE / package) + os.sep for package in ("cli", "retrieval", "indexes"))
 

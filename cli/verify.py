@@ -7,9 +7,9 @@ import json
 import typer
 
 from cli.being_indexed import told_if_being_indexed
-from cli.endings import ERROR
 from cli.options import Index, Json, collection_path
 from cli.output import note, plural, printable, size, write_line
+from cli.statuses import ERROR
 
 
 def verify(index: Index = None, as_json: Json = False) -> None:

@@ -22,16 +22,8 @@ from indexes.rows import Row, failures_table, rows_table
 from indexes.segment import Segment
 from indexes.segment_files import Batch
 from indexes.writer import CollectionWriter
+from tests.indexes.contents import contents
 from tests.support import BINDING, copy_tree_bytes, make_batch
-
-
-def contents(folder):
-    """Everything that counts, in order: rows, embeddings, tokens."""
-    collection = Collection.open(folder)
-    table = collection.table(["id", "path", "size", "mtime_ns", "content_hash", "width", "height", "taken_at"])
-    positions = table["position"].to_numpy()
-    rows = table.drop_columns(["position"]).to_pylist()
-    return rows, collection.embeddings(positions).tolist(), collection.tokens(positions).tolist()
 
 
 def test_what_is_committed_is_read_back(tmp_path):
