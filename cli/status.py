@@ -20,16 +20,21 @@ def status(
     index: Index = None,
     as_json: Json = False,
     failures: Annotated[bool, typer.Option("--failures", help="List the files that could not be read.")] = False,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="List the images of which a part is missing.")
+    ] = False,
 ) -> None:
     """Say what a collection holds."""
     from retrieval import maintenance
 
     path = collection_path(index)
-    if failures:
+    if failures or incomplete:
         with told_if_being_indexed(path):
-            failed = maintenance.failures(path)
-        for name, reason in failed:
-            write_line(json.dumps({"path": name, "error": reason}) if as_json else f"{printable(name)}\t{reason}")
+            reasons = maintenance.failures(path) if failures else []
+            notes = maintenance.incomplete_images(path) if incomplete else []
+        for key, pairs in (("error", reasons), ("note", notes)):
+            for name, text in pairs:
+                write_line(json.dumps({"path": name, key: text}) if as_json else f"{printable(name)}\t{text}")
         return
     with told_if_being_indexed(path):
         found = maintenance.status(path)
@@ -80,7 +85,7 @@ def _print(found: Status) -> None:
         "scorer": "the model's own" if found.reranks else "none: ranked by similarity",
         "images": f"{found.images:,}",
         "failures": f"{found.failures:,}" + (" (`search status --failures` lists them)" if found.failures else ""),
-        "incomplete": f"{found.incomplete:,}" if found.incomplete else "",
+        "incomplete": f"{found.incomplete:,} (`search status --incomplete`)" if found.incomplete else "",
         "folders": ", ".join(printable(folder) for folder in found.folders) or "none",
         "excludes": " ".join(printable(pattern) for pattern in found.excludes),
         "passed over": passed_over_line(found.passed_over).removeprefix("passed over: "),

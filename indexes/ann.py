@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -89,10 +90,9 @@ class Ann:
             found = os.fstat(file.fileno()).st_size
             if found != entry.bytes:
                 raise unusable_ann(file.name, f"it has {found:,} bytes, expected {entry.bytes:,}")
-            opened = f"/dev/fd/{file.fileno()}"
             # Not mapped: FAISS would copy these lists all the same, and each page would be in memory twice.
-            self._index = faiss.read_index(opened if os.path.exists(opened) else file.name)
-        except (OSError, RuntimeError) as error:
+            self._index = faiss.read_index(_readable(faiss, file))
+        except (OSError, RuntimeError, MemoryError) as error:
             raise unusable_ann(file.name, "it is not an index of FAISS") from error
 
     def shortlist(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
@@ -103,6 +103,24 @@ class Ann:
         scorer needs."""
         with _on_one_thread():
             return _search(self._index, queries, count, self.entry.probes)
+
+
+def _readable(faiss: Any, file: IO[bytes]) -> Any:
+    """What FAISS reads an open file by, from its beginning, also where another thread reads it too. Linux opens it anew
+    under this name; on macOS that name would share the file's offset with all others who read it."""
+    if sys.platform == "linux":
+        return f"/proc/self/fd/{file.fileno()}"
+    if not hasattr(os, "pread"):  # Windows
+        return file.name
+    place = 0
+
+    def read(size: int) -> bytes:
+        nonlocal place
+        content = os.pread(file.fileno(), size, place)
+        place += len(content)
+        return content
+
+    return faiss.PyCallbackIOReader(read)
 
 
 def unusable_ann(file: object, reason: str) -> CrosslookError:

@@ -90,6 +90,12 @@ def failures(path: Path) -> list[tuple[str, str]]:
     return [(os.fsdecode(row["path"]), row["error"]) for row in table.select(["path", "error"]).to_pylist()]
 
 
+def incomplete_images(path: Path) -> list[tuple[str, str]]:
+    """The images of which a part is missing, with what is known of that."""
+    table = Collection.open(path).table(["path", "note"])
+    return [(os.fsdecode(row["path"]), row["note"]) for row in table.to_pylist() if row["note"]]
+
+
 def remove_folder(path: Path, folder: str | Path) -> int:
     """Take a folder, or one image, out of a collection; returns how many images that were. Files stay untouched.
 

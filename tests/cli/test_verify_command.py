@@ -1,4 +1,4 @@
-"""`search verify` and `search index --repair`, as a user meets them."""
+"""`search verify`, `search index --repair` and what `search status` tells, as a user meets them."""
 
 from __future__ import annotations
 
@@ -71,3 +71,24 @@ def test_files_without_a_checksum_are_counted(search, tmp_path):
 def test_no_collection_is_an_error(search, tmp_path):
     run = search("verify", "-i", tmp_path / "none")
     assert run.returncode == 2 and "no collection" in run.stderr
+
+
+def test_status_tells_what_is_incomplete_excluded_passed_over_and_removed(search, samples, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("rocket.jpg", "chelsea.png", "coffee.png"):
+        shutil.copy(samples / name, photos)
+    whole = (samples / "rocket.jpg").read_bytes()
+    (photos / "cut.jpg").write_bytes(whole[: 3 * len(whole) // 4])
+    (photos / "painting.xcf").write_bytes(b"x")
+    path = tmp_path / "c"
+    run = search("index", photos, "-i", path, "--exclude", "coffee.*")
+    assert "3 new (1 incomplete)" in run.stderr and "passed over: 1 .xcf" in run.stderr
+    search("remove", photos / "chelsea.png", "-i", path)
+    record = json.loads(search("status", "-i", path, "--json").stdout)
+    assert (record["images"], record["removed"], record["incomplete"]) == (2, 1, 1)
+    assert record["excludes"] == ["coffee.*"] and record["passed_over"] == {".xcf": 1}
+    lines = search("status", "-i", path).stdout
+    for word in ("incomplete  1", "excludes    coffee.*", "passed over 1 .xcf", "removed     1"):
+        assert word in lines
+    assert search("status", "-i", path, "--incomplete").stdout == f"{photos / 'cut.jpg'}\tincomplete\n"

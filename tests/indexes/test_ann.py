@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -382,3 +383,18 @@ def test_a_search_maps_no_rows(path):
     assert not any("mapped" in vars(file) for file in files)
     collection.nearest(text_embeddings(1), 20, exact=True)
     assert all("mapped" in vars(segment.embeddings) for segment in collection.segments)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_an_open_index_is_read_by_many_at_once_though_its_name_is_gone(tmp_path, monkeypatch, platform):
+    with CollectionWriter(tmp_path, BINDING) as writer:
+        writer.commit(batch(1, image_embeddings(600)))
+    add_ann(tmp_path, texts=20)
+    opened = Collection.open(tmp_path)
+    texts = text_embeddings(5)
+    expected = opened.open_ann().shortlist(texts, 30)
+    (ann_folder(tmp_path) / opened.manifest.ann.file_name).unlink()
+    monkeypatch.setattr("sys.platform", platform)
+    with ThreadPoolExecutor(4) as threads:
+        for ann in threads.map(lambda _: opened.open_ann(), range(8)):
+            np.testing.assert_array_equal(ann.shortlist(texts, 30), expected)
