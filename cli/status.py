@@ -55,6 +55,7 @@ def _record(found: Status) -> dict[str, object]:
         "segments": found.segments,
         "tombstones": found.tombstones,
         "removed": found.removed,
+        "set_aside": found.set_aside,
         "incomplete": found.incomplete,
         "excludes": list(found.excludes),
         "passed_over": dict(found.passed_over),
@@ -76,6 +77,7 @@ def _search(found: Status) -> str:
 
 
 def _print(found: Status) -> None:
+    from indexes.recovery import SET_ASIDE
     from retrieval.indexing.messages import passed_over_line
 
     per_image = f", {size(found.bytes / found.images)} an image" if found.images else ""
@@ -93,6 +95,7 @@ def _print(found: Status) -> None:
         "removed": f"{found.removed:,}, which `search optimize` drops for good" if found.removed else "",
         "search": _search(found),
         "on disk": size(found.bytes) + per_image,
+        "set aside": f"{size(found.set_aside)} of damaged files, in {SET_ASIDE}/" if found.set_aside else "",
         "committed": f"{found.committed:%Y-%m-%d %H:%M:%S}",
     }
     for name, value in lines.items():

@@ -115,4 +115,5 @@ class Opening:
         named = {entry.number for entry in manifest.segments}
         for number in segment_numbers(self.folder):
             if number not in named:
-                set_aside(self.folder, segment_folder(self.folder, number))
+                target = set_aside(self.folder, segment_folder(self.folder, number))
+                self.notes.append(f"that manifest does not name segment {number}, which is now {target}")

@@ -13,7 +13,7 @@ from indexes.ann import FEWEST_ROWS
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.manifest import AnnEntry, Manifest
-from indexes.recovery import current_binding
+from indexes.recovery import SET_ASIDE, current_binding
 from indexes.writer import CollectionWriter
 from retrieval.approximation import update_ann
 from retrieval.fusion import has_scorer
@@ -29,7 +29,7 @@ class Status:
     longer count; removed: how many of them are of files that have gone, which can be revived. excludes, passed_over:
     see `Manifest`. incomplete: images of which a part is missing. bytes: on disk. committed: when the commit in force
     was made, local time. ann: the ANN index, where there is one; ann_fault: why it cannot be read, so that search is
-    exact. fault: what is wrong with CURRENT."""
+    exact. fault: what is wrong with CURRENT. set_aside: bytes of damaged files that a repair moved away."""
 
     path: Path
     model: str
@@ -49,6 +49,7 @@ class Status:
     ann: AnnEntry | None
     ann_fault: str | None
     fault: str | None
+    set_aside: int
 
 
 def status(path: Path) -> Status:
@@ -76,6 +77,7 @@ def status(path: Path) -> Status:
         ann=manifest.ann,
         ann_fault=collection.ann_fault,
         fault=collection.fault,
+        set_aside=_bytes_below(path / SET_ASIDE),
     )
 
 

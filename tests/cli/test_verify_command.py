@@ -43,6 +43,7 @@ def test_a_flipped_bit_is_named_with_the_remedy_which_mends_it(search, copied, s
     assert SET_ASIDE in repaired.stderr and "new" in repaired.stderr
     assert search("verify", "-i", copied).returncode == 0
     assert search("a cat", "-i", copied, "-k", "1").stdout.count("\n") == 1
+    assert "of damaged files, in set-aside/" in search("status", "-i", copied).stdout
 
 
 def test_json_says_the_same(search, copied):
