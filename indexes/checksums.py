@@ -7,6 +7,9 @@ import zlib
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 BLOCK = 1 << 20
 
 
@@ -22,6 +25,13 @@ def file_checksum(path: Path) -> tuple[int, str]:
         while block := file.read(BLOCK):
             count, crc = count + len(block), zlib.crc32(block, crc)
     return count, _named(crc)
+
+
+def row_checksums(embeddings: NDArray[np.float16], tokens: NDArray[Any]) -> list[int]:
+    """Of each row its embedding and its tokens as they are stored, float16 [n, dim] and [n, regions, token_dim]. A row
+    that is copied into a new file is compared with it first: else damage would get a valid checksum there."""
+    pairs = zip(np.ascontiguousarray(embeddings), np.ascontiguousarray(tokens), strict=True)
+    return [zlib.crc32(region_tokens, zlib.crc32(embedding)) for embedding, region_tokens in pairs]
 
 
 class ChecksummedFile(io.RawIOBase):

@@ -268,13 +268,19 @@ class Collection:
         return self._table(columns, [alive for _, alive in self.parts])
 
     def removed(self, columns: Sequence[str]) -> pa.Table:
-        """The same of rows whose files have gone, which can be revived by their content until `optimize`."""
+        """The same of rows that no merge drops before `optimize`, since their content may come back."""
         masks = []
         for segment in self.segments:
             deletions = segment.deletions
             mask = np.zeros(len(segment) + segment.entry.failures, np.bool_)
             mask[deletions.places[deletions.removed]] = True
             masks.append(mask[: len(segment)])
+        return self._table(columns, masks)
+
+    def dead(self, columns: Sequence[str]) -> pa.Table:
+        """The same of all rows that are stored and do not count."""
+        none = [np.zeros(len(segment), np.bool_) for segment in self.segments]
+        masks = [empty if alive is None else ~alive for empty, (_, alive) in zip(none, self.parts, strict=True)]
         return self._table(columns, masks)
 
     def _table(self, columns: Sequence[str], masks: Sequence[NDArray[np.bool_] | None]) -> pa.Table:
@@ -355,15 +361,21 @@ def _contains(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArra
     return np.asarray(ascending[places] == values)
 
 
-def _is_below(segment: Segment, folders: Sequence[bytes]) -> NDArray[np.bool_]:
+def are_below(paths: pa.ChunkedArray, folder: bytes) -> NDArray[np.bool_]:
+    """Which paths are the folder itself, or lie in it."""
     import pyarrow.compute as pc  # which few queries need
 
-    found = np.zeros(len(segment), np.bool_)
+    below = pc.or_(pc.starts_with(paths, folder_prefix(folder)), pc.equal(paths, folder))
+    return np.asarray(below.to_numpy(), np.bool_)
+
+
+def _is_below(segment: Segment, folders: Sequence[bytes]) -> NDArray[np.bool_]:
+    mask = np.zeros(len(segment), np.bool_)
     if len(segment):
         paths = segment.column("path")
         for folder in folders:
-            found |= pc.or_(pc.starts_with(paths, folder_prefix(folder)), pc.equal(paths, folder)).to_numpy()
-    return found
+            mask |= are_below(paths, folder)
+    return mask
 
 
 def _by_owner(owners: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:

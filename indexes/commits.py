@@ -38,23 +38,25 @@ def name_current(folder: Path, manifest: Manifest) -> None:
 def find_commit(folder: Path) -> Commit | None:
     """The commit in force; None where nothing was ever committed.
 
-    Raises `DamagedCollectionError` where something was and no manifest of it is whole, and what `read_manifest` raises
-    of one that needs a later version."""
+    Raises `DamagedCollectionError` where the manifest in force is not whole, or CURRENT is not and no manifest is, and
+    what `read_manifest` raises of one that needs a later version."""
     for _ in range(ATTEMPTS):  # a writer may replace, and remove, what CURRENT names before it is read
         name = current_name(folder)
         if name is None or not MANIFEST_NAME.fullmatch(name):
             break
         try:
             return Commit(read_manifest(folder, name))
-        except DamagedCollectionError as error:
-            return _newest(folder, str(error), error)
         except FileNotFoundError:
             if current_name(folder) == name:
                 break
-    if name is None:
-        return _newest(folder, f"{folder / CURRENT} is missing", None)
-    reason = f"it names {name[:40]!r}" + (", which is missing" if MANIFEST_NAME.fullmatch(name) else "")
-    return _newest(folder, f"{folder / CURRENT} is damaged: {reason}", DamagedCollectionError(folder / CURRENT, reason))
+    fault = "it is missing" if name is None else f"it names {name[:40]!r}"
+    fault += ", which is missing" if name is not None and MANIFEST_NAME.fullmatch(name) else ""
+    manifest = next(whole_manifests(folder), None)
+    if manifest is not None:
+        return Commit(manifest, f"{folder / CURRENT} is damaged: {fault}")
+    if name is None and all(_is_first(manifest) for manifest in manifest_names(folder)):
+        return None  # the first commit ever was interrupted: CURRENT comes last
+    raise DamagedCollectionError(folder / CURRENT, f"{fault}, and no manifest is whole")
 
 
 def current_name(folder: Path) -> str | None:
@@ -67,11 +69,6 @@ def current_name(folder: Path) -> str | None:
         raise CrosslookError(f"cannot read the collection {folder}: {error.strerror}") from error
 
 
-def is_manifest_draft(name: str) -> bool:
-    """Whether a file of this name is a manifest that was never finished."""
-    return MANIFEST_NAME.fullmatch(name.removesuffix(".new")) is not None and name.endswith(".new")
-
-
 def manifest_names(folder: Path) -> list[str]:
     """The files that are called manifests, newest first."""
     if not folder.is_dir():
@@ -80,18 +77,8 @@ def manifest_names(folder: Path) -> list[str]:
     return sorted(names, key=lambda name: (len(name), name), reverse=True)
 
 
-def _newest(folder: Path, fault: str, error: DamagedCollectionError | None) -> Commit | None:
-    """The newest manifest that is whole. error: raised where there is none; None where CURRENT is merely missing."""
-    for manifest in _whole_manifests(folder):
-        return Commit(manifest, fault)
-    if error is not None:
-        raise error
-    if all(_is_first(name) for name in manifest_names(folder)):
-        return None  # the first commit ever was interrupted: CURRENT comes last
-    raise DamagedCollectionError(folder / CURRENT, "it is missing, and no manifest is whole")
-
-
-def _whole_manifests(folder: Path) -> Iterator[Manifest]:
+def whole_manifests(folder: Path) -> Iterator[Manifest]:
+    """Those that are whole, newest first. Raises what `read_manifest` raises of one that needs a later version."""
     for name in manifest_names(folder):
         try:
             yield read_manifest(folder, name)

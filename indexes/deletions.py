@@ -33,10 +33,18 @@ class Deletions:
 
     def with_more(self, places: NDArray[np.int64], removed: NDArray[np.bool_]) -> Deletions:
         """These and some more. What is dead already keeps its reason."""
+        if not len(places):
+            return self
         new = ~np.isin(places, self.places)
         both = np.concatenate([self.places, places[new]])
         order = np.argsort(both, kind="stable")
         return Deletions(both[order], np.concatenate([self.removed, removed[new]])[order])
+
+    def without_reason(self, places: NDArray[np.int64]) -> Deletions:
+        """The same, where some need not be revived any more: their content is in a newer row."""
+        if not len(places):
+            return self
+        return Deletions(self.places, self.removed & ~np.isin(self.places, places))
 
 
 NONE = Deletions(np.zeros(0, np.int64), np.zeros(0, np.bool_))

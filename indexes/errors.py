@@ -14,6 +14,7 @@ class DamagedCollectionError(CrosslookError):
 
     def __init__(self, file: object, reason: str) -> None:
         super().__init__(f"{file} is damaged: {reason}; {REPAIR} rebuilds it from the collection's segments")
+        self.reason = f"{file} is damaged ({reason})"
 
 
 class DamagedSegmentError(CrosslookError):
@@ -21,6 +22,7 @@ class DamagedSegmentError(CrosslookError):
     merely cannot be read now."""
 
     def __init__(self, segment: object, name: str, reason: str) -> None:
+        self.reason = reason
         super().__init__(
             f"segment {segment} is damaged ({name}: {reason}): {REPAIR} sets it aside and embeds the images of all "
             "indexed folders again that are lost with it"

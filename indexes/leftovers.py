@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from indexes.collection import ann_folder, segment_folder
-from indexes.commits import CURRENT, current_name, is_manifest_draft
+from indexes.commits import CURRENT, current_name, find_commit
 from indexes.errors import CrosslookError
 from indexes.files import DRAFT, discard
 from indexes.manifest import Manifest
@@ -26,7 +26,7 @@ def refuse_foreign(folder: Path) -> None:
     """A folder becomes a collection only if nothing in it is anybody else's."""
     if folder.exists() and not folder.is_dir():
         raise CrosslookError(f"{folder} is a file: --index names the collection's own folder")
-    if not folder.is_dir() or current_name(folder) is not None:
+    if not folder.is_dir() or current_name(folder) is not None or _is_collection(folder):
         return
     segments = folder / "segments"
     foreign = [path for path in folder.iterdir() if not _is_ours(path.name)]
@@ -42,6 +42,14 @@ def refuse_foreign(folder: Path) -> None:
             f"{folder} is not a collection and not empty (it holds {foreign[0].relative_to(folder)}): choose another "
             "--index"
         )
+
+
+def _is_collection(folder: Path) -> bool:
+    """Whether something was committed here, though CURRENT is lost."""
+    try:
+        return find_commit(folder) is not None
+    except CrosslookError:
+        return True
 
 
 def remove_leftovers(folder: Path, manifest: Manifest) -> None:
@@ -66,7 +74,8 @@ def _leftovers(folder: Path, manifest: Manifest) -> Iterator[Path]:
             yield place
     for path in folder.iterdir():
         is_old = MANIFEST_NAME.fullmatch(path.name) and path.name != manifest.file_name
-        if is_old or is_manifest_draft(path.name) or path.name == CURRENT + DRAFT:
+        is_draft = MANIFEST_NAME.fullmatch(path.name.removesuffix(DRAFT)) and path.name.endswith(DRAFT)
+        if is_old or is_draft or path.name == CURRENT + DRAFT:
             yield path
     for path in ann_folder(folder).glob("*.faiss"):
         if ANN_NAME.fullmatch(path.name) and (manifest.ann is None or path.name != manifest.ann.file_name):

@@ -72,7 +72,8 @@ class AnnEntry:
     It covers the rows whose ids are at most `last_id`; `rows`: how many it holds, some of which may be dead by now.
     probes: lists that are searched. shortlist: how many rows are then scored exactly. recall: share of the exact first
     ten that it found for texts, 0 to 1, of which `recall_target` was asked for; milliseconds: the median time of one
-    text; both when it held `measured_rows`. checksum: of the file, None where a version wrote it that kept none."""
+    text; both when it held `measured_rows`. kind, format: what reads the file. checksum: of the file, None where a
+    version wrote it that kept none."""
 
     number: int = 0
     bytes: int = 0
@@ -84,6 +85,8 @@ class AnnEntry:
     recall: float = 0.0
     milliseconds: float = 0.0
     measured_rows: int = 0
+    kind: str = "faiss"
+    format: int = 1
     checksum: str | None = None
     extra: Extra = field(default_factory=dict, compare=False, repr=False)
 
@@ -93,14 +96,23 @@ class AnnEntry:
 
 
 @dataclass(frozen=True)
+class Features:
+    """Names of what later versions added to the format. required: one that does not know these cannot read the
+    collection. required_to_write: it can, and must not write to it. optional: it can do both."""
+
+    required: tuple[str, ...] = ()
+    required_to_write: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    extra: Extra = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One commit. committed: when, seconds since 1970. folders: what was indexed. excludes: patterns of files that are
-    left out. mounts: folders that were mount points when they were last listed. passed_over: of each folder, how many
-    pictures of other formats lay in it, by ending. ann: the ANN index in force, if any; next_ann: number of the next.
-
-    required, optional: names of features that a later version added. One that must know a required feature and does not
-    refuses the collection. tombstones: sorted ids that no longer count, of a collection of format 1; the next commit
-    turns them into deletion vectors."""
+    left out. mounts: folders that were mount points when they were last listed. passed_over: how many pictures of
+    other formats lay in each folder, by ending. ann: the ANN index in force, if any; next_ann: number of the next.
+    features: what a later version added, and who must know it. tombstones: sorted ids that no longer count, of a
+    collection of format 1; the next commit turns them into deletion vectors."""
 
     binding: Binding
     generation: int = 0
@@ -114,8 +126,7 @@ class Manifest:
     segments: tuple[SegmentEntry, ...] = ()
     ann: AnnEntry | None = None
     next_ann: int = 1
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
+    features: Features = field(default_factory=Features)
     tombstones: tuple[int, ...] = field(default=(), repr=False)
     extra: Extra = field(default_factory=dict, compare=False, repr=False)
 

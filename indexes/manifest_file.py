@@ -9,21 +9,21 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from indexes.errors import CrosslookError, DamagedCollectionError
 from indexes.files import replace_durably
-from indexes.manifest import AnnEntry, Binding, Manifest, PartEntry, SegmentEntry
+from indexes.manifest import AnnEntry, Binding, Features, Manifest, PartEntry, SegmentEntry
 
 FORMAT = 2
 FEATURES: frozenset[str] = frozenset()  # that are required by some collections, and known here
 MANIFEST_NAME = re.compile(r"manifest-\d{6,}\.json")
 HEAD = re.compile(rb'\{"checksum": "crc32:([0-9a-f]{8})", ')
 
-_Entry = TypeVar("_Entry", Binding, PartEntry, SegmentEntry, AnnEntry)
+_Entry = TypeVar("_Entry", Binding, PartEntry, SegmentEntry, AnnEntry, Features)
 
 
 def write_manifest_file(folder: Path, manifest: Manifest) -> None:
@@ -48,8 +48,7 @@ def read_manifest(folder: Path, name: str) -> Manifest:
 
 def to_bytes(manifest: Manifest) -> bytes:
     """The content of a manifest's file."""
-    content = {"format": FORMAT, **_plain(manifest)}
-    content["features"] = {"required": content.pop("required"), "optional": content.pop("optional")}
+    content = {"format": FORMAT, **plain(manifest)}
     if not content["tombstones"]:
         del content["tombstones"]
     body = json.dumps(content).encode()[1:]
@@ -66,7 +65,7 @@ def from_bytes(content: bytes, path: Path) -> Manifest:
         version = values.pop("format")
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise DamagedCollectionError(path, "it is not a manifest") from error
-    if version != FORMAT and version not in MIGRATIONS:
+    if not isinstance(version, int) or (version != FORMAT and version not in MIGRATIONS):
         raise CrosslookError(
             f"{path} has format {version!r}, this version reads formats up to {FORMAT}: upgrade crosslook, or index "
             "into another collection (-i)"
@@ -80,10 +79,15 @@ def from_bytes(content: bytes, path: Path) -> Manifest:
         manifest = _parse(values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedCollectionError(path, f"its fields are wrong ({error})") from error
-    unknown = sorted(set(manifest.required) - FEATURES)
+    refuse_unknown(manifest.features.required, path)
+    return manifest
+
+
+def refuse_unknown(required: Iterable[str], path: Path) -> None:
+    """Raises `CrosslookError` where a feature is required that is not known here."""
+    unknown = sorted(set(required) - FEATURES)
     if unknown:
         raise CrosslookError(f"{path} needs {', '.join(unknown)}, which this version does not know: upgrade crosslook")
-    return manifest
 
 
 def entry_of(kind: type[_Entry], values: Mapping[str, Any]) -> _Entry:
@@ -93,18 +97,41 @@ def entry_of(kind: type[_Entry], values: Mapping[str, Any]) -> _Entry:
     if kind is Binding:
         regions, dim = values["token_shape"]
         values["token_shape"] = (int(regions), int(dim))
+    if kind is Features:
+        values = {name: tuple(map(str, value)) if isinstance(value, list) else value for name, value in values.items()}
     if kind is SegmentEntry and "parts" in values:
         values["parts"] = {name: entry_of(PartEntry, part) for name, part in values["parts"].items()}
     return kind(**_known(kind, values))
 
 
-def salvaged_folders(content: bytes) -> dict[str, tuple[str, ...]]:
-    """What people set, from a manifest that is not whole, as far as it can still be read: folders and excludes."""
-    try:
-        values = json.loads(content)
-        return {name: tuple(map(str, values.get(name, ()))) for name in ("folders", "excludes")}
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return {}
+def plain(value: Any) -> Any:
+    """A dataclass as a dictionary, with its unknown keys beside the known ones."""
+    if hasattr(value, "__dataclass_fields__"):
+        names = [name for name in value.__dataclass_fields__ if name != "extra"]
+        return {name: plain(getattr(value, name)) for name in names} | dict(value.extra)
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value
+
+
+def salvaged(content: bytes) -> dict[str, Any]:
+    """What of a manifest that is not whole can still be read, by name: its binding, folders and excludes."""
+    text = content.decode("utf-8", "replace")
+    values: dict[str, Any] = {}
+    for name in ("binding", "folders", "excludes"):
+        key = f'"{name}": '
+        place = text.find(key)
+        try:
+            value = json.JSONDecoder().raw_decode(text, place + len(key))[0] if place >= 0 else None
+            if name == "binding" and isinstance(value, dict):
+                values[name] = entry_of(Binding, value)
+            elif isinstance(value, list):
+                values[name] = tuple(map(str, value))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+    return values
 
 
 def _from_1_to_2(values: dict[str, Any]) -> dict[str, Any]:
@@ -118,14 +145,12 @@ MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from
 
 def _parse(values: dict[str, Any]) -> Manifest:
     values.pop("checksum", None)
-    features = values.pop("features")
     values |= {
+        "features": entry_of(Features, values["features"]),
         "binding": entry_of(Binding, values["binding"]),
         "segments": tuple(entry_of(SegmentEntry, entry) for entry in values["segments"]),
         "ann": None if values.get("ann") is None else entry_of(AnnEntry, values["ann"]),
         "tombstones": tuple(int(row) for row in values.get("tombstones", ())),
-        "required": tuple(map(str, features.pop("required"))),
-        "optional": tuple(map(str, features.pop("optional"))),
     }
     for name in ("folders", "excludes", "mounts"):
         values[name] = tuple(map(str, values.get(name, ())))
@@ -137,15 +162,3 @@ def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     names = {field.name for field in fields(kind)}
     known = {name: value for name, value in values.items() if name in names}
     return known | {"extra": {name: value for name, value in values.items() if name not in names}}
-
-
-def _plain(value: Any) -> Any:
-    """A dataclass as a dictionary, with its unknown keys beside the known ones."""
-    if hasattr(value, "__dataclass_fields__"):
-        names = [name for name in value.__dataclass_fields__ if name != "extra"]
-        return {name: _plain(getattr(value, name)) for name in names} | dict(value.extra)
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value

@@ -7,20 +7,31 @@ from pathlib import Path
 
 from indexes.checksums import file_checksum
 from indexes.collection import ann_folder, segment_folder
-from indexes.commits import CURRENT, find_commit, manifest_names, name_current, put_in_force
-from indexes.errors import DamagedCollectionError
+from indexes.commits import CURRENT, find_commit, manifest_names, put_in_force, whole_manifests
+from indexes.errors import CrosslookError, DamagedCollectionError, DamagedSegmentError
 from indexes.files import writing_to
 from indexes.manifest import AnnEntry, Binding, Manifest, SegmentEntry
-from indexes.recovery import rebuild, repaired_entry, segment_numbers, set_aside
+from indexes.recovery import (
+    SKIPPED_IDS,
+    current_binding,
+    rebuild,
+    repaired_entry,
+    segment_numbers,
+    set_aside,
+)
 
 
 class Opening:
-    """Used by the one writer, which holds the lock. dropped: rows that were lost with damaged segments. notes: what was
-    found and mended, a line each."""
+    """Used by the one writer, which holds the lock. dropped: rows that were lost with damaged segments. lost_deletions:
+    whether rows may count that no longer should. notes: what was found and mended, a line each.
+
+    The order is always the same: what will not be named any more is set aside, then the manifest is put in force, and
+    the first place of what was set aside is removed as any leftover. A crash in between leaves it in both."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.dropped = 0
+        self.lost_deletions = False
         self.notes: list[str] = []
 
     def manifest(self, binding: Binding, repair: bool) -> Manifest:
@@ -32,86 +43,127 @@ class Opening:
         return self._repaired(manifest) if repair else manifest
 
     def _manifest_to_go_on_from(self, binding: Binding, repair: bool) -> Manifest:
-        """The one in force; the newest whole one where CURRENT is lost; one made anew from the segments where the very
-        first commit was interrupted, or `repair` asks for it."""
+        """The one in force; a newer or the newest whole one where CURRENT is older than the rest, or lost; one made
+        anew from the segments where the very first commit was interrupted, or `repair` asks for it."""
         try:
             commit = find_commit(self.folder)
         except DamagedCollectionError as error:
             if not repair:
                 raise
-            return self._rebuilt(binding, str(error))
+            return self._rebuilt(error.reason)
         if commit is None:
             interrupted = bool(segment_numbers(self.folder))
-            return self._rebuilt(binding, "the first run was interrupted") if interrupted else Manifest(binding)
-        if commit.fault is not None:
-            self.notes.append(f"{commit.fault}: {commit.manifest.file_name}, the newest one that is whole, counts")
-            with writing_to(self.folder):
-                self._set_aside_unnamed(commit.manifest)
-                name_current(self.folder, commit.manifest)
-        return commit.manifest
-
-    def _rebuilt(self, binding: Binding, reason: str) -> Manifest:
-        rebuilt = rebuild(self.folder)
-        damaged = [self.folder / name for name in manifest_names(self.folder)]
-        if rebuilt is None:
-            useless = [(segment_folder(self.folder, number), "") for number in segment_numbers(self.folder)]
-        else:
-            useless = list(rebuilt.useless)
+            return self._after_first_run(binding) if interrupted else Manifest(binding)
+        newer = self._newer(commit.manifest)
+        if commit.fault is None and newer is None:
+            return self._beyond_leftovers(commit.manifest)
+        manifest = newer or commit.manifest
+        fault = commit.fault or f"{self.folder / CURRENT} names an older commit"
+        self.notes.append(f"{fault}: {manifest.file_name} counts, the newest one that is whole")
+        # Where CURRENT is lost, ids may have been given by a commit of which nothing is left.
+        skipped = 0 if commit.fault is None else SKIPPED_IDS
+        manifest = replace(self._beyond_leftovers(manifest).next(), next_id=manifest.next_id + skipped)
         with writing_to(self.folder):
-            for path, why in useless:
-                target = set_aside(self.folder, path)
-                self.notes.append(f"{path} cannot be used{': ' * bool(why)}{why}; it is now {target}")
-            if rebuilt is None:
-                (self.folder / CURRENT).unlink(missing_ok=True)
-                manifest = Manifest(binding)
-            else:
-                manifest = rebuilt.manifest.next()
-                put_in_force(self.folder, manifest)
-            for path in damaged:
-                set_aside(self.folder, path)
-        if rebuilt is not None:
-            images = sum(entry.rows for entry in manifest.segments)
-            self.notes.append(
-                f"{reason}; the manifest was rebuilt from {len(manifest.segments):,} segments with {images:,} images"
+            self._set_aside_unnamed(manifest)
+            put_in_force(self.folder, manifest)
+        return manifest
+
+    def _newer(self, manifest: Manifest) -> Manifest | None:
+        """A whole manifest that goes on from the one in force: a commit that was interrupted, or one that an older
+        backup was copied over. Others of a higher number are set aside."""
+        for other in whole_manifests(self.folder):
+            if other.generation <= manifest.generation:
+                return None
+            counters = ("next_id", "next_segment", "next_ann")
+            goes_on = other.binding == manifest.binding and all(
+                getattr(other, name) >= getattr(manifest, name) for name in counters
             )
+            places = [segment_folder(self.folder, entry.number) for entry in other.segments]
+            if goes_on and all(place.is_dir() for place in places):
+                return other
+            target = set_aside(self.folder, self.folder / other.file_name)
+            self.notes.append(f"{other.file_name} does not go on from the manifest in force; a copy is {target}")
+        return None
+
+    def _beyond_leftovers(self, manifest: Manifest) -> Manifest:
+        """With a number for the next segment that nothing on disk has, also where leftovers cannot be removed."""
+        number = max([manifest.next_segment, *(number + 1 for number in segment_numbers(self.folder))])
+        return replace(manifest, next_segment=number)
+
+    def _after_first_run(self, binding: Binding) -> Manifest:
+        if current_binding(self.folder) is not None:
+            return self._rebuilt("the first run was interrupted")
+        with writing_to(self.folder):
+            for number in segment_numbers(self.folder):
+                target = set_aside(self.folder, segment_folder(self.folder, number))
+                self.notes.append(f"segment {number} of an interrupted first run cannot be used; it is now {target}")
+        return self._beyond_leftovers(Manifest(binding))
+
+    def _rebuilt(self, reason: str) -> Manifest:
+        rebuilt = rebuild(self.folder)
+        if rebuilt is None:
+            raise CrosslookError(
+                f"{self.folder}: {reason}, and nothing left of it says which model it was made with, so that it cannot "
+                "be rebuilt: index into another collection (-i)"
+            )
+        if manifest_names(self.folder):  # else nothing was committed before
+            self.notes += rebuilt.notes
+        with writing_to(self.folder):
+            for path, why in rebuilt.useless:
+                self.notes.append(f"{path} cannot be used: {why}; it is now {set_aside(self.folder, path)}")
+            for name in manifest_names(self.folder):
+                set_aside(self.folder, self.folder / name)
+            manifest = rebuilt.manifest.next()
+            put_in_force(self.folder, manifest)
+        images = sum(entry.rows - entry.dead for entry in manifest.segments)
+        parts = f"{len(manifest.segments):,} segment{'' if len(manifest.segments) == 1 else 's'}"
+        self.notes.append(f"{reason}: the manifest was rebuilt from {parts} with {images:,} images")
+        self.lost_deletions = True
         return manifest
 
     def _repaired(self, manifest: Manifest) -> Manifest:
         """With every file checked, what is damaged set aside, and checksums where there were none."""
         entries: list[SegmentEntry] = []
-        for entry in manifest.segments:
-            place = segment_folder(self.folder, entry.number)
-            kept = repaired_entry(place, entry, manifest.binding)
-            if isinstance(kept, SegmentEntry):
-                entries.append(kept)
-                continue
-            self.dropped += entry.rows - entry.dead
-            with writing_to(self.folder):
-                moved = f"; it is now {set_aside(self.folder, place)}" if place.exists() else ""
-            self.notes.append(f"segment {entry.number} is damaged ({kept}){moved}")
-        ann = self._checked_ann(manifest.ann)
-        if tuple(entries) == manifest.segments and ann == manifest.ann:
-            return manifest
-        repaired = manifest.next(segments=tuple(entries), ann=ann)
         with writing_to(self.folder):
+            for entry in manifest.segments:
+                place = segment_folder(self.folder, entry.number)
+                try:
+                    kept = repaired_entry(place, entry, manifest.binding)
+                except DamagedSegmentError as error:
+                    self.dropped += entry.rows - entry.dead
+                    moved = f"; it is now {set_aside(self.folder, place)}" if place.exists() else ""
+                    self.notes.append(f"segment {entry.number} is damaged ({error.reason}){moved}")
+                    continue
+                if kept.dead < entry.dead:
+                    self.lost_deletions = True
+                    self.notes.append(f"what was dead in segment {entry.number} is lost: removed images may come back")
+                entries.append(kept)
+            ann = self._checked_ann(manifest.ann)
+            if tuple(entries) == manifest.segments and ann == manifest.ann:
+                return manifest
+            repaired = manifest.next(segments=tuple(entries), ann=ann)
             put_in_force(self.folder, repaired)
         return repaired
 
     def _checked_ann(self, ann: AnnEntry | None) -> AnnEntry | None:
-        """The ANN index, with its checksum; None where its file is not what it was."""
+        """The ANN index, with its checksum; None where its file is not what it was. Raises `OSError` where it cannot be
+        read now."""
         if ann is None:
             return None
+        path = ann_folder(self.folder) / ann.file_name
         try:
-            count, checksum = file_checksum(ann_folder(self.folder) / ann.file_name)
-        except OSError:
-            count, checksum = -1, ""
+            count, checksum = file_checksum(path)
+        except FileNotFoundError:
+            self.notes.append("the ANN index is missing: `search optimize` makes it anew")
+            return None
         if count == ann.bytes and checksum == (ann.checksum or checksum):
             return replace(ann, checksum=checksum)
-        self.notes.append("the ANN index is damaged: `search optimize` makes it anew")
+        target = set_aside(self.folder, path)
+        self.notes.append(f"the ANN index is damaged, and now {target}: `search optimize` makes it anew")
         return None
 
     def _set_aside_unnamed(self, manifest: Manifest) -> None:
-        """A manifest that is not surely the last may not name all that counts: nothing is removed for that."""
+        """A manifest that is not surely the last may not name all that counts: nothing is lost for that."""
         named = {entry.number for entry in manifest.segments}
         for number in segment_numbers(self.folder):
             if number not in named:

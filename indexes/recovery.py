@@ -1,9 +1,12 @@
-"""Make a lost manifest anew from the segments, and repair what is damaged. Nothing is deleted: what cannot be used is
-set aside."""
+"""Make a lost manifest anew from the segments, and tell what of a damaged segment can be kept. Nothing is written here
+but copies in `set-aside`."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -11,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from indexes.collection import Collection, ann_folder, segment_folder
+from indexes.collection import Collection, ann_folder, are_below, segment_folder
 from indexes.commits import find_commit, manifest_names
 from indexes.deletions import parse_deletions
-from indexes.errors import DamagedCollectionError, DamagedSegmentError
-from indexes.manifest import DEAD, FILES, ROWS, Binding, Manifest, PartEntry, SegmentEntry
-from indexes.manifest_file import entry_of, salvaged_folders
-from indexes.segment import Segment, read_footer
+from indexes.errors import CrosslookError, DamagedCollectionError, DamagedSegmentError, unreadable
+from indexes.manifest import DEAD, FAILURES, FILES, ROWS, Binding, Manifest, PartEntry, SegmentEntry
+from indexes.manifest_file import FORMAT, entry_of, refuse_unknown, salvaged
+from indexes.segment import Segment, read_counts, read_footer
 from indexes.segment_files import with_deletions
 from indexes.verification import check_parts, segment_faults, summed_part
 
@@ -31,19 +33,21 @@ SKIPPED_IDS = 2**20  # after the largest id that is left: larger ones may have b
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """manifest: not written yet. useless: segments' folders that are not part of it, with the reasons."""
+    """manifest: not written yet. useless: segments' folders that are not part of it, with the reasons. notes: what
+    could not be found out."""
 
     manifest: Manifest
     useless: tuple[tuple[Path, str], ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A segment that is whole. first_id, last_id: of all of its entries, dead ones too."""
+class RecoveredSegment:
+    """A segment that is whole. first_id, last_id: of all of its entries, dead ones too. footer: empty for one of format
+    1."""
 
     entry: SegmentEntry
-    binding: Binding
-    generation: int
+    footer: Mapping[str, Any]
     first_id: int
     last_id: int
 
@@ -56,149 +60,222 @@ def segment_numbers(folder: Path) -> list[int]:
 
 
 def current_binding(folder: Path) -> Binding | None:
-    """What the collection is bound to: by its manifest or, where that is lost, by its newest segment that says it. None
-    where there is no collection."""
+    """What the collection is bound to: by its manifest or, where that is lost, by what is left of it, or by its newest
+    segment that says it. None where there is no collection."""
     try:
         commit = find_commit(folder)
     except DamagedCollectionError:
-        return _binding_of_segments(folder)
-    return _binding_of_segments(folder) if commit is None else commit.manifest.binding
-
-
-def _binding_of_segments(folder: Path) -> Binding | None:
+        commit = None
+    if commit is not None:
+        return commit.manifest.binding
     for number in reversed(segment_numbers(folder)):
         try:
             footer = read_footer(segment_folder(folder, number))
-            if footer is not None:
+            if footer:
                 return entry_of(Binding, footer["binding"])
         except (DamagedSegmentError, FileNotFoundError, KeyError, TypeError, ValueError):
             continue
-    return None
+    return _salvaged(folder).get("binding")
 
 
 def rebuild(folder: Path) -> Rebuilt | None:
-    """The manifest that the segments on disk amount to; None where none of them says what it is.
+    """The manifest that the segments on disk amount to; None where nothing says which model they belong to.
 
-    Of segments with the same images the newest counts: a merge was not finished. Raises `CrosslookError` where a file
-    cannot be read now."""
-    wholes: list[Whole] = []
+    Of segments with the same images the newest counts: a merge was not finished. Segments of format 1 do not say what
+    they belong to; since a collection is bound to one model, they belong to that of the others. Raises `CrosslookError`
+    where a file cannot be read now, or needs a later version."""
+    binding = current_binding(folder)
+    if binding is None:
+        return None
+    newest = max((_generation(name) for name in manifest_names(folder)), default=None)
+    segments: list[RecoveredSegment] = []
     useless: list[tuple[Path, str]] = []
     for number in reversed(segment_numbers(folder)):
         place = segment_folder(folder, number)
         try:
-            segment = _read_whole(place, number)
+            segment = _recovered(place, number, binding, newest)
         except FileNotFoundError as error:
             useless.append((place, f"{Path(str(error.filename)).name} is missing"))
             continue
         except DamagedSegmentError as error:
             useless.append((place, str(error)))
             continue
-        if segment is None:
-            useless.append((place, "it does not say which model it belongs to"))
-        elif wholes and segment.binding != wholes[0].binding:
-            useless.append((place, f"it belongs to the model {segment.binding.model}"))
-        elif any(segment.first_id <= newer.last_id and newer.first_id <= segment.last_id for newer in wholes):
+        if segment.footer and entry_of(Binding, segment.footer["binding"]) != binding:
+            useless.append((place, f"it belongs to the model {segment.footer['binding']['model']}"))
+        elif any(segment.first_id <= newer.last_id and newer.first_id <= segment.last_id for newer in segments):
             useless.append((place, "a newer segment holds its images"))
         else:
-            wholes.append(segment)
-    if not wholes:
-        return None
-    wholes.sort(key=lambda segment: segment.first_id)
-    people = next(filter(None, (_salvaged(folder, name) for name in manifest_names(folder))), {})
+            segments.append(segment)
+    settings, notes = _settings(folder, segments)
+    segments.sort(key=lambda segment: segment.first_id)
+    given = [int(segment.footer.get("next_id", 1)) for segment in segments]
     manifest = Manifest(
-        wholes[0].binding,
-        generation=max([*(segment.generation for segment in wholes), *_generations(folder)]),
-        next_segment=max(segment_numbers(folder)) + 1,
-        next_id=wholes[-1].last_id + 1 + SKIPPED_IDS,
+        binding,
+        generation=max([0, *_generations(folder, segments)]),
+        next_segment=max([0, *segment_numbers(folder)]) + 1,
+        next_id=max([1, *given, *(segment.last_id + 1 for segment in segments)]) + SKIPPED_IDS,
         next_ann=max([0, *(int(path.stem) for path in ann_folder(folder).glob("*.faiss") if path.stem.isdigit())]) + 1,
-        segments=tuple(segment.entry for segment in wholes),
-        folders=people.get("folders", ()),
-        excludes=people.get("excludes", ()),
+        segments=tuple(segment.entry for segment in segments),
+        folders=settings.get("folders", ()),
+        excludes=settings.get("excludes", ()),
     )
-    return Rebuilt(manifest, tuple(useless))
+    return Rebuilt(manifest, tuple(useless), notes)
 
 
-def repaired_entry(folder: Path, entry: SegmentEntry, binding: Binding) -> SegmentEntry | str:
-    """The entry of a segment as it can be kept, with checksums where it had none; or why it cannot be.
+def without_deletions(entry: SegmentEntry) -> SegmentEntry:
+    """The entry of a segment all of whose rows and failures count."""
+    return replace(entry, dead=0, removed=0, parts={name: p for name, p in entry.parts.items() if name != DEAD})
 
-    Without its deletion vector, where only that is damaged: which rows are dead is found out again."""
-    without = replace(entry, dead=0, removed=0, parts={name: p for name, p in entry.parts.items() if name != DEAD})
+
+def repaired_entry(folder: Path, entry: SegmentEntry, binding: Binding) -> SegmentEntry:
+    """The entry of a segment as it can be kept, with checksums where it had none; without its deletion vector, where
+    only that is damaged. Raises `DamagedSegmentError` where it cannot be kept."""
     faults = segment_faults(folder, entry, binding)
-    if faults and (DEAD not in entry.parts or segment_faults(folder, without, binding)):
-        return "; ".join(faults)
-    kept = without if faults else entry
-    parts = {name: p if p.checksum is not None else summed_part(folder, p) for name, p in kept.parts.items()}
-    return replace(kept, parts=parts)
+    if faults:
+        entry, whole = without_deletions(entry), entry
+        if DEAD not in whole.parts or segment_faults(folder, entry, binding):
+            raise DamagedSegmentError(folder, "checked", "; ".join(faults))
+    parts = {name: p if p.checksum is not None else summed_part(folder, p) for name, p in entry.parts.items()}
+    return replace(entry, parts=parts)
 
 
-def repeated_ids(collection: Collection) -> NDArray[np.int64]:
+def repeated_ids(collection: Collection) -> list[int]:
     """Ids of living rows whose path a later row has as well."""
-    table = collection.table(["id", "path"])
-    newest: dict[bytes, int] = {}
-    for row, path in zip(table["id"].to_pylist(), table["path"].to_pylist(), strict=True):
-        newest[path] = max(row, newest.get(path, 0))
-    pairs = zip(table["id"].to_pylist(), table["path"].to_pylist(), strict=True)
-    return np.array([row for row, path in pairs if newest[path] != row], np.int64)
+    table = collection.table(["path", "id"]).sort_by([("path", "ascending"), ("id", "ascending")])
+    paths, ids = table["path"].combine_chunks(), table["id"].to_numpy()
+    if len(ids) < 2:
+        return []
+    import pyarrow.compute as pc
+
+    same = pc.equal(paths.slice(1), paths.slice(0, len(ids) - 1)).to_numpy(zero_copy_only=False)
+    return ids[:-1][same].tolist()
+
+
+def ids_outside(collection: Collection) -> list[int]:
+    """Ids of living rows below none of the folders that the collection covers: what was removed and came back."""
+    table = collection.table(["path", "id"])
+    inside = np.zeros(len(table), np.bool_)
+    for folder in collection.manifest.folders:
+        inside |= are_below(table["path"], os.fsencode(folder))
+    return table["id"].to_numpy()[~inside].tolist()
 
 
 def set_aside(folder: Path, path: Path) -> Path:
-    """Move a file or folder of a collection to where nothing looks for it; returns its new place."""
+    """Give a file or folder of a collection a second place, where nothing looks for it; returns that place. The first
+    one stays: who no longer names it removes it."""
     place = folder / SET_ASIDE
     place.mkdir(exist_ok=True)
     names = (path.name if number == 0 else f"{path.name}-{number}" for number in count())
     target = next(place / name for name in names if not (place / name).exists())
-    path.rename(target)
+    draft = place / f"{target.name}.new"
+    _remove(draft)
+    if path.is_dir():
+        shutil.copytree(path, draft, copy_function=_link)
+    else:
+        _link(str(path), str(draft))
+    draft.rename(target)
     return target
 
 
-def _read_whole(folder: Path, number: int) -> Whole | None:
-    """A segment by its footer, with its newest deletion vector; None where it has no footer."""
-    footer = read_footer(folder)
-    if footer is None:
-        return None
-    entry, binding = _parsed(folder, footer, number)
-    check_parts(folder, replace(entry, parts={name: p for name, p in entry.parts.items() if name != DEAD}))
-    entry = replace(entry, parts={**entry.parts, ROWS: summed_part(folder, PartEntry(FILES[ROWS]))})
-    entry = _with_newest_deletions(folder, entry)
-    segment = Segment(folder, entry, binding)
-    ids = np.concatenate([segment.ids, segment.failures()["id"].to_numpy()])
-    if not len(ids):
-        raise DamagedSegmentError(folder, FILES[ROWS], "it is empty")
-    return Whole(entry, binding, int(footer.get("generation", 0)), int(ids.min()), int(ids.max()))
-
-
-def _parsed(folder: Path, footer: Mapping[str, Any], number: int) -> tuple[SegmentEntry, Binding]:
+def _link(source: str, target: str) -> None:
+    """By a second name or, where the file system has none, by a copy."""
     try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EIO):
+            raise
+        shutil.copy2(source, target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _recovered(folder: Path, number: int, binding: Binding, newest: int | None) -> RecoveredSegment:
+    """A segment by its footer, with its newest deletion vector. newest: generation of the newest manifest, if known."""
+    footer = read_footer(folder) or {}
+    if footer:
+        entry = _entry(folder, footer, number)
+        check_parts(folder, entry)
+    else:
+        entry = SegmentEntry(number, read_counts(folder, ROWS), read_counts(folder, FAILURES))
+    parts = {name: p if p.checksum is not None else summed_part(folder, p) for name, p in entry.parts.items()}
+    entry = replace(entry, parts={**parts, ROWS: summed_part(folder, PartEntry(FILES[ROWS]))})
+    entry = _with_newest_deletions(folder, entry, newest)
+    segment = Segment(folder, entry, binding)
+    segment.table()
+    first, last = segment.id_span
+    if last < first:
+        raise DamagedSegmentError(folder, FILES[ROWS], "it is empty")
+    return RecoveredSegment(entry, footer, first, last)
+
+
+def _entry(folder: Path, footer: Mapping[str, Any], number: int) -> SegmentEntry:
+    """Without a deletion vector."""
+    try:
+        if int(footer["format"]) > FORMAT:
+            raise CrosslookError(f"{folder} has format {footer['format']}: upgrade crosslook")
+        refuse_unknown(map(str, footer["required"]), folder)
+        entry_of(Binding, footer["binding"])
         values = {name: footer[name] for name in ("rows", "failures", "parts")}
-        return entry_of(SegmentEntry, values | {"number": number}), entry_of(Binding, footer["binding"])
+        return without_deletions(entry_of(SegmentEntry, values | {"number": number}))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedSegmentError(folder, FILES[ROWS], "its footer is damaged") from error
 
 
-def _with_newest_deletions(folder: Path, entry: SegmentEntry) -> SegmentEntry:
-    """With the newest deletion vector that is whole, whose own checksum only the lost manifest had."""
-    entry = replace(entry, parts={name: part for name, part in entry.parts.items() if name != DEAD})
+def _with_newest_deletions(folder: Path, entry: SegmentEntry, newest: int | None) -> SegmentEntry:
+    """With the newest deletion vector that is whole, whose own checksum only the lost manifest had; of no commit after
+    the newest that is known."""
     names = sorted((path.name for path in folder.iterdir() if DEAD_NAME.fullmatch(path.name)), key=_generation)
-    for name in reversed(names):
+    committed = [name for name in names if newest is None or _generation(name) <= newest]
+    for name in reversed(committed or names):
         try:
             content = (folder / name).read_bytes()
             deletions = parse_deletions(folder, name, content, entry.rows + entry.failures)
+        except OSError as error:
+            raise unreadable(error, folder / name) from error
         except DamagedSegmentError:
             continue
         return with_deletions(entry, deletions, summed_part(folder, PartEntry(name)))
     return entry
 
 
+def _settings(folder: Path, segments: Sequence[RecoveredSegment]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Folders and excludes: as a damaged manifest still says them or, failing that, as they were when the newest
+    segment was written; with a note where that may not be all."""
+    settings = {name: value for name, value in _salvaged(folder).items() if name != "binding"}
+    newest = max((s for s in segments if s.footer), key=lambda s: int(s.footer.get("generation", 0)), default=None)
+    missing = [name for name in ("folders", "excludes") if name not in settings]
+    for name in missing:
+        if newest is not None:
+            settings[name] = tuple(map(str, newest.footer.get(name, ())))
+    if not missing:
+        return settings, ()
+    excludes = " ".join(settings.get("excludes", ())) or "none"
+    source = "could not be found" if newest is None else f"are those of its newest segment (excludes: {excludes})"
+    return settings, (f"the folders and excludes of the rebuilt manifest {source}: look at `search status`",)
+
+
+def _salvaged(folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in manifest_names(folder):
+        try:
+            values = salvaged((folder / name).read_bytes()) | values
+        except OSError as error:
+            raise unreadable(error, folder / name) from error
+    return values
+
+
 def _generation(name: str) -> int:
     return int("".join(character for character in name if character.isdigit()))
 
 
-def _generations(folder: Path) -> Sequence[int]:
-    """Of manifests and deletion vectors that are on disk, whole or not."""
+def _generations(folder: Path, segments: Sequence[RecoveredSegment]) -> list[int]:
+    """Of manifests and deletion vectors that are on disk, whole or not, and of what the segments say."""
     places = [segment_folder(folder, number) for number in segment_numbers(folder)]
     dead = [path.name for place in places for path in place.iterdir() if DEAD_NAME.fullmatch(path.name)]
-    return [_generation(name) for name in (*manifest_names(folder), *dead)]
-
-
-def _salvaged(folder: Path, name: str) -> dict[str, tuple[str, ...]]:
-    return salvaged_folders((folder / name).read_bytes())
+    stated = [int(segment.footer.get("generation", 0)) for segment in segments]
+    return [*stated, *(_generation(name) for name in (*manifest_names(folder), *dead))]

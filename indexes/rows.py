@@ -17,7 +17,8 @@ INT32 = (-(2**31), 2**31 - 1)
 class Row:
     """One image. path: absolute, as bytes (names need not be valid Unicode). size: bytes. mtime_ns, ctime_ns:
     nanoseconds; a ctime_ns of 0 is unknown. content_hash: BLAKE2b-128 of the file. width, height: pixels of the upright
-    picture. taken_at: local time. note: what is wrong with a picture that can be seen all the same."""
+    picture. taken_at: local time. note: what is wrong with a picture that can be seen all the same. checksum: of the
+    stored embedding and tokens, see `row_checksums`; 0 is unknown."""
 
     id: int
     path: bytes
@@ -29,6 +30,7 @@ class Row:
     taken_at: datetime | None
     ctime_ns: int = 0
     note: str = ""
+    checksum: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ ROW_SCHEMA = pa.schema(
         pa.field("taken_at", pa.timestamp("ms")),
         pa.field("ctime_ns", pa.int64(), nullable=False),
         pa.field("note", pa.string(), nullable=False),
+        pa.field("checksum", pa.int64(), nullable=False),
     ]
 )
 FAILURE_SCHEMA = pa.schema(
@@ -107,7 +110,10 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     a later version added come after them, as they are."""
     columns = {name: column_of(table, name, schema) for name in schema.names}
     columns |= {name: table[name] for name in table.column_names if name not in columns}
-    kinds = [schema.field(name) if name in schema.names else table.schema.field(name) for name in columns]
+    # What other rows do not have becomes null when it is merged with them.
+    kinds = [
+        schema.field(name) if name in schema.names else table.schema.field(name).with_nullable(True) for name in columns
+    ]
     return pa.table(list(columns.values()), pa.schema(kinds))
 
 
@@ -115,7 +121,12 @@ def column_of(table: pa.Table, name: str, schema: pa.Schema) -> pa.ChunkedArray:
     """A column, with its default where the table has none. Raises `pa.ArrowInvalid` where it is of another type, or has
     no default."""
     if name in table.column_names:
-        return table[name].cast(schema.field(name).type)
+        column = table[name].cast(schema.field(name).type)
+        if name not in ROW_DEFAULTS or not column.null_count:
+            return column
+        import pyarrow.compute as pc  # which few queries need
+
+        return pc.fill_null(column, ROW_DEFAULTS[name])
     if name not in ROW_DEFAULTS:
         raise pa.ArrowInvalid(f"it has no column {name}")
     constant = pa.repeat(pa.scalar(ROW_DEFAULTS[name], schema.field(name).type), len(table))

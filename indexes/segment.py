@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from indexes.segment_files import FOOTER, ROW_GROUP
 
 KNOWN_PARTS = (*FILES, DEAD)
 PART_FORMAT = 1  # of all parts so far
+_PASSING = re.compile("temporarily unavailable|too many open files|cannot allocate|out of memory|malloc", re.I)
 
 Content = TypeVar("Content")
 Values = TypeVar("Values", pa.Table, pa.ChunkedArray)
@@ -108,13 +110,24 @@ class Segment:
         return _places(self.ids, ids)
 
     def places(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where those of some ids that the segment has lie among its entries, rows first, failures after them, int64,
-        ascending."""
-        if not len(ids):
-            return ids
-        rows = self.offsets(ids)
-        failures = _places(self.failures()["id"].to_numpy(), ids)
+        """Where those of some ids, ascending, that the segment has lie among its entries, rows first, failures after
+        them, int64, ascending."""
+        if not len(ids) or ids[-1] < self.id_span[0] or ids[0] > self.id_span[1]:
+            return np.zeros(0, np.int64)
+        rows, failures = self.offsets(ids), _places(self.failure_ids, ids)
         return np.sort(np.concatenate([rows[rows >= 0], len(self) + failures[failures >= 0]]))
+
+    @cached_property
+    def failure_ids(self) -> NDArray[np.int64]:
+        """int64 [failures], ascending."""
+        return self.failures()["id"].to_numpy()
+
+    @cached_property
+    def id_span(self) -> tuple[int, int]:
+        """The smallest and the largest id of all entries, rows and failures; (0, -1) where there are none."""
+        spans = [(self.first_id, self.last_id)] if len(self) else []
+        spans += [(int(self.failure_ids[0]), int(self.failure_ids[-1]))] if self.entry.failures else []
+        return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else (0, -1)
 
     @cached_property
     def ids(self) -> NDArray[np.int64]:
@@ -154,6 +167,14 @@ class Segment:
         return values
 
 
+def read_counts(folder: Path, part: str) -> int:
+    """How many rows a table of a segment of format 1 has. Raises as `Segment` does."""
+    path = folder / FILES[part]
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "missing", str(path))
+    return int(_checked(folder, lambda: pq.read_metadata(path).num_rows))
+
+
 def read_footer(folder: Path) -> dict[str, Any] | None:
     """What the footer of a segment's rows says that the segment consists of; None for one of format 1, which does not
     say it. Raises as `Segment` does."""
@@ -171,12 +192,22 @@ def read_footer(folder: Path) -> dict[str, Any] | None:
 
 
 def _checked(folder: Path, read: Callable[[], Content]) -> Content:
+    """Only what a file's content is makes it damaged; a lack of memory, threads or handles passes."""
     try:
         return read()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # Arrow's own OSErrors have none
+    except MemoryError as error:  # Arrow's own too
+        raise CrosslookError(f"cannot read {folder}: there is not enough memory now") from error
+    except OSError as error:
+        if error.errno is not None:  # Arrow's own OSErrors have none
             raise unreadable(error, folder) from error
+        reason = str(error).splitlines()[0]
+        if _PASSING.search(reason):
+            raise CrosslookError(f"cannot read {folder} now: {reason}") from error
+        raise DamagedSegmentError(folder, "a Parquet file", reason) from error
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
         raise DamagedSegmentError(folder, "a Parquet file", str(error).splitlines()[0]) from error
+    except pa.ArrowException as error:
+        raise CrosslookError(f"cannot read {folder} now: {str(error).splitlines()[0]}") from error
 
 
 def _places(sorted_ids: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,15 +1,15 @@
 """Write a segment: all of its files, or nothing.
 
-They are written into a folder with a draft's name, which is renamed when all is on disk: a segment's folder without
-that ending is whole. The footers of its tables say what it belongs to and what it consists of, so that a lost manifest
-can be rebuilt."""
+They are written into a folder with a draft's name, which is renamed when all is on disk: no crash leaves half of one
+under a segment's name. The footers of its tables say what it belongs to and what it consists of, so that a lost
+manifest can be rebuilt."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from indexes.deletions import Deletions, write_deletions
 from indexes.files import DRAFT, sync_folder, write_durably
-from indexes.manifest import DEAD, EMBEDDINGS, FAILURES, FILES, ROWS, TOKENS, Binding, PartEntry, SegmentEntry
+from indexes.manifest import DEAD, EMBEDDINGS, FAILURES, FILES, ROWS, TOKENS, Manifest, PartEntry, SegmentEntry
+from indexes.manifest_file import FORMAT, plain
 
 ROW_GROUP = 1024
 FOOTER = b"crosslook"  # key of what a table's footer says
@@ -39,15 +40,16 @@ class Batch:
     deletions: Deletions | None = None
 
 
-def write_segment(folder: Path, number: int, batch: Batch, binding: Binding, generation: int) -> SegmentEntry:
-    """Write a segment as `folder`, whole and on disk when this returns. generation: of the commit that will name it.
+def write_segment(folder: Path, batch: Batch, manifest: Manifest) -> SegmentEntry:
+    """Write a segment as `folder`, whole and on disk when this returns, numbered as the next of `manifest`, the commit
+    before.
 
     Raises `OSError` when it cannot be written, and whatever the blocks of the batch raise; nothing is left then."""
     draft = folder.with_name(folder.name + DRAFT)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
-        entry = _write_files(draft, number, batch, binding, generation)
+        entry = _write_files(draft, batch, manifest)
         sync_folder(draft)
         draft.rename(folder)
     except BaseException:
@@ -57,9 +59,9 @@ def write_segment(folder: Path, number: int, batch: Batch, binding: Binding, gen
     return entry
 
 
-def _write_files(folder: Path, number: int, batch: Batch, binding: Binding, generation: int) -> SegmentEntry:
-    entry = SegmentEntry(number, len(batch.rows), len(batch.failures), parts={})
-    count = entry.rows
+def _write_files(folder: Path, batch: Batch, manifest: Manifest) -> SegmentEntry:
+    entry = SegmentEntry(manifest.next_segment, len(batch.rows), len(batch.failures), parts={})
+    count, binding = entry.rows, manifest.binding
 
     def write(name: str, content: Any) -> None:
         nonlocal entry
@@ -68,12 +70,12 @@ def _write_files(folder: Path, number: int, batch: Batch, binding: Binding, gene
 
     write(EMBEDDINGS, lambda file: _save(file, (count, binding.dim), "float16", batch.embeddings))
     write(TOKENS, lambda file: _save(file, (count, *binding.token_shape), binding.token_dtype, batch.tokens))
-    write(FAILURES, lambda file: _save_table(file, batch.failures, _footer(entry, binding, generation)))
+    write(FAILURES, lambda file: _save_table(file, batch.failures, _footer(entry, manifest)))
     if batch.deletions is not None and len(batch.deletions):
-        part = write_deletions(folder, batch.deletions, generation)
+        part = write_deletions(folder, batch.deletions, manifest.generation + 1)
         entry = with_deletions(entry, batch.deletions, part)
     # Last, since it says what all the others are.
-    write(ROWS, lambda file: _save_table(file, batch.rows, _footer(entry, binding, generation)))
+    write(ROWS, lambda file: _save_table(file, batch.rows, _footer(entry, manifest)))
     return entry
 
 
@@ -82,15 +84,18 @@ def with_deletions(entry: SegmentEntry, deletions: Deletions, part: PartEntry) -
     return replace(entry, dead=len(deletions), removed=int(deletions.removed.sum()), parts={**entry.parts, DEAD: part})
 
 
-def _footer(entry: SegmentEntry, binding: Binding, generation: int) -> Mapping[str, Any]:
-    parts = {name: _known(part) for name, part in entry.parts.items()}
-    counts = {name: getattr(entry, name) for name in ("number", "rows", "failures")}
-    return {"generation": generation, "binding": _known(binding), **counts, "parts": parts}
-
-
-def _known(entry: Binding | PartEntry) -> dict[str, Any]:
-    values = asdict(entry)
-    return values | dict(values.pop("extra"))
+def _footer(entry: SegmentEntry, manifest: Manifest) -> Mapping[str, Any]:
+    """What a segment belongs to and consists of, and what of the commit before it a rebuilt manifest needs."""
+    return {
+        "format": FORMAT,
+        "required": list(manifest.features.required),
+        "generation": manifest.generation + 1,
+        "next_id": manifest.next_id,
+        "folders": list(manifest.folders),
+        "excludes": list(manifest.excludes),
+        "binding": plain(manifest.binding),
+        **{name: plain(getattr(entry, name)) for name in ("number", "rows", "failures", "parts")},
+    }
 
 
 def _save_table(file: IO[bytes], table: pa.Table, footer: Mapping[str, Any]) -> None:

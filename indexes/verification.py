@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from indexes.checksums import file_checksum
 from indexes.collection import Collection, ann_folder, missing_file, open_segments, segment_folder
-from indexes.commits import CURRENT, find_commit
+from indexes.commits import CURRENT, Commit, current_name, find_commit
 from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.manifest import Binding, Manifest, PartEntry, SegmentEntry
 from indexes.segment import Segment
@@ -30,33 +30,55 @@ class Verification:
 
 
 def verify(folder: Path, progress: Progress = lambda done, total: None) -> Verification:
-    """Read everything and say what is wrong. progress: told how many segments are done, and of how many.
+    """Read everything and say what is wrong, also while a writer is at work: what a commit replaced meanwhile is no
+    fault. progress: told how many segments are done, and of how many.
 
     Raises `CrosslookError` where there is no collection, none of its manifests is whole, or a file cannot be read
     now."""
-    commit = find_commit(folder)
-    if commit is None:
-        raise CrosslookError(f"no collection at {folder}: make one with `search index FOLDER`")
+    checked: dict[str, Verification] = {}
+    while True:
+        commit = find_commit(folder)
+        if commit is None:
+            raise CrosslookError(f"no collection at {folder}: make one with `search index FOLDER`")
+        verification = _verified(folder, commit, checked, progress)
+        is_in_force = current_name(folder) in (None, commit.manifest.file_name)
+        if not verification.faults or is_in_force or commit.fault is not None:
+            return verification
+
+
+def _verified(folder: Path, commit: Commit, checked: dict[str, Verification], progress: Progress) -> Verification:
+    """One commit. checked: what was found whole before, of this commit or another; more is added."""
     manifest = commit.manifest
-    faults = [] if commit.fault is None else [commit.fault]
-    files, count, unchecked = 2, sum((folder / name).stat().st_size for name in (CURRENT, manifest.file_name)), 0
+    names = sum(_size(folder / name) for name in (CURRENT, manifest.file_name))
+    results = [Verification(2, names, () if commit.fault is None else (commit.fault,), 0)]
     for done, entry in enumerate(manifest.segments):
         progress(done, len(manifest.segments))
-        place = segment_folder(folder, entry.number)
-        for part in entry.parts.values():
-            files, count = files + 1, count + _size(place / part.file)
-            unchecked += part.checksum is None
-        faults += segment_faults(place, entry, manifest.binding)
+        place, key = segment_folder(folder, entry.number), repr(entry)
+        if key not in checked:
+            result = _counted(place, list(entry.parts.values()), segment_faults(place, entry, manifest.binding))
+            checked |= {} if result.faults else {key: result}
+            results.append(result)
+        else:
+            results.append(checked[key])
     if manifest.ann is not None:
-        ann, path = manifest.ann, ann_folder(folder) / manifest.ann.file_name
-        files, count = files + 1, count + _size(path)
-        unchecked += ann.checksum is None
-        part = PartEntry(path.name, bytes=ann.bytes, checksum=ann.checksum)
-        faults += [f"{fault}: make it anew with `search optimize`" for fault in _part_faults(path.parent, part)]
-    if not faults:
-        faults += _contradictions(folder, manifest)
+        ann, place = manifest.ann, ann_folder(folder)
+        part = PartEntry(ann.file_name, bytes=ann.bytes, checksum=ann.checksum)
+        faults = [f"{fault}: make it anew with `search optimize`" for fault in _part_faults(place, part)]
+        results.append(_counted(place, [part], faults))
+    if not any(result.faults for result in results):
+        results.append(Verification(0, 0, _contradictions(folder, manifest), 0))
     progress(len(manifest.segments), len(manifest.segments))
-    return Verification(files, count, tuple(faults), unchecked)
+    return Verification(
+        sum(result.files for result in results),
+        sum(result.bytes for result in results),
+        tuple(fault for result in results for fault in result.faults),
+        sum(result.unchecked for result in results),
+    )
+
+
+def _counted(folder: Path, parts: Sequence[PartEntry], faults: Sequence[str]) -> Verification:
+    sizes = sum(_size(folder / part.file) for part in parts)
+    return Verification(len(parts), sizes, tuple(faults), sum(part.checksum is None for part in parts))
 
 
 def segment_faults(folder: Path, entry: SegmentEntry, binding: Binding) -> list[str]:
@@ -116,11 +138,16 @@ def _part_fault(folder: Path, part: PartEntry) -> str | None:
     return None
 
 
-def _contradictions(folder: Path, manifest: Manifest) -> list[str]:
+def _contradictions(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     """What no single file shows: ids given twice, or not given yet, and paths that count twice."""
-    collection = Collection(folder, manifest, open_segments(folder, manifest))
-    ids = np.concatenate([np.zeros(0, np.int64), *(segment.ids for segment in collection.segments)])
-    paths = collection.table(["path"])["path"]
+    try:
+        collection = Collection(folder, manifest, open_segments(folder, manifest))
+        ids = np.concatenate([np.zeros(0, np.int64), *(segment.ids for segment in collection.segments)])
+        paths = collection.table(["path"])["path"]
+    except FileNotFoundError as error:
+        return (str(missing_file(folder, error)),)
+    except DamagedSegmentError as error:
+        return (str(error),)
     faults = []
     if len(np.unique(ids)) != len(ids):
         faults.append("some ids are given twice")
@@ -128,7 +155,7 @@ def _contradictions(folder: Path, manifest: Manifest) -> list[str]:
         faults.append(f"the id {ids.max()} is in use, though the manifest says that {manifest.next_id} comes next")
     if len(paths) != len(paths.unique()):
         faults.append(f"{len(paths) - len(paths.unique()):,} paths count more than once")
-    return faults
+    return tuple(faults)
 
 
 def _size(path: Path) -> int:

@@ -10,18 +10,29 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexes.checksums import file_checksum
-from indexes.collection import Collection, ann_folder, missing_file, open_segments, segment_folder
+from indexes.collection import (
+    FILES_A_SEGMENT,
+    OTHER_FILES,
+    Collection,
+    ann_folder,
+    missing_file,
+    open_segments,
+    segment_folder,
+)
 from indexes.commits import put_in_force
 from indexes.deletions import write_deletions
 from indexes.errors import CrosslookError
 from indexes.files import discard, reading_from, sync_file, sync_folder, writing_to
 from indexes.leftovers import refuse_foreign, remove_leftovers
 from indexes.manifest import AnnEntry, Binding, Manifest, SegmentEntry
+from indexes.manifest_file import refuse_unknown
 from indexes.merging import merged_batch, segments_to_merge
+from indexes.open_files import admit_files
 from indexes.opening import Opening
-from indexes.recovery import repeated_ids
+from indexes.recovery import ids_outside, repeated_ids
 from indexes.segment import Segment
 from indexes.segment_files import Batch, with_deletions, write_segment
 from indexes.verification import check_parts
@@ -62,16 +73,18 @@ class CollectionWriter:
         opening = Opening(self.folder)
         manifest = opening.manifest(binding, repair)
         self.dropped, self.notes = opening.dropped, tuple(opening.notes)
+        refuse_unknown(manifest.features.required_to_write, self.folder)
         try:
             self.collection = Collection(self.folder, manifest, open_segments(self.folder, manifest))
         except FileNotFoundError as error:
             raise missing_file(self.folder, error) from error
         self.collection.check(binding.model, binding.fingerprint)
         remove_leftovers(self.folder, manifest)
-        if repair:
+        if opening.lost_deletions:
+            outside = ids_outside(self.collection) if manifest.folders else []
             repeated = repeated_ids(self.collection)
-            if len(repeated):
-                self.commit(dead=repeated.tolist())
+            if outside or repeated:
+                self.commit(dead=repeated, removed=outside)
 
     @property
     def manifest(self) -> Manifest:
@@ -83,21 +96,22 @@ class CollectionWriter:
         *,
         dead: Iterable[int] = (),
         removed: Iterable[int] = (),
+        revived: Iterable[int] = (),
         **settings: Any,
     ) -> Manifest:
         """Add a batch as a segment and mark ids as dead, in one step. The ids of the batch must come from `next_id`.
 
-        dead: of rows and failures that something newer replaces. removed: of rows whose files have gone, which can be
-        revived. settings: fields of the manifest that change, such as `folders`.
+        dead: of rows and failures whose content is in something newer. removed: of rows whose content may come back,
+        and which are kept for that until `optimize`. revived: of dead rows whose content came back, in a newer row.
+        settings: fields of the manifest that change, such as `folders`.
 
         Raises `CrosslookError` when it cannot be written; the commit before stays in force, and this writer is done."""
         manifest = self.manifest
         last_id = manifest.next_id - 1
         with self._writing():
-            segments = self._with_dead(list(dead), list(removed))
+            segments = self._with_dead(list(dead), list(removed), np.array(sorted(set(revived)), np.int64))
             if batch is not None:
-                place = segment_folder(self.folder, manifest.next_segment)
-                entry = write_segment(place, manifest.next_segment, batch, manifest.binding, manifest.generation + 1)
+                entry = write_segment(segment_folder(self.folder, manifest.next_segment), batch, manifest)
                 segments.append(entry)
                 last_id = max([last_id, *batch.rows["id"].to_pylist(), *batch.failures["id"].to_pylist()])
             return self._put_in_force(
@@ -110,17 +124,18 @@ class CollectionWriter:
                 )
             )
 
-    def _with_dead(self, dead: Sequence[int], removed: Sequence[int]) -> list[SegmentEntry]:
+    def _with_dead(self, dead: Sequence[int], removed: Sequence[int], revived: NDArray[np.int64]) -> list[SegmentEntry]:
         """The entries of all segments, after deletion vectors were written where more is dead now."""
         kinds = [(np.array(sorted({*dead, *self.manifest.tombstones}), np.int64), False)]
         kinds.append((np.array(sorted(set(removed)), np.int64), True))
         entries = []
         for segment in self.collection.segments:
-            deletions = segment.deletions
+            deletions = segment.deletions.without_reason(segment.places(revived))
             for ids, is_removed in kinds:
                 places = segment.places(ids)
                 deletions = deletions.with_more(places, is_removed & (places < len(segment)))
-            if len(deletions) == len(segment.deletions):
+            before = segment.deletions
+            if len(deletions) == len(before) and deletions.removed.sum() == before.removed.sum():
                 entries.append(segment.entry)
                 continue
             part = write_deletions(segment.folder, deletions, self.manifest.generation + 1)
@@ -154,8 +169,7 @@ class CollectionWriter:
         segments = [entry for entry in manifest.segments if entry.number not in numbers]
         with self._writing():
             if len(batch.rows) or len(batch.failures):
-                place = segment_folder(self.folder, manifest.next_segment)
-                entry = write_segment(place, manifest.next_segment, batch, manifest.binding, manifest.generation + 1)
+                entry = write_segment(segment_folder(self.folder, manifest.next_segment), batch, manifest)
                 segments.insert(at, entry)
             self._put_in_force(manifest.next(segments=tuple(segments), next_segment=manifest.next_segment + 1))
         remove_leftovers(self.folder, self.manifest)
@@ -197,6 +211,7 @@ class CollectionWriter:
 
     def _put_in_force(self, manifest: Manifest) -> Manifest:
         put_in_force(self.folder, manifest)
+        admit_files(FILES_A_SEGMENT * len(manifest.segments) + OTHER_FILES)
         known = {segment.entry.number: segment for segment in self.collection.segments}
         segments = [
             known[entry.number].with_entry(entry)

@@ -3,7 +3,8 @@
 Decoders are C code that reads files from anywhere. A segmentation fault, or the system's killing for memory, ends the
 run without a word; without a note of what was in flight, every later run would end at the same file. The note is a
 small file of fixed slots, one a thread, written by `pwrite`: what a process wrote survives its death. Whoever was in
-flight is only suspected, since a run may be killed for any reason: each suspect is decoded in a process of its own."""
+flight is only suspected, since a run may be killed for any reason: each suspect is decoded in a process of its own
+first. It stays in the note, behind the threads' slots, until it is settled, whichever run that is."""
 
 from __future__ import annotations
 
@@ -16,27 +17,46 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 
+from indexes.files import DRAFT
 from indexes.leftovers import IN_FLIGHT
 from retrieval.images import UnreadableImage, decode
 
 SLOT = 8192  # bytes, twice the longest path
 SECONDS = 300.0  # for one suspect
+FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+
+
+class KillsDecoder(UnreadableImage):
+    """Decoding this file ends the process that does it."""
+
+
+class MayPass(Exception):
+    """A process that decoded a file was ended for a reason that may not be the file's; the message says which."""
 
 
 class InFlight:
-    """The note of one run. suspects: the files that were in flight when a run before this one ended without finishing.
-    Use as a context manager. Where the note cannot be written, the run does without."""
+    """The note of one run. Use as a context manager. Where the note cannot be written, the run does without.
+
+    suspects: files that were in flight when a run before this one ended, and are not settled yet."""
 
     def __init__(self, collection: Path, threads: int) -> None:
         self._path = collection / IN_FLIGHT
-        self.suspects = _read(self._path)
+        suspects = _read(self._path)
+        self._slots = {path: threads + number for number, path in enumerate(suspects)}
         self._free: SimpleQueue[int] = SimpleQueue()
         for slot in range(threads):
             self._free.put(slot)
         self._file: int | None = None
         if hasattr(os, "pwrite"):  # not on Windows
             with suppress(OSError):
-                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+                draft = self._path.with_name(IN_FLIGHT + DRAFT)
+                draft.write_bytes(bytes(threads * SLOT) + b"".join(map(_slot, suspects)))
+                draft.replace(self._path)
+                self._file = os.open(self._path, os.O_RDWR)
+
+    @property
+    def suspects(self) -> frozenset[bytes]:
+        return frozenset(self._slots)
 
     @contextmanager
     def decoding(self, path: bytes) -> Iterator[None]:
@@ -49,34 +69,52 @@ class InFlight:
             self._write(slot, b"")
             self._free.put(slot)
 
+    def settle(self, path: bytes) -> None:
+        """A suspect was decoded, or what became of it is committed."""
+        slot = self._slots.pop(path, None)
+        if slot is not None:
+            self._write(slot, b"")
+
     def _write(self, slot: int, path: bytes) -> None:
         if self._file is not None:
             with suppress(OSError):  # a full disk, say
-                os.pwrite(self._file, len(path).to_bytes(4, "little") + path[: SLOT - 4], slot * SLOT)
+                os.pwrite(self._file, _slot(path)[: 4 + len(path)], slot * SLOT)
 
     def __enter__(self) -> InFlight:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """A run that ends, also by an exception, has nothing in flight."""
+        """A run that ends, also by an exception, has nothing in flight; suspects that it did not come to stay."""
         if self._file is not None:
             os.close(self._file)
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        if not self._slots:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
 
-def killer_of_decoders(path: bytes, at_least: int, max_pixels: int) -> str | None:
-    """How a process ends that decodes this file, as the reason why it cannot be indexed; None where it ends well, or
-    the file merely cannot be decoded, which the run itself will find."""
+def refuse_killer(path: bytes, at_least: int, max_pixels: int) -> None:
+    """Decode a file in a process of its own. Raises `KillsDecoder` where the file ends it, and `MayPass` where it was
+    ended by somebody else, or for memory, of which there may be more the next time."""
     command = [sys.executable, "-m", "retrieval.indexing.in_flight", path.hex(), str(at_least), str(max_pixels)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        run = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"takes longer than {SECONDS:.0f} s to decode"
-    return f"kills the process that decodes it ({_signal_name(-run.returncode)})" if run.returncode < 0 else None
+        status = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+            start_new_session=True,  # Ctrl-C is meant for the run
+        ).returncode
+    except subprocess.TimeoutExpired as error:
+        raise KillsDecoder(f"takes longer than {SECONDS:.0f} s to decode") from error
+    if -status in FROM_OUTSIDE:
+        raise MayPass("was interrupted while it was decoded by itself")
+    if -status == getattr(signal, "SIGKILL", 9):
+        raise MayPass("is killed while it is decoded, perhaps for want of memory")
+    if status < 0:
+        raise KillsDecoder(f"kills the process that decodes it ({_signal_name(-status)})")
 
 
 def _signal_name(number: int) -> str:
@@ -84,6 +122,10 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _slot(path: bytes) -> bytes:
+    return (len(path).to_bytes(4, "little") + path)[:SLOT].ljust(SLOT, b"\0")
 
 
 def _read(path: Path) -> tuple[bytes, ...]:

@@ -6,7 +6,9 @@ next run tries again."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from indexes.rows import Failure, Row
 from retrieval.encoders.base import Encoder
 from retrieval.images import FILES, TooManyPixels, UnreadableImage, decode
-from retrieval.indexing.in_flight import InFlight, killer_of_decoders
+from retrieval.indexing.in_flight import InFlight, KillsDecoder, MayPass, refuse_killer
 from retrieval.indexing.listing import File
 from retrieval.indexing.plan import Encoding
 from retrieval.indexing.survey import new_hash
@@ -31,7 +33,8 @@ Read = Callable[[File], tuple[File, bytes]]
 @dataclass(frozen=True)
 class Reading:
     """What became of a file: a `row` (without an id yet) with what is `prepared` for the encoder, or with the
-    `position` of a row that has its content; or a `failure`; or the reason why it is `postponed`."""
+    `position` of a row that has its content; or a `failure`; or the reason why it is `postponed`. kills: it is a
+    failure since it kills the process that decodes it, which is to be committed at once."""
 
     encoding: Encoding
     row: Row | None = None
@@ -39,6 +42,7 @@ class Reading:
     position: int | None = None
     failure: Failure | None = None
     postponed: str | None = None
+    kills: bool = False
 
 
 class Unsettled(Exception):
@@ -71,13 +75,15 @@ class ImageReader:
             if position is not None:
                 return Reading(encoding, _row(file, digest.digest()), position=position)
             with nullcontext() if self.in_flight is None else self.in_flight.decoding(file.path):
-                self._refuse_killers(file)
+                self._refuse_killer(file)
                 photo = decode(content, self.encoder.image_size, self.max_pixels)
                 prepared = self.encoder.prepare(photo)
             row = _row(
                 file, digest.digest(), width=photo.width, height=photo.height, taken_at=photo.taken_at, note=photo.note
             )
             return Reading(encoding, row, prepared)
+        except KillsDecoder as error:
+            return Reading(encoding, failure=failure_of(file, str(error)), kills=True)
         except TooManyPixels as error:
             return Reading(encoding, failure=failure_of(file, str(error), error.pixels))
         except UnreadableImage as error:
@@ -86,18 +92,21 @@ class ImageReader:
             if os.path.islink(file.path):
                 return Reading(encoding, failure=failure_of(file, "is a broken link"))
             return Reading(encoding, postponed="is gone since the folder was listed")
-        except Unsettled as error:
+        except (Unsettled, MayPass) as error:
             return Reading(encoding, postponed=str(error))
-        except (MemoryError, ImportError):  # a decoder is loaded when it is first needed
+        except MemoryError:
             return Reading(encoding, postponed="needs more memory than is free now")
+        except ImportError as error:  # a decoder is loaded when it is first needed
+            return Reading(encoding, postponed=f"cannot be decoded now: {error}")
         except OSError as error:
+            if error.errno == errno.ELOOP and os.path.islink(file.path):
+                return Reading(encoding, failure=failure_of(file, "is a broken link"))
             return Reading(encoding, postponed=f"cannot be read now: {error.strerror or error}")
 
-    def _refuse_killers(self, file: File) -> None:
+    def _refuse_killer(self, file: File) -> None:
         if self.in_flight is not None and file.path in self.in_flight.suspects:
-            reason = killer_of_decoders(file.path, self.encoder.image_size, self.max_pixels)
-            if reason is not None:
-                raise UnreadableImage(reason)
+            refuse_killer(file.path, self.encoder.image_size, self.max_pixels)
+            self.in_flight.settle(file.path)
 
 
 class TooManyBytes(TooManyPixels):
@@ -116,8 +125,10 @@ def reader_of_files(max_pixels: int) -> Read:
     `TooManyBytes`, `OSError`, and `Unsettled` where somebody writes to it meanwhile."""
 
     def read(file: File) -> tuple[File, bytes]:
-        with open(file.path, "rb") as opened:
+        with open(file.path, "rb", opener=_without_waiting) as opened:
             status = os.fstat(opened.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise Unsettled("is no file any more")
             if status.st_size > max(SMALL_BYTES, BYTES_A_PIXEL * max_pixels):
                 raise TooManyBytes(status.st_size)
             content = opened.read()
@@ -127,6 +138,11 @@ def reader_of_files(max_pixels: int) -> Read:
         return File(file.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns), content
 
     return read
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Where a pipe took the place of a file, nobody may ever write to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def failure_of(file: File, error: str, pixels: int = 0) -> Failure:

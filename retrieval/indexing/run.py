@@ -6,46 +6,25 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from indexes.checksums import row_checksums
 from indexes.collection import Collection
 from indexes.errors import DamagedSegmentError
-from indexes.rows import Failure, Row, failures_table, rows_table
-from indexes.segment_files import Batch
+from indexes.rows import Row
 from indexes.writer import CollectionWriter
 from retrieval.encoders.base import Encoder, ImageFeatures
 from retrieval.indexing.listing import File
+from retrieval.indexing.pending import Pending
 from retrieval.indexing.plan import Encoding, Plan, Rename
 from retrieval.indexing.reading import ImageReader, Reading, failure_of
 from retrieval.indexing.survey import Settings
 from retrieval.progress import Observer, Progress
 
 MANY_SEGMENTS = 64
-
-
-@dataclass
-class Pending:
-    """What the next commit will hold; ids are given when it is made."""
-
-    rows: list[Row] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    embeddings: list[NDArray[Any]] = field(default_factory=list)
-    tokens: list[NDArray[Any]] = field(default_factory=list)
-    dead: list[int] = field(default_factory=list)
-    since: float = field(default_factory=time.monotonic)
-
-    def __len__(self) -> int:
-        return len(self.rows) + len(self.failures)
-
-    def add_copies(self, rows: Sequence[Row], collection: Collection, positions: Sequence[int]) -> None:
-        """Rows whose embeddings and tokens are those of some positions."""
-        self.rows += rows
-        self.embeddings.append(collection.embeddings(positions))
-        self.tokens.append(collection.tokens(positions))
 
 
 class Run:
@@ -72,6 +51,7 @@ class Run:
         self._snapshot = writer.collection
         self._contents: set[bytes] = set()  # of files of this run that may have the same content as others
         self._repeats: list[Reading] = []
+        self._again: list[Encoding] = []  # whose known content turned out to be damaged
         self._damage: DamagedSegmentError | None = None
         self.progress = Progress(
             total=len(plan.add) + len(plan.reencode), unchanged=plan.unchanged, still_failing=plan.still_failing
@@ -89,13 +69,15 @@ class Run:
         for low in range(0, len(renames), self._settings.commit_rows):
             some = renames[low : low + self._settings.commit_rows]
             positions = [rename.position for rename in some]
-            known = self._snapshot.rows(positions)
-            rows = [_moved(row, rename.file) for row, rename in zip(known, some, strict=True)]
-            pending = Pending(dead=[rename.replaces for rename in some])
-            pending.add_copies(rows, self._snapshot, positions)
+            pending = Pending()
+            sound = self._copy(self._snapshot, positions, [rename.file for rename in some], pending)
+            damaged = [rename for rename, is_sound in zip(some, sound, strict=True) if not is_sound]
+            some = [rename for rename, is_sound in zip(some, sound, strict=True) if is_sound]
+            pending.dead += [rename.replaces for rename in some]
+            self._again += [Encoding(rename.file, rename.replaces) for rename in damaged]
             self._commit(pending)
             touched = sum(rename.old == rename.file.path for rename in some)
-            self.report(touched=touched, moved=len(some) - touched)
+            self.report(total=len(damaged), touched=touched, moved=len(some) - touched)
             if self._stops():
                 return
 
@@ -108,7 +90,15 @@ class Run:
         """Decode, encode and commit in the plan's order; a stop asked for keeps all that is encoded.
 
         Raises `DamagedSegmentError`, when all is done, where a segment was found damaged on the way."""
-        if self._stops():
+        self._encode(encodings)
+        self._copy_repeats()
+        again, self._again = self._again, []
+        self._encode(again)
+        if self._damage is not None:
+            raise self._damage
+
+    def _encode(self, encodings: Sequence[Encoding]) -> None:
+        if not encodings or self._stops():
             return
         pending = Pending()
         with ThreadPoolExecutor(1, thread_name_prefix="write") as writing:
@@ -116,21 +106,20 @@ class Run:
             for batch in self._read_batches(encodings):
                 self._encode_batch(batch, pending)
                 old = time.monotonic() - pending.since > self._settings.commit_seconds
-                if len(pending) >= self._settings.commit_rows or (old and len(pending)):
+                if len(pending) >= self._settings.commit_rows or (len(pending) and (old or pending.is_urgent)):
                     if write is not None:
                         write.result()
+                    is_urgent = pending.is_urgent
                     write, pending = writing.submit(self._commit, pending), Pending()
+                    if is_urgent:
+                        write.result()
                 if self._stops():
                     break
                 if write is not None and write.done():
                     write.result()  # a full disk is told now, not after another 512 images
             if write is not None:
                 write.result()
-            if len(pending) or pending.dead:
-                self._commit(pending)
-        self._copy_repeats()
-        if self._damage is not None:
-            raise self._damage
+            self._commit(pending)
 
     def _read_batches(self, encodings: Sequence[Encoding]) -> Iterator[list[Reading]]:
         ahead = 2 * self._threads + 2 * self._encoder.batch_size
@@ -155,12 +144,14 @@ class Run:
 
     def _encode_batch(self, readings: Sequence[Reading], pending: Pending) -> None:
         batch = self._encoded(self._without_repeats(readings), pending)
-        copies = [item for item in batch if item.row is not None and item.position is not None]
-        self._copy(copies, self._snapshot, [item.position for item in copies if item.position is not None], pending)
-        settled = [item for item in batch if item.postponed is None]
+        copies = [item for item in batch if item.position is not None]
+        sound = self._copied(copies, self._snapshot, [item.position or 0 for item in copies], pending)
         failures = [item.failure for item in batch if item.failure is not None]
         pending.failures += failures
-        pending.dead += [item.encoding.replaces for item in settled if item.encoding.replaces is not None]
+        pending.is_urgent |= any(item.kills for item in batch)
+        for item in batch:
+            if item.postponed is None and item.position is None:
+                pending.replace(item.encoding)
         for failure in failures:
             self._observer.failure(failure.path, failure.error)
         postponed = [item for item in batch if item.postponed is not None]
@@ -171,7 +162,7 @@ class Run:
         self.report(
             new=len(encoded) - changed,
             changed=changed,
-            copied=len(copies),
+            copied=sound,
             failed=len(failures),
             postponed=len(postponed),
             incomplete=sum(item.row is not None and item.row.note != "" for item in encoded),
@@ -197,21 +188,46 @@ class Run:
         for low in range(0, len(self._repeats), step):
             some = self._repeats[low : low + step]
             copies = [item for item in some if item.row is not None and item.row.content_hash in positions]
-            pending = Pending(dead=[item.encoding.replaces for item in copies if item.encoding.replaces is not None])
             places = [positions[item.row.content_hash] for item in copies if item.row is not None]
-            self._copy(copies, collection, places, pending)
+            pending = Pending()
+            sound = self._copied(copies, collection, places, pending)
             self._commit(pending)
-            self.report(copied=len(copies), postponed=len(some) - len(copies))
+            self.report(copied=sound, postponed=len(some) - len(copies))
+
+    def _copied(
+        self, copies: Sequence[Reading], collection: Collection, positions: Sequence[int], pending: Pending
+    ) -> int:
+        """Add files of known content to what is pending. Those whose known content is damaged are to be encoded after
+        all; returns how many others there are."""
+        sound = self._copy(collection, positions, [item.row for item in copies if item.row is not None], pending)
+        for item, is_sound in zip(copies, sound, strict=True):
+            if is_sound:
+                pending.replace(item.encoding)
+            else:
+                self._again.append(replace(item.encoding, may_be_known=False))
+        return sum(sound)
 
     def _copy(
-        self, copies: Sequence[Reading], collection: Collection, positions: Sequence[int], pending: Pending
-    ) -> None:
-        """Rows of known content, with the embeddings and tokens that it has already."""
-        if not copies:
-            return
-        known = collection.rows(positions)
-        rows = [_moved(row, item.row) for row, item in zip(known, copies, strict=True) if item.row is not None]
-        pending.add_copies(rows, collection, positions)
+        self, collection: Collection, positions: Sequence[int], files: Sequence[File | Row], pending: Pending
+    ) -> list[bool]:
+        """Add rows of known content for some files, with the embeddings and tokens that it has already. Returns which
+        of them are sound; the others are not added."""
+        if not positions:
+            return []
+        rows, places = collection.rows(positions), np.asarray(positions, np.int64)
+        embeddings, tokens = collection.embeddings(places), collection.tokens(places)
+        stated = np.array([row.checksum for row in rows], np.int64)
+        sound = (stated == 0) | (stated == np.array(row_checksums(embeddings, tokens), np.int64))
+        if not sound.all():
+            segment = collection.segments[int(np.searchsorted(collection.starts, places[~sound][0], side="right")) - 1]
+            self._damage = DamagedSegmentError(segment.folder, "embeddings or tokens", "a row's checksum is wrong")
+        pairs = zip(rows, files, sound.tolist(), strict=True)
+        pending.rows += [_moved(row, file) for row, file, is_sound in pairs if is_sound]
+        pending.embeddings.append(embeddings[sound])
+        pending.tokens.append(tokens[sound])
+        ids = np.array([row.id for row in rows], np.int64)
+        pending.revived += ids[sound & (collection.positions(ids) < 0)].tolist()
+        return list(sound.tolist())
 
     def _encoded(self, batch: list[Reading], pending: Pending) -> list[Reading]:
         """Encode the images of a batch. Returns the batch, in which an image whose embedding has components that are no
@@ -232,11 +248,16 @@ class Run:
         return batch
 
     def _commit(self, pending: Pending) -> None:
-        first = self._writer.manifest.next_id
-        rows = [replace(row, id=first + index) for index, row in enumerate(pending.rows)]
-        failures = [replace(item, id=first + len(rows) + index) for index, item in enumerate(pending.failures)]
-        batch = Batch(rows_table(rows), failures_table(failures), pending.embeddings, pending.tokens)
-        self._writer.commit(batch if len(pending) else None, dead=pending.dead)
+        if pending.is_empty:
+            return
+        manifest = self._writer.manifest
+        batch = pending.batch(manifest.next_id, manifest.binding.token_dtype)
+        self._writer.commit(
+            batch if len(pending) else None, dead=pending.dead, removed=pending.removed, revived=pending.revived
+        )
+        if self._read.in_flight is not None:
+            for item in pending.failures:
+                self._read.in_flight.settle(item.path)
         if len(self._writer.manifest.segments) > MANY_SEGMENTS and self._damage is None:
             try:
                 self._writer.merge()
@@ -250,7 +271,7 @@ def positions_by_content(collection: Collection, encodings: Sequence[Encoding]) 
     positions: dict[bytes, int] = {}
     if len(sizes):
         columns = ["size", "content_hash"]
-        for table in (collection.table(columns), collection.removed(columns)):
+        for table in (collection.table(columns), collection.dead(columns)):
             same = np.isin(table["size"].to_numpy(), sizes)
             hashes = table["content_hash"].filter(same).to_pylist()
             for content, position in zip(hashes, table["position"].to_numpy()[same].tolist(), strict=True):

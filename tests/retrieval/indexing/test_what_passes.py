@@ -337,14 +337,15 @@ class TestDrivesThatAreAway:
 
 
 KILLER = """
-import signal
+import os, signal
 from PIL.PngImagePlugin import PngImageFile
 real = PngImageFile._open
 def _open(self):
     content = self.fp.read()
     self.fp.seek(0)
     if b"kills" in content:
-        signal.raise_signal({signal})
+        os.kill(os.getpid(), int(content.rpartition(b"kills")[2]))
+        signal.pause()
     real(self)
 PngImageFile._open = _open
 """
@@ -358,30 +359,74 @@ print(progress.new, progress.failed, progress.unchanged, progress.still_failing)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL], ids=["segfault", "out of memory"])
-def test_a_file_that_kills_the_process_stops_one_run_and_is_named_by_the_next(photos, path, tmp_path, number):
-    """Its decoder is simulated by one that kills its process when it is given the file."""
-    write_photo(photos / "bad.png", seed=3)
-    with (photos / "bad.png").open("ab") as file:
-        file.write(b"kills")
+@pytest.fixture
+def index_with_killers(photos, path, tmp_path):
+    """Runs `search index` in a process whose PNG decoder is ended by a signal where a file names it."""
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(KILLER.format(signal=int(number)))
+    (tmp_path / "site" / "sitecustomize.py").write_text(KILLER)
     root = Path(__file__).parents[3]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(root)])}
 
-    def index():
-        command = [sys.executable, "-c", INDEX, photos, path]
+    def index(folder=photos):
+        command = [sys.executable, "-c", INDEX, folder, path]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
-    first = index()
-    assert first.returncode == -number
+    return index
+
+
+def add_killer(path, number, seed=3):
+    write_photo(path, seed=seed)
+    with path.open("ab") as file:
+        file.write(b"kills %d" % number)
+
+
+def failures(path):
+    return {Path(os.fsdecode(row["path"])).name: row["error"] for row in Collection.open(path).failures().to_pylist()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE], ids=lambda number: number.name)
+def test_a_file_that_kills_the_process_stops_one_run_and_is_named_by_the_next(photos, path, index_with_killers, number):
+    add_killer(photos / "bad.png", number)
+    assert index_with_killers().returncode == -number
     assert (path / IN_FLIGHT).exists()
-    second = index()
-    assert second.returncode == 0, second.stderr
-    assert second.stdout.split() == ["6", "1", "0", "0"]
-    (failure,) = Collection.open(path).failures().to_pylist()
-    assert Path(os.fsdecode(failure["path"])).name == "bad.png" and signal.Signals(number).name in failure["error"]
-    assert index().stdout.split() == ["0", "0", "6", "1"]
+    second = index_with_killers()
+    assert second.stdout.split() == ["6", "1", "0", "0"], second.stderr
+    assert failures(path) == {"bad.png": f"kills the process that decodes it ({number.name})"}
+    assert index_with_killers().stdout.split() == ["0", "0", "6", "1"]
+    assert not (path / IN_FLIGHT).exists()
+
+
+def test_several_files_that_kill_the_process_are_named_one_after_the_other(photos, path, index_with_killers):
+    """They are apart from each other, and more than a commit's worth of images is never reached before the last."""
+    write_photos(photos, 60)
+    for name in ("010", "025", "045"):
+        add_killer(photos / f"{name}.png", signal.SIGSEGV, seed=int(name))
+    runs = [index_with_killers().returncode for _ in range(5)]
+    assert runs[-1] == 0 and -signal.SIGSEGV in runs
+    assert set(failures(path)) == {"010.png", "025.png", "045.png"} and len(names(path)) == 57
+
+
+def test_a_run_over_another_folder_forgets_no_suspect(photos, path, index_with_killers, tmp_path):
+    add_killer(photos / "bad.png", signal.SIGSEGV)
+    write_photos(tmp_path / "others", 3, first=90)
+    assert index_with_killers().returncode == -signal.SIGSEGV
+    assert index_with_killers(tmp_path / "others").returncode == 0
+    assert index_with_killers().returncode == 0
+    assert set(failures(path)) == {"bad.png"} and len(names(path)) == 9
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_process_ended_by_others_or_for_memory_is_no_verdict_on_the_file(
+    photos, path, index_with_killers, encoder, number
+):
+    add_killer(photos / "good.png", number)
+    (path).mkdir()
+    name = os.fsencode(photos / "good.png")
+    (path / IN_FLIGHT).write_bytes((len(name).to_bytes(4, "little") + name).ljust(SLOT, b"\0"))
+    for _ in range(2):
+        assert index_with_killers().returncode == 0
+        assert failures(path) == {} and len(names(path)) == 6
+    assert index_folders([photos], path, encoder).new == 1  # once nothing kills it
     assert not (path / IN_FLIGHT).exists()
 
 
@@ -391,7 +436,7 @@ def test_files_in_flight_of_a_run_that_was_killed_from_outside_are_indexed(photo
     suspects = [os.fsencode(photos / name) for name in ("030.png", "031.png")]
     slots = [len(name).to_bytes(4, "little") + name for name in suspects]
     (path / IN_FLIGHT).write_bytes(b"".join(slot.ljust(SLOT, b"\0") for slot in slots))
-    assert InFlight(path, 1).suspects == tuple(suspects)
+    assert InFlight(path, 1).suspects == frozenset(suspects)
     (path / IN_FLIGHT).write_bytes(b"".join(slot.ljust(SLOT, b"\0") for slot in slots))
     assert index_folders([photos], path, encoder).new == 2
 
@@ -432,18 +477,97 @@ def test_a_lost_manifest_is_rebuilt_and_nothing_is_embedded_again(photos, path, 
     lines: list[str] = []
     index_folders([photos], path, encoder, Settings(repair=True), Observer(note=lines.append))
     assert embeddings(path) == before and encoder.encoded == 6
-    assert any("rebuilt from 1 segments with 6 images" in line for line in lines)
+    assert any("rebuilt from 1 segment with 6 images" in line for line in lines)
     assert Collection.open(path).manifest.folders == (str(photos),)
 
 
 def test_a_collection_of_the_first_format_is_brought_up_to_date_without_embedding(tmp_path):
-    """The golden collection's photos are elsewhere than they were: their content is known all the same. Two of them had
-    been removed from it."""
+    """The golden collection's photos are elsewhere than they were: their content is known all the same, also of the
+    two that had been removed from it."""
     golden = Path(__file__).parents[2] / "goldens" / "format-1"
     shutil.copytree(golden / "collection", tmp_path / "c")
     shutil.copytree(golden / "photos", tmp_path / "photos")
     encoder = FakeEncoder()
     progress = index_folders([tmp_path / "photos"], tmp_path / "c", encoder)
-    assert encoder.encoded == progress.new == 2 and progress.moved + progress.copied == 78
+    assert encoder.encoded == progress.new == 0 and progress.moved + progress.copied == 80
     assert len(Collection.open(tmp_path / "c")) == 80
     assert verify(tmp_path / "c").faults == ()
+
+
+class TestDamageIsNotCopied:
+    """A row whose vectors are damaged is encoded again, instead of getting a valid checksum in a new file."""
+
+    @pytest.fixture
+    def damaged(self, photos, path, encoder):
+        """The vectors of one row of a collection are damaged; which image that is, and what they were."""
+        index_folders([photos], path, encoder)
+        before = embeddings(path)
+        file = next((path / "segments").glob("*/embeddings.npy"))
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 64
+        file.write_bytes(content)
+        (name,) = [name for name, vector in embeddings(path).items() if vector != before[name]]
+        return Path(os.fsdecode(name)), before[name]
+
+    @pytest.mark.parametrize("change", ["move", "copy", "touch"])
+    def test_the_image_is_encoded_anew_and_the_damage_told(self, photos, path, encoder, damaged, change):
+        image, vector = damaged
+        other = image
+        if change == "touch":
+            os.utime(image, ns=(9, 9))
+        else:
+            other = image.with_name("other.png")
+            shutil.copy(image, other)
+        if change == "move":
+            image.unlink()
+        with pytest.raises(DamagedSegmentError, match="row's checksum is wrong"):
+            index_folders([photos], path, encoder)
+        assert embeddings(path)[os.fsencode(other)] == vector
+        assert encoder.encoded == 7
+
+    def test_what_is_sound_is_copied_all_the_same(self, photos, path, encoder, damaged):
+        image, _ = damaged
+        (sound,) = [
+            name for name in photos.iterdir() if name.name == ("000.png" if image.name != "000.png" else "001.png")
+        ]
+        shutil.copy(sound, photos / "copy.png")
+        assert index_folders([photos], path, encoder).copied == 1
+
+
+def test_an_edit_that_is_undone_is_not_embedded_again(photos, path, encoder):
+    index_folders([photos], path, encoder)
+    before, content = embeddings(path), (photos / "001.png").read_bytes()
+    write_photo(photos / "001.png", seed=77)
+    assert index_folders([photos], path, encoder).changed == 1
+    (photos / "001.png").write_bytes(content)
+    assert index_folders([photos], path, encoder).copied == 1
+    assert embeddings(path) == before and encoder.encoded == 7
+
+
+def test_what_is_removed_and_revived_again_and_again_does_not_pile_up(photos, path, encoder):
+    index_folders([photos], path, encoder)
+    for _ in range(12):
+        remove_folder(path, photos)
+        index_folders([photos], path, encoder)
+    stored = sum(entry.rows for entry in Collection.open(path).manifest.segments)
+    assert encoder.encoded == 6 and stored <= 3 * 6
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(photos, path, encoder, monkeypatch):
+    real = run.Run.encode
+
+    def after_it_changed(self, encodings):
+        (photos / "003.png").unlink()
+        os.mkfifo(photos / "003.png")
+        real(self, encodings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Run, "encode", after_it_changed)
+        assert index_folders([photos], path, encoder).postponed == 1
+
+
+def test_a_link_to_itself_is_a_broken_link(photos, path, encoder):
+    (photos / "loop.png").symlink_to(photos / "loop.png")
+    assert index_folders([photos], path, encoder).failed == 1
+    assert failures(path) == {"loop.png": "is a broken link"}
+    assert index_folders([photos], path, encoder).still_failing == 1
