@@ -23,7 +23,7 @@ from indexes.recovery import (
 
 class Opening:
     """Used by the one writer, which holds the lock. dropped: rows that were lost with damaged segments. lost_deletions:
-    whether rows may count that no longer should. notes: what was found and mended, a line each.
+    segments of which rows may count that no longer should. notes: what was found and mended, a line each.
 
     The order is always the same: what will not be named any more is set aside, then the manifest is put in force, and
     the first place of what was set aside is removed as any leftover. A crash in between leaves it in both."""
@@ -31,7 +31,7 @@ class Opening:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.dropped = 0
-        self.lost_deletions = False
+        self.lost_deletions: set[int] = set()
         self.notes: list[str] = []
 
     def manifest(self, binding: Binding, repair: bool) -> Manifest:
@@ -118,7 +118,7 @@ class Opening:
         images = sum(entry.rows - entry.dead for entry in manifest.segments)
         parts = f"{len(manifest.segments):,} segment{'' if len(manifest.segments) == 1 else 's'}"
         self.notes.append(f"{reason}: the manifest was rebuilt from {parts} with {images:,} images")
-        self.lost_deletions = True
+        self.lost_deletions |= rebuilt.lost_deletions
         return manifest
 
     def _repaired(self, manifest: Manifest) -> Manifest:
@@ -135,7 +135,7 @@ class Opening:
                     self.notes.append(f"segment {entry.number} is damaged ({error.reason}){moved}")
                     continue
                 if kept.dead < entry.dead:
-                    self.lost_deletions = True
+                    self.lost_deletions.add(entry.number)
                     self.notes.append(f"what was dead in segment {entry.number} is lost: removed images may come back")
                 entries.append(kept)
             ann = self._checked_ann(manifest.ann)

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -34,22 +34,24 @@ SKIPPED_IDS = 2**20  # after the largest id that is left: larger ones may have b
 @dataclass(frozen=True)
 class Rebuilt:
     """manifest: not written yet. useless: segments' folders that are not part of it, with the reasons. notes: what
-    could not be found out."""
+    could not be found out. lost_deletions: segments whose newest deletion vector is damaged."""
 
     manifest: Manifest
     useless: tuple[tuple[Path, str], ...]
     notes: tuple[str, ...]
+    lost_deletions: frozenset[int]
 
 
 @dataclass(frozen=True)
 class RecoveredSegment:
     """A segment that is whole. first_id, last_id: of all of its entries, dead ones too. footer: empty for one of format
-    1."""
+    1. has_lost: whether a deletion vector is damaged."""
 
     entry: SegmentEntry
     footer: Mapping[str, Any]
     first_id: int
     last_id: int
+    has_lost: bool
 
 
 def segment_numbers(folder: Path) -> list[int]:
@@ -119,7 +121,11 @@ def rebuild(folder: Path) -> Rebuilt | None:
         folders=settings.get("folders", ()),
         excludes=settings.get("excludes", ()),
     )
-    return Rebuilt(manifest, tuple(useless), notes)
+    lost = frozenset(segment.entry.number for segment in segments if segment.has_lost)
+    notes += tuple(
+        f"what was dead in segment {number} is lost: removed images may come back" for number in sorted(lost)
+    )
+    return Rebuilt(manifest, tuple(useless), notes, lost)
 
 
 def without_deletions(entry: SegmentEntry) -> SegmentEntry:
@@ -151,13 +157,16 @@ def repeated_ids(collection: Collection) -> list[int]:
     return ids[:-1][same].tolist()
 
 
-def ids_outside(collection: Collection) -> list[int]:
-    """Ids of living rows below none of the folders that the collection covers: what was removed and came back."""
-    table = collection.table(["path", "id"])
-    inside = np.zeros(len(table), np.bool_)
-    for folder in collection.manifest.folders:
-        inside |= are_below(table["path"], os.fsencode(folder))
-    return table["id"].to_numpy()[~inside].tolist()
+def ids_outside(collection: Collection, numbers: Set[int]) -> list[int]:
+    """Of some segments the ids of living rows below none of the folders that the collection covers: they were removed
+    with their folder, and came back. Where no folder is known, none."""
+    ids: list[int] = []
+    folders = [os.fsencode(folder) for folder in collection.manifest.folders]
+    for segment, alive in collection.parts:
+        if segment.entry.number in numbers and folders and len(segment):
+            inside = np.any([are_below(segment.column("path"), folder) for folder in folders], axis=0)
+            ids += segment.ids[~inside if alive is None else alive & ~inside].tolist()
+    return ids
 
 
 def set_aside(folder: Path, path: Path) -> Path:
@@ -204,13 +213,13 @@ def _recovered(folder: Path, number: int, binding: Binding, newest: int | None) 
         entry = SegmentEntry(number, read_counts(folder, ROWS), read_counts(folder, FAILURES))
     parts = {name: p if p.checksum is not None else summed_part(folder, p) for name, p in entry.parts.items()}
     entry = replace(entry, parts={**parts, ROWS: summed_part(folder, PartEntry(FILES[ROWS]))})
-    entry = _with_newest_deletions(folder, entry, newest)
+    entry, has_lost = _with_newest_deletions(folder, entry, newest)
     segment = Segment(folder, entry, binding)
     segment.table()
     first, last = segment.id_span
     if last < first:
         raise DamagedSegmentError(folder, FILES[ROWS], "it is empty")
-    return RecoveredSegment(entry, footer, first, last)
+    return RecoveredSegment(entry, footer, first, last, has_lost)
 
 
 def _entry(folder: Path, footer: Mapping[str, Any], number: int) -> SegmentEntry:
@@ -226,11 +235,12 @@ def _entry(folder: Path, footer: Mapping[str, Any], number: int) -> SegmentEntry
         raise DamagedSegmentError(folder, FILES[ROWS], "its footer is damaged") from error
 
 
-def _with_newest_deletions(folder: Path, entry: SegmentEntry, newest: int | None) -> SegmentEntry:
+def _with_newest_deletions(folder: Path, entry: SegmentEntry, newest: int | None) -> tuple[SegmentEntry, bool]:
     """With the newest deletion vector that is whole, whose own checksum only the lost manifest had; of no commit after
-    the newest that is known."""
+    the newest that is known. And whether a newer one is damaged."""
     names = sorted((path.name for path in folder.iterdir() if DEAD_NAME.fullmatch(path.name)), key=_generation)
     committed = [name for name in names if newest is None or _generation(name) <= newest]
+    has_lost = False
     for name in reversed(committed or names):
         try:
             content = (folder / name).read_bytes()
@@ -238,9 +248,10 @@ def _with_newest_deletions(folder: Path, entry: SegmentEntry, newest: int | None
         except OSError as error:
             raise unreadable(error, folder / name) from error
         except DamagedSegmentError:
+            has_lost = True
             continue
-        return with_deletions(entry, deletions, summed_part(folder, PartEntry(name)))
-    return entry
+        return with_deletions(entry, deletions, summed_part(folder, PartEntry(name))), has_lost
+    return entry, has_lost
 
 
 def _settings(folder: Path, segments: Sequence[RecoveredSegment]) -> tuple[dict[str, Any], tuple[str, ...]]:

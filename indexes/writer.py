@@ -80,8 +80,8 @@ class CollectionWriter:
             raise missing_file(self.folder, error) from error
         self.collection.check(binding.model, binding.fingerprint)
         remove_leftovers(self.folder, manifest)
-        if opening.lost_deletions:
-            outside = ids_outside(self.collection) if manifest.folders else []
+        if repair:
+            outside = ids_outside(self.collection, opening.lost_deletions)
             repeated = repeated_ids(self.collection)
             if outside or repeated:
                 self.commit(dead=repeated, removed=outside)

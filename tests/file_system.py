@@ -14,13 +14,13 @@ CHANGES = ("fsync", "replace", "rename", "mkdir", "unlink", "rmdir", "open", "sc
 
 
 @contextmanager
-def failing_at(call: int, error: Callable[[], OSError]) -> Iterator[list[int]]:
-    """Within it, the given call (from 1) and every one after it of the same function fails. Yields a list that holds
-    how many calls there were."""
+def failing_at(call: int, error: Callable[[], OSError], once: bool = False) -> Iterator[list[int]]:
+    """Within it, the given call (from 1) fails and, unless `once`, every one after it of the same function. Yields a
+    list that holds how many calls there were."""
     failed: list[str] = []
 
     def before(name: str, number: int) -> None:
-        if number == call or name in failed:
+        if number == call or (name in failed and not once):
             failed.append(name)
             raise error()
 

@@ -71,7 +71,8 @@ def states(path):
     [(begin, add), (add, change), (grow, optimize), (lose_manifest, repair)],
     ids=lambda f: f.__name__,
 )
-def test_a_failing_call_is_one_line_and_loses_nothing(tmp_path, monkeypatch, prepare, act):
+@pytest.mark.parametrize("once", [True, False], ids=["once", "from then on"])
+def test_a_failing_call_is_one_line_and_loses_nothing(tmp_path, monkeypatch, prepare, act, once):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # nobody cuts the power; waiting for the disk takes long
     start, expected, tried = tmp_path / "start", tmp_path / "expected", tmp_path / "tried"
     prepare(start)
@@ -84,7 +85,7 @@ def test_a_failing_call_is_one_line_and_loses_nothing(tmp_path, monkeypatch, pre
         shutil.rmtree(tried, ignore_errors=True)
         shutil.copytree(start, tried)
         code = CODES[call % len(CODES)]
-        with failing_at(call, lambda code=code: OSError(code, os.strerror(code))) as count:
+        with failing_at(call, lambda code=code: OSError(code, os.strerror(code)), once) as count:
             try:
                 act(tried)
                 failed = False
