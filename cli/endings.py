@@ -62,7 +62,7 @@ def _told(error: BaseException) -> int:
         return _failed(str(error))
     if "ClickException" in kinds:
         return _misused(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _is_lack_of_memory(error):
         return _failed(f"not enough memory ({str(error) or _place(error)}): close other programs, or do less at once")
     if isinstance(error, RecursionError):
         return _failed(f"nested too deeply ({_place(error)}): is one of the files such?")
@@ -70,6 +70,11 @@ def _told(error: BaseException) -> int:
         return _failed(_of_system(error))
     note(f"search: {described(error)}")
     return UNFORESEEN
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    """ONNX Runtime and FAISS tell it in errors of their own."""
+    return any(word in str(error) for word in ("bad_alloc", "Failed to allocate memory", "Cannot allocate memory"))
 
 
 def _trace(error: BaseException) -> None:

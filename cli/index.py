@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,8 @@ import typer
 from cli.interruption import stopping_after_commit
 from cli.options import Index, collection_path, name_or_path, typed_path
 from cli.output import note, printable, write_line
+
+MOST_MEGAPIXELS = 1e6
 
 if TYPE_CHECKING:
     from retrieval.indexing.survey import Settings, Survey
@@ -63,7 +64,7 @@ def index(
     from retrieval.indexing.survey import Settings, survey_folders
     from retrieval.progress import Observer
 
-    if not math.isfinite(max_pixels) or max_pixels <= 0:
+    if not 0 < max_pixels <= MOST_MEGAPIXELS:
         raise typer.BadParameter(f"{max_pixels} is not a number of megapixels", param_hint="--max-pixels")
     path = collection_path(index)
     settings = Settings(

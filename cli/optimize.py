@@ -28,7 +28,7 @@ def optimize(
 
     path = collection_path(index)
     with told_if_being_indexed(path), step_display() as watcher:
-        found = maintenance.optimize(path, recall_target, watcher.step)
+        found = maintenance.optimize(path, recall_target, watcher.step, watcher.note)
     done = [f"{plural(found.before, 'segment')} became {found.after:,}"] if found.before != found.after else []
     done += [f"{plural(found.dropped, 'tombstone')} dropped"] if found.dropped else []
     done += [describe(found.ann) if found.ann else "exact search again"] if found.new_ann else []

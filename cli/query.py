@@ -81,7 +81,7 @@ def query(
         from cli.batch import answer_batch
 
         answer_batch(engine, batch, top, within, min_match)
-        _tell_ann_fault(engine)
+        _tell_faults(engine)
         return
     results = engine.search(" ".join(words or ()), top, below=within, min_match=min_match)
     _tell(engine, results, min_match)
@@ -103,7 +103,7 @@ def query(
 
 def _tell(engine: Engine, results: Results, min_match: float) -> None:
     """What a user ought to know about the results, whatever form they are printed in."""
-    _tell_ann_fault(engine)
+    _tell_faults(engine)
     if results.truncated:
         note(f"the query is longer than {engine.encoder.max_words} word pieces: the rest was ignored")
     if results.unreadable:
@@ -112,7 +112,9 @@ def _tell(engine: Engine, results: Results, min_match: float) -> None:
         note(f"nothing matches well: the best match is {percent(results.best_match)}")
 
 
-def _tell_ann_fault(engine: Engine) -> None:
+def _tell_faults(engine: Engine) -> None:
+    if engine.collection.fault is not None:
+        note(f"{engine.collection.fault}: the newest manifest that is whole counts; `search index` mends it")
     if engine.collection.ann_fault is not None:
         note(f"slower than it need be, since all images are compared: {engine.collection.ann_fault}")
 

@@ -21,5 +21,5 @@ def remove(
 
     collection = collection_path(index)
     with told_if_being_indexed(collection):
-        count = remove_folder(collection, folder)
+        count = remove_folder(collection, folder, note)
     note(f"{plural(count, 'image')} removed from the collection")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from indexes.ann import FEWEST_ROWS
-from indexes.collection import Collection
+from indexes.collection import Collection, are_below
 from indexes.errors import CrosslookError
 from indexes.manifest import AnnEntry, Manifest
 from indexes.recovery import SET_ASIDE, current_binding
@@ -98,17 +101,18 @@ def incomplete_images(path: Path) -> list[tuple[str, str]]:
     return [(os.fsdecode(row["path"]), row["note"]) for row in table.to_pylist() if row["note"]]
 
 
-def remove_folder(path: Path, folder: str | Path) -> int:
-    """Take a folder, or one image, out of a collection; returns how many images that were. Files stay untouched.
+def remove_folder(path: Path, folder: str | Path, note: Callable[[str], None] = lambda line: None) -> int:
+    """Take a folder, or one image, out of a collection; returns how many images that were. Files stay untouched. note:
+    told what had to be mended first.
 
     What is removed can be revived by its content until `optimize`. Raises `CrosslookError` when nothing of it is in
     the collection."""
     target = spellings(folder)
-    with _open_writer(path) as writer:
+    with _open_writer(path, note) as writer:
         collection = writer.collection
-        rows, failed = collection.table(["id", "path"]), collection.failures()
-        gone = [row["id"] for row in rows.to_pylist() if is_below(row["path"], target)]
-        forgotten = [row["id"] for row in failed.select(["id", "path"]).to_pylist() if is_below(row["path"], target)]
+        gone, forgotten = (
+            _ids_below(table, target) for table in (collection.table(["id", "path"]), collection.failures())
+        )
         manifest = writer.manifest
         folders, mounts = (
             tuple(name for name in names if not is_below(os.fsencode(name), target))
@@ -135,16 +139,19 @@ class Optimized:
 
 
 def optimize(
-    path: Path, recall_target: float | None = None, step: Callable[[Step], None] = lambda step: None
+    path: Path,
+    recall_target: float | None = None,
+    step: Callable[[Step], None] = lambda step: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Optimized:
     """Merge all segments, drop what is dead, and bring the ANN index up to date, which large collections have.
 
     recall_target: share of the exact first ten that ANN search is to find for a text, 0 to 1; by default what it was
-    made for, or 0.95. step: told of progress. Raises `CrosslookError` where the collection is in use or damaged, or its
-    model cannot be loaded."""
+    made for, or 0.95. step: told of progress. note: told what had to be mended first. Raises `CrosslookError` where the
+    collection is in use or damaged, or its model cannot be loaded."""
     if recall_target is not None and not 0 < recall_target <= 1:
         raise CrosslookError(f"recall is a share, above 0 and up to 1, not {recall_target:g}")
-    with _open_writer(path) as writer:
+    with _open_writer(path, note) as writer:
         old = writer.manifest
         writer.merge(everything=True)
         new_ann = update_ann(writer, recall_target, step)
@@ -164,8 +171,19 @@ def model_of(path: Path) -> str | None:
     return None if binding is None else binding.model
 
 
-def _open_writer(path: Path) -> CollectionWriter:
-    return CollectionWriter(path, Collection.open(path).binding)
+def _open_writer(path: Path, note: Callable[[str], None]) -> CollectionWriter:
+    writer = CollectionWriter(path, Collection.open(path).binding)
+    for line in writer.notes:
+        note(line)
+    return writer
+
+
+def _ids_below(table: pa.Table, folders: Sequence[bytes]) -> list[int]:
+    """The ids of the rows of a table whose path is in one of the folders, or is one."""
+    inside = np.zeros(len(table), np.bool_)
+    for folder in folders:
+        inside |= are_below(table["path"], folder)
+    return list(table["id"].to_numpy()[inside].tolist())
 
 
 def _bytes_below(folder: Path) -> int:

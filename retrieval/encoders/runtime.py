@@ -82,6 +82,8 @@ def open_session(model: Path, device: str = "cpu", remedy: str = "reinstall cros
         return onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, MemoryError) or "bad_alloc" in reason or "allocate memory" in reason:
+            raise CrosslookError(f"cannot load {model}: there is not enough memory now") from error
         raise CrosslookError(f"cannot load {model}: {reason} ({remedy})") from error
 
 

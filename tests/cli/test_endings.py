@@ -68,6 +68,8 @@ def test_a_library_that_ends_the_process_does_not_say_that_nothing_was_found(sea
     [
         ("raise MemoryError", "not enough memory"),
         ("bytearray(1 << 62)", "not enough memory"),
+        ("raise RuntimeError('[ONNXRuntimeError] : 6 : std::bad_alloc')", "not enough memory"),
+        ("raise Exception('Failed to allocate memory for requested buffer of size 9')", "not enough memory"),
         ("(f := lambda: f())()", "nested too deeply"),
         ("import json; json.loads('[' * 100000)", "nested too deeply"),
         ("open('/no/such/file')", "/no/such/file: No such file or directory"),

@@ -231,3 +231,15 @@ print([each.name for each in open_session(model).get_outputs()])
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
     )
     assert run.stdout.strip() == "['embedding']"
+
+
+def test_a_model_that_memory_does_not_suffice_for_is_not_called_damaged(monkeypatch):
+    from retrieval.encoders import runtime
+
+    class Lacking:
+        def __init__(self, *arguments, **options):
+            raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr(runtime.import_onnxruntime(), "InferenceSession", Lacking)
+    with pytest.raises(CrosslookError, match="not enough memory now$"):
+        runtime.open_session(TOWERS / "image.onnx")
