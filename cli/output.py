@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TextIO
 from cli.streams import on_terminal, say, silence, unwritable
 from indexes.errors import CrosslookError
 
+QUOTED = re.compile(r"(\$'(?:[ -&(-\[\]-~]|\\[ -~])*')")
 DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -70,8 +72,10 @@ def json_line(record: dict[str, object]) -> str:
 
 def printable(text: str) -> str:
     """Control characters, undecodable bytes and changes of writing direction escaped, so that a line stays a line and a
-    terminal is not commanded; a backslash is doubled, so that nothing looks like something else."""
-    return "".join(_escaped(character) for character in text)
+    terminal is not commanded; a backslash is doubled, so that nothing looks like something else. What is quoted for a
+    shell as `$'...'` has no such characters, and stays as a shell reads it."""
+    parts = QUOTED.split(text)
+    return "".join(part if index % 2 else "".join(map(_escaped, part)) for index, part in enumerate(parts))
 
 
 def _escaped(character: str) -> str:

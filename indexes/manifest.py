@@ -109,10 +109,11 @@ class Features:
 @dataclass(frozen=True)
 class Manifest:
     """One commit. committed: when, seconds since 1970. folders: what was indexed. excludes: patterns of files that are
-    left out. mounts: folders that were mount points when they were last listed. passed_over: how many pictures of
-    other formats lay in each folder, by ending. ann: the ANN index in force, if any; next_ann: number of the next.
-    features: what a later version added, and who must know it. tombstones: sorted ids that no longer count, of a
-    collection of format 1; the next commit turns them into deletion vectors."""
+    left out. mounts: folders that were mount points when they were last listed. devices: of folders, which drive was
+    there from which id on, ascending. passed_over: how many pictures of other formats lay in each folder, by ending.
+    ann: the ANN index in force, if any; next_ann: number of the next. features: what a later version added, and who
+    must know it. tombstones: sorted ids that no longer count, of a collection of format 1; the next commit turns them
+    into deletion vectors."""
 
     binding: Binding
     generation: int = 0
@@ -122,6 +123,7 @@ class Manifest:
     folders: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
+    devices: Mapping[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
     passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     segments: tuple[SegmentEntry, ...] = ()
     ann: AnnEntry | None = None

@@ -151,10 +151,22 @@ def _parse(values: dict[str, Any]) -> Manifest:
         "segments": tuple(entry_of(SegmentEntry, entry) for entry in values["segments"]),
         "ann": None if values.get("ann") is None else entry_of(AnnEntry, values["ann"]),
         "tombstones": tuple(int(row) for row in values.get("tombstones", ())),
+        "devices": _devices(values.get("devices")),
     }
     for name in ("folders", "excludes", "mounts"):
         values[name] = tuple(map(str, values.get(name, ())))
     return Manifest(**_known(Manifest, values))
+
+
+def _devices(values: Any) -> dict[str, tuple[tuple[int, str], ...]]:
+    """What is not as it should be tells nothing, and costs nobody a collection."""
+    devices: dict[str, tuple[tuple[int, str], ...]] = {}
+    for folder, history in values.items() if isinstance(values, dict) else ():
+        try:
+            devices[folder] = tuple(sorted((int(first), str(label)) for first, label in history))
+        except (TypeError, ValueError):
+            continue
+    return devices
 
 
 def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,15 @@ from typing import Any
 import pytest
 
 
+def identified(patch: pytest.MonkeyPatch, is_known: bool = True) -> None:
+    """Every file system has an identity, whether it is real or only looks like one; or none has."""
+
+    def identity(folder: bytes) -> str:
+        return f"fsid {os.stat(folder).st_dev:x}" if is_known else ""
+
+    patch.setattr("retrieval.indexing.devices.identity", identity)
+
+
 @contextmanager
 def mounted(*places: Path) -> Iterator[None]:
     """Each place is on a device of its own: a file system in memory; where nobody may mount one, it looks so."""
@@ -45,6 +54,7 @@ class Drive:
         """store: a folder for it that does not exist yet. number: of the device, where it only looks like one."""
         self.store = store
         self.place = place
+        self._hidden = store.with_name(f"{store.name}-hidden")
         self._number = number
         self._patch = pytest.MonkeyPatch()
         store.mkdir(parents=True)
@@ -55,18 +65,18 @@ class Drive:
         if self._is_real:
             assert _mount("--bind", self.store, self.place)
             return
-        self.place.rmdir()
+        self.place.rename(self._hidden)
         self.store.rename(self.place)
         self._patch.setattr(os, "stat", _stat_with_devices([self.place], 20_000 + self._number))
 
     def detach(self) -> None:
-        """What was in the folder below comes to light: nothing."""
+        """What is in the folder below comes to light."""
         if self._is_real:
             _unmount(self.place)
             return
         self._patch.undo()
         self.place.rename(self.store)
-        self.place.mkdir()
+        self._hidden.rename(self.place)
 
     def __enter__(self) -> Drive:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Set
 from dataclasses import dataclass
 
@@ -45,19 +46,21 @@ class Exclusion:
         ignores: Ignores = ()
         folder = os.path.dirname(root)
         if folder != root:
-            ignores = self.ignores_in(folder, self.ignores_around(folder))
+            ignores = self.ignores_around(folder)
+            if _is_there(os.path.join(folder, IGNORE_FILE)):
+                ignores = self.ignores_in(folder, ignores)
         return ignores
 
     def ignores_in(self, folder: bytes, outer: Ignores) -> Ignores:
-        """With the folder's own, if it has any. Raises `OSError` where they cannot be read: what they leave out may be
-        private."""
+        """With the folder's own, of which there is a file; a folder or a pipe of that name is none. Raises `OSError`
+        where it cannot be read, or is a link to nothing at the moment: what it leaves out may be private."""
         path = os.path.join(folder, IGNORE_FILE)
-        if not os.path.isfile(path):
-            return outer
         try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                return outer
             patterns, bad = read_ignore_file(path)
         except OSError as error:
-            raise OSError(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from error
+            raise _unreadable(path, error) from error
         self.notes += [f"{os.fsdecode(path)}: {line!r} is not a gitignore pattern" for line in bad]
         return ((length_of(folder), patterns), *outer) if patterns else outer
 
@@ -76,6 +79,20 @@ class Exclusion:
         """What nobody took. siblings: all names in the folder around it."""
         folder, name = os.path.split(path)
         return not self.include_all and is_rubbish(name, os.path.basename(folder), siblings, in_library)
+
+
+def _is_there(path: bytes) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return True
+
+
+def _unreadable(path: bytes, error: OSError) -> OSError:
+    return OSError(f"{os.fsdecode(path)} cannot be read: {error.strerror}")
 
 
 def length_of(folder: bytes) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from indexes.collection import folder_prefix
 from indexes.rows import failures_table
 
 KNOWN_COLUMNS = ("id", "path", "size", "mtime_ns", "ctime_ns", "content_hash")
@@ -21,13 +23,16 @@ class Known:
 
     rows: columns position, id, path, size, mtime_ns, ctime_ns, content_hash. failures: as stored. removed_sizes: int64,
     of the rows that were removed and can still be revived. folders: that were indexed. mounts: folders that were mount
-    points when they were last seen."""
+    points when they were last seen. devices: of folders, which drive was there from which id on (see `turns`). next_id:
+    of the next row."""
 
     rows: pa.Table
     failures: pa.Table
     removed_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     folders: tuple[bytes, ...] = ()
     mounts: tuple[bytes, ...] = ()
+    devices: Mapping[bytes, tuple[tuple[int, str], ...]] = field(default_factory=dict)
+    next_id: int = 1
 
 
 def _no_rows() -> pa.Table:
@@ -36,6 +41,13 @@ def _no_rows() -> pa.Table:
 
 
 NOTHING_KNOWN = Known(_no_rows(), failures_table([]))
+
+
+def are_below(table: pa.Table, folder: bytes) -> NDArray[np.bool_]:
+    """Which rows of a table are of the folder itself, or of what lies in it."""
+    paths = table["path"]
+    below = pc.or_(pc.starts_with(paths, folder_prefix(folder)), pc.equal(paths, folder))
+    return below.combine_chunks().to_numpy(zero_copy_only=False).astype(np.bool_)
 
 
 class PathIndex:
@@ -65,6 +77,11 @@ class PathIndex:
         """Paths that were not seen, and where their rows are in the table."""
         seen = self._seen.tolist()
         return ((path, offset) for path, offset in self._offsets.items() if not seen[offset])
+
+    def seen_without(self, ids: Iterable[int]) -> NDArray[np.int64]:
+        """Where the rows are that were seen, but for those with some ids."""
+        others = ~np.isin(self.columns["id"], np.fromiter(ids, np.int64))
+        return np.flatnonzero(self._seen & others)
 
     def row(self, offset: int) -> KnownRow:
         return KnownRow(self.columns, offset)

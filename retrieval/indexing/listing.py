@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from retrieval.images import ENDINGS, RECOGNISED
+from retrieval.indexing import devices
 from retrieval.indexing.exclusion import NO_RULES, Exclusion, Ignores, Rules
 from retrieval.indexing.patterns import IGNORE_FILE
 from retrieval.indexing.rubbish import is_in_library
@@ -45,7 +46,8 @@ class Listing:
     visited: the folders that were looked at. left_out: those that were not, because a rule says so, or because they are
     the same as another. alone: roots to which the walk through no other root comes. occupied: folders in which a rule
     leaves images out, or which hold pictures that are not read. mounts: visited folders on another device than the
-    folder that they, or the links to them, lie in. passed_over: of each root, how many pictures are of formats that are
+    folder that they, or the links to them, lie in. devices: of visited roots and mounts, the identity of their file
+    system, empty where nothing tells. passed_over: of each root, how many pictures are of formats that are
     not read, by ending in lower case. unmatched: excludes that matched nothing. notes: lines for people."""
 
     files: tuple[File, ...]
@@ -55,6 +57,7 @@ class Listing:
     alone: frozenset[bytes] = frozenset()
     occupied: frozenset[bytes] = frozenset()
     mounts: frozenset[bytes] = frozenset()
+    devices: Mapping[bytes, str] = field(default_factory=dict)
     passed_over: Mapping[bytes, Mapping[str, int]] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -80,6 +83,7 @@ def list_images(
         frozenset(walk.alone),
         frozenset(walk.occupied),
         frozenset(walk.mounts),
+        dict(walk.devices),
         dict(walk.passed_over),
         walk.exclusion.unmatched,
         tuple(walk.exclusion.notes),
@@ -129,6 +133,7 @@ class _Walk:
         self.alone = set(roots)
         self.occupied: set[bytes] = set()
         self.mounts: set[bytes] = set()
+        self.devices: dict[bytes, str] = {}
         self.links: deque[_Place] = deque()
         self.passed_over: dict[bytes, Counter[str]] = defaultdict(Counter)
         self.exclusion = Exclusion(rules)
@@ -176,6 +181,8 @@ class _Walk:
         self.visited.add(place.path)
         if place.device not in (None, status.st_dev):
             self.mounts.add(place.path)
+        if place.path == place.root or place.path in self.mounts:
+            self.devices[place.path] = devices.identity(place.path)
         here = _Place(place.path, place.root, status.st_dev, ignores, place.in_library)
         return self._look_through(here, entries, names)
 

@@ -16,12 +16,13 @@ def kept_line(kept: Kept, root: bytes) -> str:
     seen = {
         Absence.EMPTIED: f"{folder} holds no images now, but {count} indexed there: kept; if it is a drive, mount it",
         Absence.UNMOUNTED: f"{folder} was a mounted drive and is none now, but {count} indexed there: kept; mount it",
-        Absence.REPLACED: f"{folder} seems to be another drive now, none of the images of which {count} indexed there "
-        "is on it: kept; mount the one they are on",
+        Absence.REPLACED: f"{folder} seems to be another drive now, which lacks or hides images of which {count} "
+        "indexed there: kept; mount the one they are on, or take this one away",
     }
-    return (
-        f"{seen[kept.why]}; if they are gone for good, `search index --forget {quoted(root)}` or {removal(kept.folder)}"
-    )
+    forgetting = f"{seen[kept.why]}; if they are gone for good, `search index --forget {quoted(root)}`"
+    if kept.why is Absence.REPLACED:  # to remove the folder would take what is there now too
+        return f"{forgetting} takes them out"
+    return f"{forgetting} or {removal(kept.folder)}"
 
 
 def gone_root_line(root: bytes, images: int) -> str:
@@ -32,14 +33,20 @@ def gone_root_line(root: bytes, images: int) -> str:
     )
 
 
+def lost_line(root: bytes) -> str:
+    """Of an indexed folder that is away, of which images may have been lost with a damaged segment."""
+    return (
+        f"{os.fsdecode(root)} is not there now; images of it that were lost are embedded again by `search index "
+        f"{quoted(root)}` when it is back; if it is gone for good, {removal(root)} forgets it"
+    )
+
+
 def unmatched_line(pattern: str, is_remembered: bool) -> str:
     """Of a pattern that nothing in the folders matches."""
     if not is_remembered:
-        return (
-            f"--exclude {shlex.quote(pattern)} matched nothing (patterns are as in .gitignore, relative to each FOLDER)"
-        )
-    taking_back = f"`--no-exclude {shlex.quote(pattern)}` takes it back"
-    return f"--exclude {shlex.quote(pattern)}, which the collection remembers, matched nothing: {taking_back}"
+        return f"--exclude {as_typed(pattern)} matched nothing (patterns are as in .gitignore, relative to each FOLDER)"
+    taking_back = f"`--no-exclude {as_typed(pattern)}` takes it back"
+    return f"--exclude {as_typed(pattern)}, which the collection remembers, matched nothing: {taking_back}"
 
 
 def passed_over_line(counts: Mapping[str, int]) -> str:
@@ -59,4 +66,20 @@ def removal(folder: bytes) -> str:
 
 def quoted(path: bytes) -> str:
     """As a shell takes it."""
-    return shlex.quote(os.fsdecode(path))
+    return as_typed(os.fsdecode(path))
+
+
+def as_typed(word: str) -> str:
+    """A word for a shell. What is escaped where lines are printed, a backslash too, stands in `$'...'`, which bash, zsh
+    and ksh read."""
+    if word.isprintable() and "\\" not in word:
+        return shlex.quote(word)
+    return "$'" + "".join(_typed(character) for character in word) + "'"
+
+
+def _typed(character: str) -> str:
+    if character in "\\'":
+        return "\\" + character
+    if character.isascii() and character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from indexes.commits import find_commit
+from indexes.errors import DamagedCollectionError
 from indexes.manifest import Binding
 from indexes.recovery import current_binding
 from indexes.writer import CollectionWriter
@@ -18,6 +21,7 @@ from retrieval.indexing.plan import Encoding, Plan
 from retrieval.indexing.reading import ImageReader, reader_of_files
 from retrieval.indexing.run import Run, positions_by_content
 from retrieval.indexing.survey import DEFAULTS, Settings, Survey, find_roots, list_roots, refuse_nothing, survey
+from retrieval.location import resolved
 from retrieval.progress import SILENT, Interrupted, Observer, Progress
 
 
@@ -40,17 +44,36 @@ def index_folders(
         if current_binding(collection) is None:  # before a collection is made for nothing
             roots = find_roots(folders)
             refuse_nothing(roots, list_roots(roots, settings, observer))
+        else:
+            _refuse_away(folders, collection, settings, observer)
         with CollectionWriter(collection, binding, settings.repair) as writer:
             for note in writer.notes:
                 observer.note(note)
-            roots = find_roots(folders, writer.manifest.folders)
-            if settings.repair:
-                known = [os.fsencode(folder) for folder in writer.manifest.folders]
-                roots = list(dict.fromkeys([*roots, *(folder for folder in known if os.path.isdir(folder))]))
+            roots = _roots_of_run(folders, writer.manifest.folders, settings)
             # Listed under the lock: what another writer added meanwhile would seem to be gone.
             return _carry_out(survey(roots, writer.collection, settings, observer), writer, encoder, settings, observer)
     except Interrupted:
         return Progress(interrupted=True, seconds=time.monotonic() - started)
+
+
+def _roots_of_run(folders: Sequence[str | Path], indexed: Sequence[str], settings: Settings) -> list[bytes]:
+    roots = find_roots(folders, indexed)
+    known = [os.fsencode(folder) for folder in indexed] if settings.repair else []
+    return list(dict.fromkeys([*roots, *(folder for folder in known if os.path.isdir(folder))]))
+
+
+def _refuse_away(folders: Sequence[str | Path], collection: Path, settings: Settings, observer: Observer) -> None:
+    """Raises `CrosslookError` where the folders are away, before the collection is changed. A repair, which sets
+    damaged segments aside, looks for images as well: it is to embed what was lost."""
+    try:
+        commit = find_commit(collection)
+        indexed = () if commit is None else commit.manifest.folders
+        excludes = () if commit is None else commit.manifest.excludes
+    except DamagedCollectionError:  # whether a folder was indexed is known when the manifest is rebuilt
+        indexed, excludes = tuple(os.fsdecode(resolved(folder)) for folder in folders), ()
+    roots = _roots_of_run(folders, indexed, settings)
+    if settings.repair and not settings.forget:
+        refuse_nothing(roots, list_roots(roots, replace(settings, no_exclude=()), observer, excludes))
 
 
 def _carry_out(
@@ -58,7 +81,7 @@ def _carry_out(
 ) -> Progress:
     plan, manifest = surveyed.plan, writer.manifest
     removed = [gone.id for gone in (*plan.remove, *plan.forget)]
-    remembered = {name: getattr(surveyed, name) for name in ("folders", "excludes", "mounts", "passed_over")}
+    remembered = {name: getattr(surveyed, name) for name in ("folders", "excludes", "mounts", "devices", "passed_over")}
     if removed or any(value != getattr(manifest, name) for name, value in remembered.items()):
         writer.commit(removed=removed, **remembered)
     snapshot = writer.collection

@@ -18,7 +18,7 @@ SEPARATOR = os.sep.encode()
 
 class Absence(Enum):
     """Why images that were not listed are kept: their folder holds none now; it was a mount point and is none now; it
-    is one, with nothing on it that was there before."""
+    is on another drive now."""
 
     EMPTIED = "emptied"
     UNMOUNTED = "unmounted"
@@ -49,6 +49,8 @@ class Places:
         self._roots = frozenset(roots)
         self._unlisted = frozenset(place for place, _ in listing.unlisted)
         self._away = frozenset(mount for mount in known.mounts if is_below(mount, roots)) - listing.mounts
+        remembered = frozenset(known.devices) - frozenset(known.mounts) - frozenset(known.folders)
+        self._emptied = frozenset(folder for folder in remembered if is_below(folder, roots)) - listing.visited
         unvisited = (folder for folder in known.folders if folder not in listing.visited and folder not in self._roots)
         self._apart = frozenset(folder for folder in unvisited if not vanished(os.path.join(folder, b".")))
         self._fates: dict[bytes, Fate] = {}
@@ -77,6 +79,8 @@ class Places:
         for folder in reversed(around):
             if folder in self._away:
                 return Fate(True, (folder, Absence.UNMOUNTED))
+            if folder in self._emptied:  # and kept before; who mounts a drive may make and remove its folder
+                return Fate(True, (folder, Absence.EMPTIED))
         for folder in reversed(around):
             if folder in self._listing.visited and folder not in self._holding:
                 return Fate(True, (folder, Absence.EMPTIED))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 
@@ -15,7 +13,8 @@ from retrieval.images import MAX_PIXELS
 from retrieval.indexing.known import Known, KnownRow, PathIndex
 from retrieval.indexing.listing import File, Listing
 from retrieval.indexing.moves import Movable
-from retrieval.indexing.places import GONE, STAYS, Absence, Fate, Places, is_below
+from retrieval.indexing.places import GONE, LEFT_OUT, STAYS, Absence, Fate, Places
+from retrieval.indexing.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +92,22 @@ def make_plan(
     max_pixels: int = MAX_PIXELS,
     retry_failed: bool = False,
     forget: bool = False,
+    turns: Turns | None = None,
 ) -> Plan:
     """Compare a listing of `folders` with what a collection holds.
 
     content_hash: of the file at a path, None when it cannot be read; asked only for files that may have been moved or
     merely touched. vanished: whether nothing is at a path for certain; asked only for what was not listed. forget:
-    nothing is kept on a doubt.
+    nothing is kept on a doubt. turns: of the same listing, which this settles.
 
     A row whose file was not listed, and whose content is not that of a new file either, is removed, but for these:
     - what lies outside the folders, in a place that could not be looked at, behind a broken link, or in an indexed
       folder that the walk did not come to (a hidden one, say), stays as it is;
     - what lies in a folder that is there and has no image in it, at any depth, is kept: a drive may be away; the
       topmost such folder is named;
-    - what lies in a folder that was a mount point, and is none or is not there, is kept;
-    - what lies on a mount point is kept where not one of its known images is on it: it may be another drive.
+    - what lies in a folder that was a mount point, and is none or is not there, or in one of which images were kept
+      before and which is not there, is kept;
+    - what is on another drive than the one that is in its folder now, as far as `Turns` can tell, is kept.
     What a rule leaves out is removed in any case."""
     rows, failures = PathIndex(known.rows), PathIndex(known.failures)
     draft = _Draft()
@@ -124,27 +125,33 @@ def make_plan(
             fates[offset] = _settled(fate, forget)
     moved, add = _match_moves(rows, fates, elsewhere, draft.add, content_hash, vanished)
     left = [offset for offset in fates if offset not in moved]
-    drives = () if forget else _replaced(known, listing, rows, [o for o in left if fates[o] is GONE], moved.values())
+    turns = Turns(known, listing, folders) if turns is None else turns
+    turns.settle(
+        rows.seen_without(encoding.replaces or 0 for encoding in draft.reencode),
+        [offset for offset in left if fates[offset] is not LEFT_OUT],
+        {offset: rename.file.path for offset, rename in moved.items()},
+    )
     kept: Counter[tuple[bytes, Absence]] = Counter()
     remove: list[Gone] = []
-    for row, fate in ((rows.row(offset), fates[offset]) for offset in left):
-        kept_in = _kept_in(row["path"], fate, drives)
+    for offset in left:
+        kept_in = _kept_in(fates[offset], None if forget else turns.replaced(offset))
         if kept_in is None:
+            row = rows.row(offset)
             remove.append(Gone(row["id"], row["path"]))
         else:
             kept[kept_in] += 1
-    absent = [(failures.row(offset), _settled(places.fate_of(path), forget)) for path, offset in failures.unseen()]
+    forgotten: list[Gone] = []
+    for path, offset in failures.unseen():
+        fate = _settled(places.fate_of(path), forget)
+        if fate is not STAYS and _kept_in(fate, turns.replaced(offset, is_failure=True)) not in kept:
+            forgotten.append(Gone(failures.row(offset)["id"], path))
     return Plan(
         add=_flagged(add, known, (*add, *draft.reencode)),
         reencode=_flagged(draft.reencode, known, (*add, *draft.reencode)),
         rename=tuple(moved.values()),
         touch=tuple(draft.touch),
         remove=tuple(remove),
-        forget=tuple(
-            Gone(row["id"], row["path"])
-            for row, fate in absent
-            if fate is not STAYS and _kept_in(row["path"], fate, drives) not in kept
-        ),
+        forget=tuple(forgotten),
         unchanged=draft.unchanged,
         still_failing=draft.still_failing,
         kept=kept.total(),
@@ -229,38 +236,11 @@ def _match_moves(
     return moved, rest
 
 
-def _replaced(
-    known: Known, listing: Listing, rows: PathIndex, gone: Sequence[int], moved: Iterable[Rename]
-) -> tuple[bytes, ...]:
-    """The mount points on which nothing is that was there before."""
-    mounts = [mount for mount in known.mounts if mount in listing.mounts]
-    if not mounts or not gone:
-        return ()
-    paths = [rows.row(offset)["path"] for offset in gone]
-    news = [rename.file.path for rename in moved]
-    return tuple(
-        mount
-        for mount in mounts
-        if any(is_below(path, [mount]) for path in paths)
-        and not any(file.path in rows for file in _files_below(listing.files, mount))
-        and not any(is_below(path, [mount]) for path in news)
-    )
-
-
-def _files_below(files: Sequence[File], folder: bytes) -> Iterable[File]:
-    """files: sorted by path."""
-    first = bisect_left(files, folder, key=lambda file: file.path)
-    for file in islice(files, first, None):
-        if is_below(file.path, [folder]):
-            yield file
-        elif not file.path.startswith(folder):
-            return
-
-
-def _kept_in(path: bytes, fate: Fate, drives: Sequence[bytes]) -> tuple[bytes, Absence] | None:
-    if fate is not GONE:
-        return fate.kept_in
-    return next(((drive, Absence.REPLACED) for drive in drives if is_below(path, [drive])), None)
+def _kept_in(fate: Fate, replaced: bytes | None) -> tuple[bytes, Absence] | None:
+    """replaced: the folder in which another drive is."""
+    if fate is GONE and replaced is not None:
+        return replaced, Absence.REPLACED
+    return fate.kept_in
 
 
 def _flagged(some: Iterable[Encoding], known: Known, encodings: Sequence[Encoding]) -> tuple[Encoding, ...]:

@@ -8,13 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from indexes.collection import folder_prefix
-from retrieval.indexing.known import Known
+from retrieval.indexing.known import Known, are_below
 from retrieval.indexing.listing import Listing
-from retrieval.indexing.messages import gone_root_line
+from retrieval.indexing.messages import gone_root_line, lost_line
 from retrieval.indexing.places import is_below
 from retrieval.indexing.plan import Gone, Plan
 from retrieval.location import vanished
@@ -30,6 +28,11 @@ class Remaining:
         self._rows = _others(known.rows, dead)
         self._failures = _others(known.failures, [gone.id for gone in plan.forget])
 
+    @property
+    def rows(self) -> NDArray[np.bool_]:
+        """Which of the known rows stay."""
+        return self._rows
+
     def images(self, folder: bytes) -> int:
         """How many of the known images below a folder stay with their path."""
         return int((are_below(self._known.rows, folder) & self._rows).sum())
@@ -41,43 +44,49 @@ class Remaining:
         return [Gone(row["id"], row["path"]) for row in kept.to_pylist()]
 
 
-def are_below(table: pa.Table, folder: bytes) -> NDArray[np.bool_]:
-    """Which rows of a table are of the folder itself, or of what lies in it."""
-    paths = table["path"]
-    below = pc.or_(pc.starts_with(paths, folder_prefix(folder)), pc.equal(paths, folder))
-    return below.combine_chunks().to_numpy(zero_copy_only=False).astype(np.bool_)
+def farewell(
+    folders: Iterable[bytes], plan: Plan, remaining: Remaining, observer: Observer, is_repair: bool = False
+) -> tuple[Set[bytes], Plan]:
+    """Of indexed folders that this run does not list and that are gone: those whose images were all moved elsewhere,
+    and the plan, which forgets their failures too. The observer is told of the others.
 
-
-def farewell(folders: Iterable[bytes], plan: Plan, remaining: Remaining, observer: Observer) -> tuple[Set[bytes], Plan]:
-    """Of indexed folders that this run does not list and that are gone: those of which nothing is left, since it was
-    moved, and the plan, which forgets their failures too. Of the others the observer is told what is left."""
-    gone = sorted((folder for folder in folders if is_gone(folder)), reverse=True)
+    One of which nothing is left for another reason stays: its images may be lost with a damaged segment, and be
+    embedded when it is back. So does every one in a repair, which may have lost some of them."""
+    outside = list(folders)
     dropped: set[bytes] = set()
     forget = dict.fromkeys(plan.forget)
     left: dict[bytes, int] = {}
-    for folder in gone:  # an inner one before the one around it, which does not count its images again
-        inner = [other for other in left if is_below(other, [folder])]
+    for folder in sorted(filter(is_gone, outside), reverse=True):  # an inner one before the one around it, which does
+        inner = [other for other in left if is_below(other, [folder])]  # not count its images again
         images = remaining.images(folder) - sum(left[other] for other in inner)
-        failures = [failure for failure in remaining.failures(folder) if not is_below(failure.path, inner)]
-        if images:
+        if images or is_repair or not any(is_below(rename.old, [folder]) for rename in plan.rename):
             left[folder] = images
-        elif not failures or any(is_below(rename.old, [folder]) for rename in plan.rename):
+        else:
             dropped.add(folder)
-            forget.update(dict.fromkeys(failures))
-    for folder in sorted(left):
-        observer.note(gone_root_line(folder, left[folder]))
+            failures = remaining.failures(folder)
+            forget.update(dict.fromkeys(failure for failure in failures if not is_below(failure.path, inner)))
+    for folder in sorted(outside):
+        if left.get(folder):
+            observer.note(gone_root_line(folder, left[folder]))
+        if folder not in dropped and (is_repair or left.get(folder) == 0):
+            observer.note(lost_line(folder))
     return dropped, replace(plan, forget=tuple(forget))
 
 
-def covered_folders(folders: Iterable[bytes], listing: Listing, remaining: Remaining) -> Sequence[bytes]:
-    """Without those that lie in another and are looked at with it, or of which nothing is left."""
+def covered_folders(folders: Iterable[bytes], listing: Listing, plan: Plan, remaining: Remaining) -> Sequence[bytes]:
+    """Without those that lie in another and are looked at with it, or of which all has left."""
     covered: list[bytes] = []
     for folder in sorted(set(folders)):
         is_reached = folder in listing.visited and folder not in listing.alone
-        is_apart = not is_reached and (not is_gone(folder) or remaining.images(folder) > 0)
-        if is_apart or not is_below(folder, covered):
+        has_left = is_gone(folder) and not remaining.images(folder) and _lost_some(folder, plan)
+        if not (is_reached or has_left) or not is_below(folder, covered):
             covered.append(folder)
     return covered
+
+
+def _lost_some(folder: bytes, plan: Plan) -> bool:
+    old = (*(gone.path for gone in (*plan.remove, *plan.forget)), *(rename.old for rename in plan.rename))
+    return any(is_below(path, [folder]) for path in old)
 
 
 def is_gone(folder: bytes) -> bool:

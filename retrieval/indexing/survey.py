@@ -13,11 +13,12 @@ from indexes.errors import CrosslookError
 from indexes.recovery import current_binding
 from retrieval.images import ENDINGS, MAX_PIXELS
 from retrieval.indexing.exclusion import Rules
-from retrieval.indexing.known import KNOWN_COLUMNS, NOTHING_KNOWN, Known
+from retrieval.indexing.known import KNOWN_COLUMNS, NOTHING_KNOWN, Known, are_below
 from retrieval.indexing.listing import Listing, list_images, totals
 from retrieval.indexing.messages import (
     counted,
     kept_line,
+    lost_line,
     passed_over_line,
     quoted,
     removal,
@@ -25,7 +26,8 @@ from retrieval.indexing.messages import (
 )
 from retrieval.indexing.places import is_below
 from retrieval.indexing.plan import Plan, make_plan
-from retrieval.indexing.remaining import Remaining, are_below, covered_folders, farewell
+from retrieval.indexing.remaining import Remaining, covered_folders, farewell, is_gone
+from retrieval.indexing.turns import History, Turns
 from retrieval.location import resolved, vanished
 from retrieval.progress import SILENT, Interrupted, Observer
 
@@ -58,13 +60,15 @@ DEFAULTS = Settings()
 class Survey:
     """plan: what there is to do. What the collection is to remember once it is done: folders, absolute, that it covers;
     excludes: patterns in force; mounts: folders that are mount points, or whose images are kept because they were;
-    passed_over: of each folder, how many pictures are of formats that are not read, by ending. passed_over_now: of the
-    folders of this run together."""
+    devices: of roots, mounts and folders whose images are kept, which drive was there from which id on; passed_over:
+    of each folder, how many pictures are of formats that are not read, by ending. passed_over_now: of the folders of
+    this run together."""
 
     plan: Plan
     folders: tuple[str, ...]
     excludes: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
+    devices: Mapping[str, History] = field(default_factory=dict)
     passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     passed_over_now: Mapping[str, int] = field(default_factory=dict)
 
@@ -152,6 +156,7 @@ def survey(
     known = _known(collection)
     _tell_listing(listing, known, settings, observer)
     _refuse_emptied(roots, listing, known, settings)
+    turns = Turns(known, listing, roots)
     plan = make_plan(
         listing,
         roots,
@@ -161,23 +166,57 @@ def survey(
         max_pixels=settings.max_pixels,
         retry_failed=settings.retry_failed,
         forget=settings.forget,
+        turns=turns,
     )
     for kept in plan.kept_in:
         observer.note(kept_line(kept, next(root for root in roots if is_below(kept.folder, [root]))))
     remaining = Remaining(known, plan)
     outside = [folder for folder in known.folders if not is_below(folder, roots)]
-    dropped, plan = farewell(outside, plan, remaining, observer)
+    dropped, plan = farewell(outside, plan, remaining, observer, settings.repair)
     others = [folder for folder in known.folders if folder not in dropped]
-    covered = covered_folders([*others, *roots], listing, remaining)
+    covered = covered_folders([*others, *roots], listing, plan, remaining)
+    for folder in _lost(covered, roots, listing, known, remaining, settings):
+        observer.note(lost_line(folder))
+    mounts = _mounts(roots, listing, known, covered, remaining, settings)
+    lasting = {*covered, *map(os.fsencode, mounts), *(kept.folder for kept in plan.kept_in)}
+    elsewhere = {
+        folder: history
+        for folder, history in known.devices.items()
+        if is_below(folder, covered) and not is_below(folder, roots)
+    }
+    devices = elsewhere | turns.histories(remaining.rows, lasting)
     folders = tuple(map(os.fsdecode, covered))
     return Survey(
         plan,
         folders,
         excludes_in_force(settings, excludes),
-        _mounts(roots, listing, known, covered, remaining, settings),
+        mounts,
+        {os.fsdecode(folder): devices[folder] for folder in sorted(devices)},
         _counts(folders, {**counts, **{os.fsdecode(root): listing.passed_over.get(root, {}) for root in roots}}),
         totals(listing.passed_over.values()),
     )
+
+
+def _lost(
+    covered: Sequence[bytes],
+    roots: Sequence[bytes],
+    listing: Listing,
+    known: Known,
+    remaining: Remaining,
+    settings: Settings,
+) -> list[bytes]:
+    """The indexed folders among and below the roots of which images may be lost that cannot be embedded now: those that
+    are gone and hold nothing any more and, in a repair, those without an image."""
+    candidates = [folder for folder in covered if folder in known.folders and is_below(folder, roots)]
+    gone = [folder for folder in candidates if is_gone(folder) and not remaining.images(folder)]
+    if not settings.repair:
+        return gone
+    empty = (
+        folder
+        for folder in candidates
+        if folder in roots and not any(is_below(file.path, [folder]) for file in listing.files)
+    )
+    return [*gone, *empty]
 
 
 def _mounts(
@@ -208,6 +247,8 @@ def _known(collection: Collection | None) -> Known:
         collection.removed(["size"])["size"].to_numpy(),
         tuple(map(os.fsencode, collection.manifest.folders)),
         tuple(map(os.fsencode, collection.manifest.mounts)),
+        {os.fsencode(folder): history for folder, history in collection.manifest.devices.items()},
+        collection.manifest.next_id,
     )
 
 

@@ -63,7 +63,7 @@ class World:
         self.forget = rng.random() < 0.2
         self.knows_ctime = rng.random() < 0.8
         self.mounts = frozenset(rng.sample([b"/photos/usb", b"/card"], rng.randrange(3)))
-        self.mounts_now = frozenset(mount for mount in self.mounts if rng.random() < 0.5)
+        self.mounts_now = frozenset(mount for mount in (b"/photos/usb", b"/card") if rng.random() < 0.5)
         # Folders may be there without images. One that is there has those around it.
         empty = rng.sample(PLACES, rng.randrange(len(PLACES)))
         inner = {os.path.dirname(path) for path in self.after} | set(empty) | set(self.roots) | self.mounts_now
@@ -151,8 +151,9 @@ def fate_of_row(world, path):
         nearest = os.path.dirname(nearest)
     if nearest in world.excluded:
         return "goes"
-    inside = [mount for mount in world.mounts if below(path, mount) and any(below(mount, root) for root in world.roots)]
-    if not world.forget and any(mount not in world.mounts_now & visited for mount in inside):
+    mounts = world.mounts | world.mounts_now & visited
+    inside = [mount for mount in mounts if below(path, mount) and any(below(mount, root) for root in world.roots)]
+    if not world.forget and any(mount in world.mounts - (world.mounts_now & visited) for mount in inside):
         return "kept"
     folder = os.path.dirname(path)
     while folder != b"/" and not world.forget:
@@ -196,9 +197,14 @@ def test_the_plan_is_that_of_the_twin(block):
         assert all(any(below(path, item.folder) for item in plan.kept_in) for path in kept), seed
         for path in fates:  # a drive loses single images, or none
             if fates[path] == "drive":
-                alive = [other for other in listed if other in world.before or other in new[1]]
+                alive = [other for other in groups if groups[other] in ("unchanged", "touch")]
                 mounts = [mount for mount in world.mounts_now & world.visited() if below(path, mount)]
-                is_another = any(not any(below(other, mount) for other in alive) for mount in mounts)
+                renamed = [(rename.old, rename.file.path) for rename in plan.rename]
+                is_another = any(
+                    not any(below(other, mount) for other in alive)
+                    and not any(below(old, mount) and below(other, mount) for old, other in renamed)
+                    for mount in mounts
+                )
                 assert (path in removed) is not is_another, seed
 
         known = {content for content, _, _ in world.before.values()}

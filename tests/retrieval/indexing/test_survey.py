@@ -39,7 +39,9 @@ class Library:
     gone: list[dict[str, object]] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     manifest: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(folders=(), excludes=(), mounts=(), passed_over={})
+        default_factory=lambda: SimpleNamespace(
+            folders=(), excludes=(), mounts=(), devices={}, passed_over={}, next_id=1
+        )
     )
     notes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -97,8 +99,25 @@ class Library:
                 self.embedded.append(os.path.basename(os.fsdecode(encoding.file.path)))
             self._put(encoding.file, digest)
         self.manifest = SimpleNamespace(
-            folders=outcome.folders, excludes=outcome.excludes, mounts=outcome.mounts, passed_over=outcome.passed_over
+            folders=outcome.folders,
+            excludes=outcome.excludes,
+            mounts=outcome.mounts,
+            devices=outcome.devices,
+            passed_over=outcome.passed_over,
+            next_id=self.next_id,
         )
+
+    def remove(self, folder):
+        """As `search remove` does."""
+        inside = os.fsencode(folder) + b"/"
+        self.gone += [row for row in self.rows.values() if row["path"].startswith(inside)]
+        self.rows = {id: row for id, row in self.rows.items() if not row["path"].startswith(inside)}
+        self.manifest.folders = tuple(name for name in self.manifest.folders if name != str(folder))
+
+    def lose(self, folder):
+        """As a repair does of which the damaged segment held these rows."""
+        inside = os.fsencode(folder) + b"/"
+        self.rows = {id: row for id, row in self.rows.items() if not row["path"].startswith(inside)}
 
     def _put(self, file, digest):
         row = {"id": self.next_id, "path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
@@ -340,7 +359,7 @@ def test_what_is_left_of_a_root_that_is_gone_is_named_until_it_is_removed(tmp_pa
             f"good, `search remove {old}` takes them out"
         ]
     assert library.manifest.folders == (str(new), str(old))
-    library.rows = {id: row for id, row in library.rows.items() if b"/new/" in row["path"]}
+    library.remove(old)
     library.run(new)
     assert library.notes == [] and library.manifest.folders == (str(new),)
 
