@@ -61,18 +61,17 @@ class Turns:
     def histories(self, remaining: NDArray[np.bool_], lasting: Set[bytes]) -> dict[bytes, History]:
         """What is to be remembered of the folders below the roots. remaining: which rows stay. lasting: folders that
         are to be remembered; the images of others are those of the folder around them from now on."""
-        ids = self._known.rows["id"].to_numpy()
-        labels, folders = self._labels_now()
+        rows = self._known.rows
+        ids, labels = rows["id"].to_numpy(), self._labels_now()
+        folders = [folder for folder in self._folders if folder in lasting or folder == self._outermost(folder)]
+        folders = sorted({*folders, *(folder for folder in lasting if is_below(folder, self._folders))})
+        inner = _innermost(rows, folders)
         histories: dict[bytes, History] = {}
-        for index in reversed(range(len(self._folders))):
-            folder = self._folders[index]
-            outer = [n for n in range(index) if is_below(folder, [self._folders[n]])]
-            if folder not in lasting and outer:
-                folders[folders == index] = outer[-1]
-                continue
-            rows = np.flatnonzero((folders == index) & remaining)
-            if folder in self._places or len(rows):
-                histories[folder] = self._history(ids[rows], labels[rows], self._now[folder])
+        for index, folder in enumerate(folders):
+            chosen = np.flatnonzero((inner == index) & remaining)
+            if folder in self._places or len(chosen):
+                now = self._now[next(outer for outer in reversed(self._folders) if is_below(folder, [outer]))]
+                histories[folder] = self._history(ids[chosen], labels[chosen], now)
         return histories
 
     def _history(self, ids: NDArray[np.int64], labels: NDArray[np.int64], now: str) -> History:
@@ -85,16 +84,13 @@ class Turns:
             history.append((self._known.next_id, now))
         return tuple(history)
 
-    def _labels_now(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of each row: the label of its drive, which is that of now where the drive is the same, and its folder."""
-        folders, labels = self._codes // len(self._labels), self._codes % len(self._labels)
-        folders[self._codes < 0] = -1
-        names = self._names()
+    def _labels_now(self) -> NDArray[np.int64]:
+        """Of each row, which of the names is that of its drive: the one of now where the drive is the same."""
+        labels, names = self._codes % len(self._labels), self._names()
         for (folder, label), count in self._present.items():
             if count and label != self._now[folder] and (folder, label) not in self._others:
-                chosen = self._codes == self._code(folder, label)
-                labels[chosen] = names.index(self._now[folder])
-        return labels, folders
+                labels[self._codes == self._code(folder, label)] = names.index(self._now[folder])
+        return labels
 
     def _label_now(self, folder: bytes, lacks_some: bool) -> str:
         """Of the drive at a folder. lacks_some: whether images known there are not there."""
@@ -122,6 +118,9 @@ class Turns:
         place = next(place for place in reversed(self._places) if is_below(folder, [place]))
         return place in self._mounts and not present
 
+    def _outermost(self, folder: bytes) -> bytes:
+        return next(outer for outer in self._folders if is_below(folder, [outer]))
+
     def _is_within(self, offset: int, path: bytes) -> bool:
         code = int(self._codes[offset])
         return code >= 0 and is_below(path, [self._group(code)[0]])
@@ -134,10 +133,7 @@ class Turns:
     def _groups_of(self, table: pa.Table) -> NDArray[np.int64]:
         """The code of each row's group, -1 where it lies outside."""
         ids = table["id"].to_numpy()
-        folders, labels = np.full(len(ids), -1, np.int64), np.zeros(len(ids), np.int64)
-        labels += self._labels.index("")
-        for index, folder in enumerate(self._folders):  # the outer ones first
-            folders[are_below(table, folder)] = index
+        folders, labels = _innermost(table, self._folders), np.full(len(ids), self._labels.index(""), np.int64)
         for folder, history in self._histories.items():
             below = np.flatnonzero(are_below(table, folder))
             entries = np.searchsorted([first for first, _ in history], ids[below], side="right") - 1
@@ -154,6 +150,14 @@ class Turns:
 
     def _group(self, code: int) -> Group:
         return self._folders[code // len(self._labels)], self._labels[code % len(self._labels)]
+
+
+def _innermost(table: pa.Table, folders: Sequence[bytes]) -> NDArray[np.int64]:
+    """Which of the folders, sorted, is the innermost around each row; -1 where none is."""
+    places = np.full(len(table), -1, np.int64)
+    for index, folder in enumerate(folders):
+        places[are_below(table, folder)] = index
+    return places
 
 
 def _is_identity(label: str) -> bool:

@@ -91,7 +91,10 @@ class Library:
             if encoding.replaces in self.rows:
                 self.gone.append(self.rows.pop(encoding.replaces))
             if content.startswith(b"broken"):
-                self.failed.append(Failure(self.next_id, encoding.file.path, 1, 1, 1, 0, "is damaged"))
+                file = encoding.file
+                failure = (file.path, file.size, file.mtime_ns, file.ctime_ns)
+                self.failed = [item for item in self.failed if item.id != encoding.replaces]
+                self.failed.append(Failure(self.next_id, *failure, 0, "is damaged"))
                 self.next_id += 1
                 continue
             assert encoding.may_be_known or digest not in known
