@@ -113,8 +113,34 @@ def test_reading_an_earlier_format_writes_nothing(golden):
 
 
 def test_a_manifest_says_the_same_after_writing_and_reading():
-    manifest = Manifest(BINDING, generation=7, folders=("/a", "/\udcff"), passed_over={".cr2": 3}, excludes=("*.tmp",))
+    manifest = Manifest(
+        BINDING,
+        generation=7,
+        folders=("/a", "/\udcff"),
+        devices={"/a": ((1, "fsid 7"), (90, "")), "/\udcff": ((3, "?3"),)},
+        passed_over={".cr2": 3},
+        excludes=("*.tmp",),
+    )
     assert from_bytes(to_bytes(manifest), Path("m")) == manifest
+
+
+@pytest.mark.parametrize("devices", [None, [], 3, {"/a": 3}, {"/a": [3]}, {"/a": [[1]]}, {"/a": [["x", "y"]]}])
+def test_devices_that_make_no_sense_tell_nothing_and_cost_nothing(collection, devices):
+    def change(content):
+        content["devices"] = {"/b": [[2, "x"]], **devices} if isinstance(devices, dict) else devices
+
+    rewrite(collection, change)
+    known = {"/b": ((2, "x"),)} if isinstance(devices, dict) else {}
+    assert Collection.open(collection).manifest.devices == known
+
+
+def test_devices_are_kept_by_commits_merges_and_readers(collection):
+    devices = {"/a": ((1, "fsid 7"), (90, ""))}
+    with CollectionWriter(collection, BINDING) as writer:
+        writer.commit(make_batch(writer.manifest.next_id, 1), devices=devices)
+        writer.commit(make_batch(writer.manifest.next_id, 1))
+        writer.merge(everything=True)
+    assert Collection.open(collection).manifest.devices == devices
 
 
 def test_keys_of_a_later_version_are_kept_by_the_next_commit(collection):

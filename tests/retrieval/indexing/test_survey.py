@@ -17,7 +17,7 @@ from indexes.errors import CrosslookError
 from indexes.rows import Failure, failures_table
 from retrieval.indexing.survey import Settings, find_roots, plan_folders, survey
 from retrieval.progress import Interrupted, Observer
-from tests.drives import Drive
+from tests.drives import Drive, identified
 
 ROW_TYPES = {
     "position": pa.int64(),
@@ -134,6 +134,11 @@ class Library:
 @pytest.fixture
 def library():
     return Library()
+
+
+@pytest.fixture(autouse=True)
+def identities(monkeypatch):
+    identified(monkeypatch)
 
 
 def write(folder, *names, of=""):
