@@ -19,8 +19,9 @@ from retrieval.indexing.in_flight import InFlight
 from retrieval.indexing.listing import File
 from retrieval.indexing.plan import Encoding, Plan
 from retrieval.indexing.reading import ImageReader, reader_of_files
+from retrieval.indexing.roots import find_roots
 from retrieval.indexing.run import Run, positions_by_content
-from retrieval.indexing.survey import DEFAULTS, Settings, Survey, find_roots, list_roots, refuse_nothing, survey
+from retrieval.indexing.survey import DEFAULTS, Settings, Survey, list_roots, refuse_nothing, survey
 from retrieval.location import resolved
 from retrieval.progress import SILENT, Interrupted, Observer, Progress
 

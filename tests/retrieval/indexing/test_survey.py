@@ -15,7 +15,8 @@ import pytest
 
 from indexes.errors import CrosslookError
 from indexes.rows import Failure, failures_table
-from retrieval.indexing.survey import Settings, find_roots, plan_folders, survey
+from retrieval.indexing.roots import find_roots
+from retrieval.indexing.survey import Settings, plan_folders, survey
 from retrieval.progress import Interrupted, Observer
 from tests.drives import Drive, identified
 
