@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +59,8 @@ def evaluate(
 
     Embeddings are taken from the collection if it holds all the images, unchanged, under the same model; else they are
     computed for this run."""
+    import tempfile  # which takes longer to import than all commands
+
     from cli.progress import progress_display
     from retrieval.captions import read_captions
     from retrieval.encoders import DEFAULT_MODEL, load_encoder

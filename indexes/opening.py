@@ -12,13 +12,14 @@ from indexes.errors import CrosslookError, DamagedCollectionError, DamagedSegmen
 from indexes.files import writing_to
 from indexes.manifest import AnnEntry, Binding, Manifest, SegmentEntry
 from indexes.recovery import (
-    SKIPPED_IDS,
     current_binding,
     rebuild,
     repaired_entry,
     segment_numbers,
     set_aside,
 )
+
+SKIPPED_IDS = 2**20  # after the largest id that is left: larger ones may have been given, and none is given twice
 
 
 class Opening:
@@ -50,7 +51,7 @@ class Opening:
         except DamagedCollectionError as error:
             if not repair:
                 raise
-            return self._rebuilt(error.reason)
+            return self._rebuilt(error.reason, SKIPPED_IDS)
         if commit is None:
             interrupted = bool(segment_numbers(self.folder))
             return self._after_first_run(binding) if interrupted else Manifest(binding)
@@ -60,8 +61,8 @@ class Opening:
         manifest = newer or commit.manifest
         fault = commit.fault or f"{self.folder / CURRENT} names an older commit"
         self.notes.append(f"{fault}: {manifest.file_name} counts, the newest one that is whole")
-        # Where CURRENT is lost, ids may have been given by a commit of which nothing is left.
-        skipped = 0 if commit.fault is None else SKIPPED_IDS
+        # Where CURRENT is lost, ids may have been given by a commit of which nothing is left; not before the first one.
+        skipped = 0 if commit.fault is None or manifest.generation == 1 else SKIPPED_IDS
         manifest = replace(self._beyond_leftovers(manifest).next(), next_id=manifest.next_id + skipped)
         with writing_to(self.folder):
             self._set_aside_unnamed(manifest)
@@ -92,14 +93,14 @@ class Opening:
 
     def _after_first_run(self, binding: Binding) -> Manifest:
         if current_binding(self.folder) is not None:
-            return self._rebuilt("the first run was interrupted")
+            return self._rebuilt("the first run was interrupted", 0)
         with writing_to(self.folder):
             for number in segment_numbers(self.folder):
                 target = set_aside(self.folder, segment_folder(self.folder, number))
                 self.notes.append(f"segment {number} of an interrupted first run cannot be used; it is now {target}")
         return self._beyond_leftovers(Manifest(binding))
 
-    def _rebuilt(self, reason: str) -> Manifest:
+    def _rebuilt(self, reason: str, skipped_ids: int) -> Manifest:
         rebuilt = rebuild(self.folder)
         if rebuilt is None:
             raise CrosslookError(
@@ -113,7 +114,7 @@ class Opening:
                 self.notes.append(f"{path} cannot be used: {why}; it is now {set_aside(self.folder, path)}")
             for name in manifest_names(self.folder):
                 set_aside(self.folder, self.folder / name)
-            manifest = rebuilt.manifest.next()
+            manifest = rebuilt.manifest.next(next_id=rebuilt.manifest.next_id + skipped_ids)
             put_in_force(self.folder, manifest)
         images = sum(entry.rows - entry.dead for entry in manifest.segments)
         parts = f"{len(manifest.segments):,} segment{'' if len(manifest.segments) == 1 else 's'}"

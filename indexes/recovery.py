@@ -28,7 +28,6 @@ from indexes.verification import check_parts, segment_faults, summed_part
 SET_ASIDE = "set-aside"
 SEGMENT_NAME = re.compile(r"\d{6,}")
 DEAD_NAME = re.compile(r"dead-(\d{6,})\.npy")
-SKIPPED_IDS = 2**20  # after the largest id that is left: larger ones may have been given, and none is given twice
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def rebuild(folder: Path) -> Rebuilt | None:
         binding,
         generation=max([0, *_generations(folder, segments)]),
         next_segment=max([0, *segment_numbers(folder)]) + 1,
-        next_id=max([1, *given, *(segment.last_id + 1 for segment in segments)]) + SKIPPED_IDS,
+        next_id=max([1, *given, *(segment.last_id + 1 for segment in segments)]),
         next_ann=max([0, *(int(path.stem) for path in ann_folder(folder).glob("*.faiss") if path.stem.isdigit())]) + 1,
         segments=tuple(segment.entry for segment in segments),
         folders=settings.get("folders", ()),

@@ -121,7 +121,7 @@ def column_of(table: pa.Table, name: str, schema: pa.Schema) -> pa.ChunkedArray:
     """A column, with its default where the table has none. Raises `pa.ArrowInvalid` where it is of another type, or has
     no default."""
     if name in table.column_names:
-        column = table[name].cast(schema.field(name).type)
+        column = _of_type(table[name], schema.field(name).type)
         if name not in ROW_DEFAULTS or not column.null_count:
             return column
         import pyarrow.compute as pc  # which few queries need
@@ -131,3 +131,8 @@ def column_of(table: pa.Table, name: str, schema: pa.Schema) -> pa.ChunkedArray:
         raise pa.ArrowInvalid(f"it has no column {name}")
     constant = pa.repeat(pa.scalar(ROW_DEFAULTS[name], schema.field(name).type), len(table))
     return pa.chunked_array([constant])
+
+
+def _of_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Arrow loads all of its functions for a cast, which takes longer than a query: only where there is one to do."""
+    return column if column.type == kind else column.cast(kind)

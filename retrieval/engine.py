@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.rows import Row
+from retrieval import images
 from retrieval.calibration import matches
 from retrieval.encoders import Encoder, TextFeatures, canonical_name, load_encoder
 from retrieval.explain import Explanation, explain
 from retrieval.fusion import PhotoScorer, Scorer, load_scorer
-from retrieval.images import Photo, UnreadableImage, decode
+from retrieval.images import Photo, UnreadableImage
 from retrieval.location import default_collection, spellings
 
 CANDIDATES = 100
@@ -242,7 +243,7 @@ def _matching(results: Results, least: float) -> Results:
 def _photo(row: Row, side: int) -> Photo | None:
     """The image of a row, None where its file is gone or cannot be read any more."""
     try:
-        return decode(Path(os.fsdecode(row.path)).read_bytes(), side)
+        return images.decode(Path(os.fsdecode(row.path)).read_bytes(), side)
     except (OSError, UnreadableImage):
         return None
 

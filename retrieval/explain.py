@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
+from retrieval import images
 from retrieval.calibration import matches
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.lite import LiteEncoder
 from retrieval.fusion import own_scorer
-from retrieval.images import Photo, UnreadableImage, decode
+from retrieval.images import Photo, UnreadableImage
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def explain(encoder: Encoder, text: str, path: Path) -> Explanation:
     if not words:
         raise CrosslookError("the text has no words: say what to look for in the image")
     try:
-        photo = decode(path.read_bytes(), encoder.image_size)  # as indexing does
+        photo = images.decode(path.read_bytes(), encoder.image_size)  # as indexing does
     except OSError as error:
         raise CrosslookError(f"cannot read {path}: {error.strerror}") from error
     except UnreadableImage as error:

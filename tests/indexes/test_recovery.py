@@ -21,7 +21,8 @@ from indexes.collection import Collection, ann_folder, segment_folder
 from indexes.commits import CURRENT, current_name, find_commit, put_in_force
 from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.manifest import Features
-from indexes.recovery import SET_ASIDE, SKIPPED_IDS, current_binding, rebuild
+from indexes.opening import SKIPPED_IDS
+from indexes.recovery import SET_ASIDE, current_binding, rebuild
 from indexes.segment import Segment
 from indexes.verification import verify
 from indexes.writer import CollectionWriter
