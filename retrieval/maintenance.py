@@ -119,9 +119,10 @@ def remove_folder(path: Path, folder: str | Path, note: Callable[[str], None] = 
             for names in (manifest.folders, manifest.mounts)
         )
         counts = {name: count for name, count in manifest.passed_over.items() if name in folders}
+        devices = {name: drives for name, drives in manifest.devices.items() if not is_below(os.fsencode(name), target)}
         if not gone and not forgotten and folders == manifest.folders:
             raise CrosslookError(f"nothing below {folder} is in the collection {path}")
-        writer.commit(removed=[*gone, *forgotten], folders=folders, mounts=mounts, passed_over=counts)
+        writer.commit(removed=[*gone, *forgotten], folders=folders, mounts=mounts, passed_over=counts, devices=devices)
         writer.merge()
     return len(gone)
 

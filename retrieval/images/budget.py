@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-MEMORY = 600_000_000
-CONTENTS = 200_000_000
+MEMORY = 400_000_000
+CONTENTS = 120_000_000
 MUCH = 32_000_000
 
 

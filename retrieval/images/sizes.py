@@ -16,7 +16,7 @@ MAX_SIDE = 2**31 - 1
 # decoders take much memory they count more against the limit.
 LARGE = 4_000_000
 # Of memory for each pixel of the limit: what a picture may take at the peak of its decoding.
-BYTES_A_PIXEL = 8.0
+BYTES_A_PIXEL = 6.5
 # What decoders hold of each pixel that they decode, where it is more than Pillow's picture alone; measured, with a
 # margin for transparency.
 HELD = {"WEBP": 16.5, "AVIF": 12.0, "HEIF": 9.5, "JPEG2000": 24.0, "JXL": 16.0}

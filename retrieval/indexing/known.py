@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from indexes.collection import folder_prefix
+from indexes import collection
 from indexes.rows import failures_table
 
 KNOWN_COLUMNS = ("id", "path", "size", "mtime_ns", "ctime_ns", "content_hash")
@@ -45,9 +44,7 @@ NOTHING_KNOWN = Known(_no_rows(), failures_table([]))
 
 def are_below(table: pa.Table, folder: bytes) -> NDArray[np.bool_]:
     """Which rows of a table are of the folder itself, or of what lies in it."""
-    paths = table["path"]
-    below = pc.or_(pc.starts_with(paths, folder_prefix(folder)), pc.equal(paths, folder))
-    return below.combine_chunks().to_numpy(zero_copy_only=False).astype(np.bool_)
+    return collection.are_below(table["path"], folder)
 
 
 class PathIndex:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexes.collection import Collection
+from indexes.commits import find_commit
 from indexes.errors import CrosslookError
-from indexes.recovery import current_binding
 from retrieval.images import ENDINGS, MAX_PIXELS
 from retrieval.indexing.exclusion import Rules
 from retrieval.indexing.known import KNOWN_COLUMNS, NOTHING_KNOWN, Known, are_below
@@ -83,7 +83,7 @@ def survey_folders(
     folders: Sequence[str | Path], collection: Path, settings: Settings = DEFAULTS, observer: Observer = SILENT
 ) -> Survey:
     """The same with what the collection would remember."""
-    known = None if current_binding(collection) is None else Collection.open(collection)
+    known = None if find_commit(collection) is None else Collection.open(collection)
     roots = find_roots(folders, () if known is None else known.manifest.folders)
     return survey(roots, known, settings, observer)
 
@@ -211,7 +211,7 @@ def _known(collection: Collection | None) -> Known:
     return Known(
         collection.table(KNOWN_COLUMNS),
         collection.failures(),
-        collection.removed(["size"])["size"].to_numpy(),
+        collection.dead(["size"])["size"].to_numpy(),
         tuple(map(os.fsencode, collection.manifest.folders)),
         tuple(map(os.fsencode, collection.manifest.mounts)),
         {os.fsencode(folder): history for folder, history in collection.manifest.devices.items()},
