@@ -52,7 +52,7 @@ class Library:
     def table(self, columns):
         return self._table(list(self.rows.values()), columns)
 
-    def removed(self, columns):
+    def dead(self, columns):
         return self._table(self.gone, columns)
 
     def failures(self):
