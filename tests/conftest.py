@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,19 @@ import pytest
 from indexes.writer import CollectionWriter
 from retrieval.encoders.lite import LiteEncoder
 from tests.support import BINDING, TINY_CLIP, FakeEncoder, make_batch
+
+
+def pytest_configure() -> None:
+    """Whoever starts the tests in the background, or under nohup, ignores signals, and so would all processes that
+    tests start; those are to hear them."""
+    for name, action in (
+        ("SIGINT", signal.default_int_handler),
+        ("SIGTERM", signal.SIG_DFL),
+        ("SIGHUP", signal.SIG_DFL),
+    ):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, action)
 
 
 @pytest.fixture(scope="session")
