@@ -11,6 +11,7 @@ from indexes.commits import CURRENT, find_commit, manifest_names, put_in_force, 
 from indexes.errors import CrosslookError, DamagedCollectionError, DamagedSegmentError
 from indexes.files import writing_to
 from indexes.manifest import AnnEntry, Binding, Manifest, SegmentEntry
+from indexes.manifest_file import refuse_unknown
 from indexes.recovery import (
     current_binding,
     rebuild,
@@ -55,6 +56,7 @@ class Opening:
         if commit is None:
             interrupted = bool(segment_numbers(self.folder))
             return self._after_first_run(binding) if interrupted else Manifest(binding)
+        refuse_unknown(commit.manifest.features.required_to_write, self.folder)  # before anything is written
         newer = self._newer(commit.manifest)
         if commit.fault is None and newer is None:
             return self._beyond_leftovers(commit.manifest)

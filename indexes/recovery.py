@@ -137,11 +137,10 @@ def repaired_entry(folder: Path, entry: SegmentEntry, binding: Binding) -> Segme
     only that is damaged. Raises `DamagedSegmentError` where it cannot be kept."""
     faults = segment_faults(folder, entry, binding)
     if faults:
-        entry, whole = without_deletions(entry), entry
-        if DEAD not in whole.parts or segment_faults(folder, entry, binding):
+        has_deletions, entry = DEAD in entry.parts, without_deletions(entry)
+        if not has_deletions or segment_faults(folder, entry, binding):
             raise DamagedSegmentError(folder, "checked", "; ".join(faults))
-    parts = {name: p if p.checksum is not None else summed_part(folder, p) for name, p in entry.parts.items()}
-    return replace(entry, parts=parts)
+    return _summed(folder, entry)
 
 
 def repeated_ids(collection: Collection) -> list[int]:
@@ -202,6 +201,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _summed(folder: Path, entry: SegmentEntry) -> SegmentEntry:
+    """With checksums of the parts that have none."""
+    parts = {name: p if p.checksum is not None else summed_part(folder, p) for name, p in entry.parts.items()}
+    return replace(entry, parts=parts)
+
+
 def _recovered(folder: Path, number: int, binding: Binding, newest: int | None) -> RecoveredSegment:
     """A segment by its footer, with its newest deletion vector. newest: generation of the newest manifest, if known."""
     footer = read_footer(folder) or {}
@@ -210,8 +215,7 @@ def _recovered(folder: Path, number: int, binding: Binding, newest: int | None) 
         check_parts(folder, entry)
     else:
         entry = SegmentEntry(number, read_counts(folder, ROWS), read_counts(folder, FAILURES))
-    parts = {name: p if p.checksum is not None else summed_part(folder, p) for name, p in entry.parts.items()}
-    entry = replace(entry, parts={**parts, ROWS: summed_part(folder, PartEntry(FILES[ROWS]))})
+    entry = _summed(folder, replace(entry, parts={**entry.parts, ROWS: PartEntry(FILES[ROWS])}))
     entry, has_lost = _with_newest_deletions(folder, entry, newest)
     segment = Segment(folder, entry, binding)
     segment.table()
@@ -226,7 +230,7 @@ def _entry(folder: Path, footer: Mapping[str, Any], number: int) -> SegmentEntry
     try:
         if int(footer["format"]) > FORMAT:
             raise CrosslookError(f"{folder} has format {footer['format']}: upgrade crosslook")
-        refuse_unknown(map(str, footer["required"]), folder)
+        refuse_unknown(map(str, (*footer["required"], *footer.get("required_to_write", ()))), folder)
         entry_of(Binding, footer["binding"])
         values = {name: footer[name] for name in ("rows", "failures", "parts")}
         return without_deletions(entry_of(SegmentEntry, values | {"number": number}))

@@ -89,6 +89,7 @@ def _footer(entry: SegmentEntry, manifest: Manifest) -> Mapping[str, Any]:
     return {
         "format": FORMAT,
         "required": list(manifest.features.required),
+        "required_to_write": list(manifest.features.required_to_write),
         "generation": manifest.generation + 1,
         "next_id": manifest.next_id,
         "folders": list(manifest.folders),

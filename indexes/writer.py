@@ -28,7 +28,6 @@ from indexes.errors import CrosslookError
 from indexes.files import discard, reading_from, sync_file, sync_folder, writing_to
 from indexes.leftovers import refuse_foreign, remove_leftovers
 from indexes.manifest import AnnEntry, Binding, Manifest, SegmentEntry
-from indexes.manifest_file import refuse_unknown
 from indexes.merging import merged_batch, segments_to_merge
 from indexes.open_files import admit_files
 from indexes.opening import Opening
@@ -73,7 +72,6 @@ class CollectionWriter:
         opening = Opening(self.folder)
         manifest = opening.manifest(binding, repair)
         self.dropped, self.notes = opening.dropped, tuple(opening.notes)
-        refuse_unknown(manifest.features.required_to_write, self.folder)
         try:
             self.collection = Collection(self.folder, manifest, open_segments(self.folder, manifest))
         except FileNotFoundError as error:

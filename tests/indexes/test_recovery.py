@@ -294,8 +294,12 @@ def test_a_feature_that_writers_must_know_is_no_hindrance_to_readers(collection)
     manifest = find_commit(collection).manifest
     put_in_force(collection, replace(manifest.next(), features=Features(required_to_write=("sparkle",))))
     assert len(Collection.open(collection)) == 30
-    with pytest.raises(CrosslookError, match=r"needs sparkle, .* upgrade"):
-        CollectionWriter(collection, BINDING)
+    flip(segment_folder(collection, 2) / "tokens.npy")
+    before = (collection / CURRENT).read_bytes()
+    for repair in (False, True):
+        with pytest.raises(CrosslookError, match=r"needs sparkle, .* upgrade"):
+            CollectionWriter(collection, BINDING, repair=repair)
+    assert (collection / CURRENT).read_bytes() == before and not (collection / SET_ASIDE).exists()
 
 
 def test_features_of_a_kind_that_is_not_known_are_kept(collection):
