@@ -18,8 +18,8 @@ from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from cli.demo import gather_samples
 from retrieval.encoders.lite import HEADS, LiteEncoder
+from retrieval.evaluation.metrics import bootstrap_difference
 from retrieval.images import ENDINGS, decode
-from retrieval.metrics import bootstrap_difference
 
 SURE = 0.7
 AT_ONCE = 16

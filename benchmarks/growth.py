@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from search_speed import TEXT, machine, run, search
 
-from cli.plots import bar_plot
+from cli.show.plots import bar_plot
 from indexes.collection import Collection
 from indexes.writer import CollectionWriter
-from retrieval.approximation import update_ann
 from retrieval.encoders import load_encoder
+from retrieval.indexing.ann_upkeep import update_ann
 from retrieval.sample_texts import sample_texts
 
 NEAREST, TEXTS, COLD_RUNS = 100, 300, 5

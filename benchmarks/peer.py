@@ -28,7 +28,7 @@ def prepare(folder: Path) -> None:
     import open_clip
     import torch
 
-    from retrieval.encoders.build_lite import export, save
+    from retrieval.encoders.onnx_files import export, save
 
     models = folder / "data" / FILES
     models.mkdir(parents=True, exist_ok=True)

@@ -25,10 +25,10 @@ from indexes.exact import nearest
 from retrieval.captions import read_captions
 from retrieval.encoders import load_encoder
 from retrieval.engine import CANDIDATES
-from retrieval.evaluation import evaluate
-from retrieval.figures import record
+from retrieval.evaluation.evaluate import evaluate
+from retrieval.evaluation.metrics import bootstrap_difference
+from retrieval.evaluation.record import record
 from retrieval.fusion import own_scorer
-from retrieval.metrics import bootstrap_difference
 
 NEIGHBOURS = 10
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING
 
-from cli.hits import hit_record
-from cli.output import json_line, write_line
+from cli.show.hits import hit_record
+from cli.show.output import json_line, write_line
 from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:

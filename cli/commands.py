@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli import compare, demo, evaluate, explain, index, models, optimize, query, remove, status, train, verify
-from cli.output import write_line
+from cli.show.output import write_line
 from indexes.errors import CrosslookError
 
 DEFAULT = "query"

@@ -9,7 +9,7 @@ import typer
 
 from cli.evaluate import TITLES
 from cli.options import typed_path
-from cli.output import write_line
+from cli.show.output import write_line
 
 
 def compare(
@@ -21,7 +21,7 @@ def compare(
     ],
 ) -> None:
     """Say by how much the second evaluation differs from the first, query by query, and what is beyond noise."""
-    from retrieval.figures import compare as run
+    from retrieval.evaluation.record import compare as run
 
     direction = ""
     for row in run(first, second):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cli.options import typed_path
-from cli.output import note, plural, printable, worth, write_line
+from cli.show.output import note, plural, printable, worth, write_line
 from indexes.errors import CrosslookError
 
 QUERIES = (
@@ -55,7 +55,7 @@ def demo(
     top: Annotated[int, typer.Option("--top", "-k", help="How many results for each query.")] = 3,
 ) -> None:
     """Index sample photos, answer a few queries, and write them to a page."""
-    from cli.page import write_results_page
+    from cli.show.page import write_results_page
     from retrieval.encoders import load_encoder
     from retrieval.engine import Engine
     from retrieval.indexing.pipeline import index_folders

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli import interruption, libraries, streams
-from cli.output import note
+from cli.show.output import note
 from cli.statuses import ERROR, NOTHING_FOUND, UNFORESEEN
 from cli.streams import debugging
 from indexes.errors import CrosslookError

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Candidates, Index, Model, Rerank, collection_path, typed_path
-from cli.output import note, plural, printable, write_file, write_line
+from cli.show.output import note, plural, printable, write_file, write_line
 
 if TYPE_CHECKING:
     from retrieval.captions import Skipped
-    from retrieval.evaluation import Evaluation
+    from retrieval.evaluation.evaluate import Evaluation
 
 TITLES = {"text_to_image": "text -> image", "image_to_text": "image -> text"}
 NAMED = 5
@@ -61,11 +61,11 @@ def evaluate(
     computed for this run."""
     import tempfile  # which takes longer to import than all commands
 
-    from cli.progress import progress_display
+    from cli.show.progress import progress_display
     from retrieval.captions import read_captions
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
-    from retrieval.evaluation import evaluate as run
-    from retrieval.figures import record
+    from retrieval.evaluation.evaluate import evaluate as run
+    from retrieval.evaluation.record import record
     from retrieval.fusion import own_scorer
     from retrieval.maintenance import model_of
     from retrieval.progress import Observer
@@ -95,7 +95,7 @@ def evaluate(
     if json_file is not None:
         write_file(json_file, json.dumps(figures) + "\n")
     if html_file is not None:
-        from cli.evaluation_page import write_evaluation_page
+        from cli.show.evaluation_page import write_evaluation_page
 
         write_evaluation_page(html_file, evaluation, figures)
     _print(evaluation, figures)

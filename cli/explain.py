@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Index, Json, Model, collection_path, typed_path
-from cli.output import note, printable, write_line
+from cli.show.output import note, printable, write_line
 from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def explain(
         raise typer.BadParameter(f"{out}: name a .png or .jpg file", param_hint="--out")
     found = run(load_encoder(model or model_of(collection_path(index)) or DEFAULT_MODEL), text, image)
     if out is not None:
-        from cli.heat import draw
+        from cli.show.heat import draw
 
         picture = draw(found)
         try:

@@ -10,7 +10,7 @@ import typer
 
 from cli.interruption import stopping_after_commit
 from cli.options import Index, collection_path, name_or_path, typed_path
-from cli.output import note, printable, write_line
+from cli.show.output import note, printable, write_line
 
 MOST_MEGAPIXELS = 1e6
 
@@ -85,7 +85,7 @@ def index(
 
 
 def _run(folders: list[Path], path: Path, model: str | None, device: str, settings: Settings) -> None:
-    from cli.progress import progress_display
+    from cli.show.progress import progress_display
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
     from retrieval.indexing.messages import passed_over_line
     from retrieval.indexing.pipeline import index_folders

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-from cli.output import note
+from cli.show.output import note
 from cli.streams import debugging
 
 VERBOSITIES = ("HF_HUB_VERBOSITY", "TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY")

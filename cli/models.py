@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cli.options import Json
-from cli.output import size, write_line
+from cli.show.output import size, write_line
 
 EMBEDDED = "lite"
 

@@ -8,7 +8,7 @@ import typer
 
 from cli.being_indexed import told_if_being_indexed
 from cli.options import Index, collection_path
-from cli.output import note, plural
+from cli.show.output import note, plural
 
 
 def optimize(
@@ -22,9 +22,9 @@ def optimize(
 
     Of a large collection it also makes, or extends, the index by which a query need not be compared with every image,
     tunes it with texts, and says what share of the exact first ten it finds."""
-    from cli.steps import step_display
+    from cli.show.steps import step_display
     from retrieval import maintenance
-    from retrieval.approximation import describe
+    from retrieval.indexing.ann_upkeep import describe
 
     path = collection_path(index)
     with told_if_being_indexed(path), step_display() as watcher:

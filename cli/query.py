@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.being_indexed import BeingIndexedError, being_indexed, told_if_being_indexed
-from cli.hits import print_json, print_lines, print_paths, print_table
 from cli.options import Candidates, Index, Json, Rerank, collection_path, name_or_path, typed_path
-from cli.output import note, percent, plural
+from cli.show.hits import print_json, print_lines, print_paths, print_table
+from cli.show.output import note, percent, plural
 from cli.statuses import NOTHING_FOUND
 from cli.streams import on_terminal
 from indexes.errors import CrosslookError

@@ -9,7 +9,7 @@ import typer
 
 from cli.being_indexed import told_if_being_indexed
 from cli.options import Index, collection_path, typed_path
-from cli.output import note, plural
+from cli.show.output import note, plural
 
 
 def remove(

@@ -10,7 +10,7 @@ import typer
 
 from cli.being_indexed import told_if_being_indexed
 from cli.options import Index, Json, collection_path
-from cli.output import note, plural, printable, size, write_line
+from cli.show.output import note, plural, printable, size, write_line
 
 if TYPE_CHECKING:
     from retrieval.maintenance import Status
@@ -67,7 +67,7 @@ def _record(found: Status) -> dict[str, object]:
 
 
 def _search(found: Status) -> str:
-    from retrieval.approximation import describe
+    from retrieval.indexing.ann_upkeep import describe
 
     if found.ann is None:
         return "exact"

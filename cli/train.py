@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import name_or_path, typed_path
-from cli.plots import bar_plot, line_plot
+from cli.show.plots import bar_plot, line_plot
 from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
     from retrieval.calibration import Reliability
-    from retrieval.training.calibrate import Fitted
+    from retrieval.training.fitting.calibrate import Fitted
     from retrieval.training.watching import Epoch
 
 
@@ -71,14 +71,14 @@ def train(
         from retrieval.training.run import train_model
     except ImportError as error:
         raise CrosslookError("training needs torch: pip install 'crosslook[cpu,build]'") from error
-    from cli.steps import step_display
+    from cli.show.steps import step_display
     from retrieval.captions import read_captions
     from retrieval.encoders import DEFAULT_MODEL, canonical_name, is_openclip_name
     from retrieval.encoders.lite import LiteEncoder
     from retrieval.encoders.openclip import load_openclip, torch_device
-    from retrieval.training.heads import HeadSettings
-    from retrieval.training.model import ModelSettings
-    from retrieval.training.settings import TrainSettings
+    from retrieval.training.learning.settings import TrainSettings
+    from retrieval.training.model.heads import HeadSettings
+    from retrieval.training.model.model import ModelSettings
 
     if images is not None and len(images) != len(captions):
         raise typer.BadParameter(f"{len(images)} folders for {len(captions)} captions", param_hint="--images")
@@ -118,7 +118,7 @@ def train(
     )
     if unfreeze:
         assert not isinstance(encoder, LiteEncoder)
-        from retrieval.training.unfreezing import unfreeze as train_towers
+        from retrieval.training.finetune import unfreeze as train_towers
 
         if epochs is not None:
             settings = replace(settings, towers=replace(usual.towers, epochs=epochs))

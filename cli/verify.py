@@ -8,7 +8,7 @@ import typer
 
 from cli.being_indexed import told_if_being_indexed
 from cli.options import Index, Json, collection_path
-from cli.output import note, plural, printable, size, write_line
+from cli.show.output import note, plural, printable, size, write_line
 from cli.statuses import ERROR
 
 
@@ -16,7 +16,7 @@ def verify(index: Index = None, as_json: Json = False) -> None:
     """Read every file of a collection and say what is damaged.
 
     Exit status: 0 where all is well, 2 where something is damaged; then `search index --repair FOLDER` mends it."""
-    from cli.steps import step_display
+    from cli.show.steps import step_display
     from indexes.verification import verify as run
     from retrieval.progress import Step
 

@@ -18,8 +18,8 @@ from indexes.errors import CrosslookError
 from indexes.manifest import AnnEntry, Manifest
 from indexes.recovery import SET_ASIDE, current_binding
 from indexes.writer import CollectionWriter
-from retrieval.approximation import update_ann
 from retrieval.fusion import has_scorer
+from retrieval.indexing.ann_upkeep import update_ann
 from retrieval.indexing.listing import totals
 from retrieval.indexing.places import is_below
 from retrieval.location import spellings

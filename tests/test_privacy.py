@@ -186,7 +186,7 @@ def test_an_index_for_many_images_is_made_without_a_socket(tmp_path):
     (tmp_path / "mine").mkdir()
     script = f"""
 from pathlib import Path
-import indexes.ann, retrieval.approximation as approximation
+import indexes.ann, retrieval.indexing.ann_upkeep as approximation
 from indexes.writer import CollectionWriter
 from retrieval.encoders import load_encoder
 from retrieval.indexing.pipeline import binding_of

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from retrieval.captions.faults import fault
+from retrieval.captions.caption_set import UNLISTED_IMAGE, Skipped
+from retrieval.captions.entries import Caption, Entry
+from retrieval.captions.errors import fault
 from retrieval.captions.json_values import caption_in, list_in, object_of, string_in
-from retrieval.captions.records import Caption, Entry
-from retrieval.captions.sets import UNLISTED_IMAGE, Skipped
 
 KARPATHY = "Karpathy JSON"
 COCO = "COCO captions JSON"

@@ -7,9 +7,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrieval.captions.faults import CannotRead, cannot_read, fault, quoted
-from retrieval.captions.records import Caption, Entry
-from retrieval.captions.sets import NO_CAPTIONS, UNLISTED_IMAGE, Skipped
+from retrieval.captions.caption_set import NO_CAPTIONS, UNLISTED_IMAGE, Skipped
+from retrieval.captions.entries import Caption, Entry
+from retrieval.captions.errors import CannotRead, cannot_read, fault, quoted
 from retrieval.captions.text import decode_text, numbered_lines
 from retrieval.images import ENDINGS
 

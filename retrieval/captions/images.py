@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
-from retrieval.captions.faults import CannotRead, cannot_read
-from retrieval.captions.sets import MISSING, NOT_REGULAR, CaptionedImage, CaptionSet, Skipped
+from retrieval.captions.caption_set import MISSING, NOT_REGULAR, CaptionedImage, CaptionSet, Skipped
+from retrieval.captions.errors import CannotRead, cannot_read
 from retrieval.captions.shards import read_member
 
 LARGEST = 500_000_000  # bytes: no picture within the limit of pixels is as large

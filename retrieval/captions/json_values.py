@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from retrieval.captions.faults import fault, quoted
-from retrieval.captions.records import Caption
+from retrieval.captions.entries import Caption
+from retrieval.captions.errors import fault, quoted
 
 
 def parse_json(source: Path, text: str, line: int = 1, where: str = "") -> Any:

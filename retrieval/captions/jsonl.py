@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from retrieval.captions.entries import Entry
 from retrieval.captions.json_values import captions_in, object_of, parse_json, string_in
-from retrieval.captions.records import Entry
 from retrieval.captions.text import numbered_lines
 
 FORMAT = "captions.jsonl"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from indexes.errors import CrosslookError
-from retrieval.captions.faults import fault, quoted
+from retrieval.captions.errors import fault, quoted
 
 
 def image_key(source: Path, image: str, where: str, folder: str = "the folder of images") -> str:

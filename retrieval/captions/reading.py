@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrieval.captions.faults import fault, quoted
+from retrieval.captions.caption_set import EMPTY_CAPTION, NO_CAPTIONS, NO_SPLIT, CaptionedImage, CaptionSet, Skipped
+from retrieval.captions.entries import Caption, Records
+from retrieval.captions.errors import fault, quoted
+from retrieval.captions.formats import recognise
 from retrieval.captions.paths import Folder, image_key, outside
-from retrieval.captions.recognition import recognise
-from retrieval.captions.records import Caption, Records
-from retrieval.captions.sets import EMPTY_CAPTION, NO_CAPTIONS, NO_SPLIT, CaptionedImage, CaptionSet, Skipped
 
 
 def read_captions(

@@ -9,12 +9,12 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrieval.captions.faults import CannotRead, cannot_read, fault, quoted
+from retrieval.captions.caption_set import NO_CAPTIONS, NOT_A_FILE, UNLISTED_IMAGE, Member, Skipped
+from retrieval.captions.entries import Caption, Entry
+from retrieval.captions.errors import CannotRead, cannot_read, fault, quoted
 from retrieval.captions.folders import LONGEST_SIDECAR, sidecar_captions
 from retrieval.captions.json_values import caption_in, captions_in, object_of, parse_json
 from retrieval.captions.paths import image_key
-from retrieval.captions.records import Caption, Entry
-from retrieval.captions.sets import NO_CAPTIONS, NOT_A_FILE, UNLISTED_IMAGE, Member, Skipped
 from retrieval.captions.text import decode_text
 from retrieval.images import ENDINGS
 

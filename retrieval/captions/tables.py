@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrieval.captions.faults import fault
-from retrieval.captions.records import Caption, Entry
+from retrieval.captions.entries import Caption, Entry
+from retrieval.captions.errors import fault
 from retrieval.captions.text import numbered_lines
 
 CSV = "CSV with the header image,caption"

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrieval.captions.faults import fault
+from retrieval.captions.errors import fault
 
 
 def decode_text(source: Path, content: bytes, where: str = "") -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from indexes.errors import CrosslookError
 from retrieval.encoders.adapted import AdaptedEncoder
 from retrieval.encoders.base import Encoder, ImageFeatures, TextFeatures
-from retrieval.encoders.exported import find_export
 from retrieval.encoders.lite import HEADS, HEADS_OF_LITE, LiteEncoder
+from retrieval.encoders.openclip_onnx import find_export
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -91,7 +91,7 @@ def _of_openclip(name: str, device: str, note: Callable[[str], None]) -> Encoder
     encoder = load_openclip(name, device)
     if not on_cpu:
         return encoder
-    from retrieval.encoders.exporting import exported
+    from retrieval.encoders.openclip_export import exported
 
     note(f"preparing {name} for this processor, which is done once and takes a minute or two")
     return exported(encoder) or encoder

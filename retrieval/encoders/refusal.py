@@ -8,7 +8,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from retrieval.encoders.exported import REFUSED
+from retrieval.encoders.openclip_onnx import REFUSED
 
 AGAIN_AFTER = 7 * 24 * 3600  # seconds
 PACKAGES = ("crosslook", "onnx", "onnxruntime", "open_clip_torch", "torch")

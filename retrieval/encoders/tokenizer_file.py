@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval.encoders.exported import CLEANINGS
+from retrieval.encoders.openclip_onnx import CLEANINGS
 from retrieval.encoders.refusal import NotExportable
 
 if TYPE_CHECKING:

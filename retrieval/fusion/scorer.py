@@ -1,7 +1,7 @@
 """The trained fusion scorer at query time, on ONNX Runtime.
 
 A language model of captions whose words attend to the regions of an image: its logit is how much likelier the image
-makes the query. It was trained, and is described, in `retrieval.training.reader`."""
+makes the query. It was trained, and is described, in `retrieval.training.model.reader`."""
 
 from __future__ import annotations
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from retrieval.training.loop import best_of_stages
-from retrieval.training.scorer_stage import DEV_CANDIDATES
+from retrieval.training.learning.loop import best_of_stages
+from retrieval.training.learning.scorer_stage import DEV_CANDIDATES
 from retrieval.training.watching import Epoch
 
 if TYPE_CHECKING:
     from retrieval.captions import CaptionSet
-    from retrieval.training.calibrate import Fitted
-    from retrieval.training.features import Features
-    from retrieval.training.settings import TrainSettings
+    from retrieval.training.data.features import Features
+    from retrieval.training.fitting.calibrate import Fitted
+    from retrieval.training.learning.settings import TrainSettings
 
 
 def model_card(

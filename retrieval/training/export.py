@@ -12,19 +12,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from retrieval.encoders.adapted import ADAPTER
-from retrieval.encoders.build_lite import export, save, sha256, store_as_half
 from retrieval.encoders.lite import HEADS_OF_LITE
+from retrieval.encoders.onnx_files import export, save, sha256, store_as_half
 from retrieval.fusion.scorer import EXPLAINER, SCORER
-from retrieval.training.calibrate import Fitted
-from retrieval.training.cells import CELLS, MAP_SHAPES, Cells
-from retrieval.training.embedder import Embedder
+from retrieval.training.data.tensors import save_tensors
 from retrieval.training.external import share_weights
-from retrieval.training.heads import STATISTICS, HeadSettings
-from retrieval.training.integer_reader import IntegerReader
-from retrieval.training.model import Model, ModelSettings, Scorer
-from retrieval.training.reader import ReaderSettings
-from retrieval.training.regions import RegionSettings
-from retrieval.training.tensors import save_tensors
+from retrieval.training.fitting.calibrate import Fitted
+from retrieval.training.fitting.embedder import Embedder
+from retrieval.training.model.cells import CELLS, MAP_SHAPES, Cells
+from retrieval.training.model.heads import STATISTICS, HeadSettings
+from retrieval.training.model.integer_reader import IntegerReader
+from retrieval.training.model.model import Model, ModelSettings, Scorer
+from retrieval.training.model.reader import ReaderSettings
+from retrieval.training.model.regions import RegionSettings
 
 IMAGE_HEAD, TEXT_HEAD = "image_head.onnx", "text_head.onnx"
 WEIGHTS = "model.safetensors"

@@ -20,20 +20,20 @@ from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.lite import LiteEncoder
 from retrieval.fusion.scorer import EXPLAINER
 from retrieval.progress import Step
-from retrieval.training.applying import embed
-from retrieval.training.calibrate import Fitted, calibrate
 from retrieval.training.card import model_card
-from retrieval.training.embedder import fit_embedder
-from retrieval.training.estimate import fit_estimate
+from retrieval.training.data.features import Features, cached_features, trim_cache
+from retrieval.training.data.towers import LiteTowers, OpenClipTowers, Towers
 from retrieval.training.export import CONFIG, IMAGE_HEAD, TEXT_HEAD, write_model, write_scorer
-from retrieval.training.features import Features, cached_features, trim_cache
-from retrieval.training.heads import DIM
-from retrieval.training.integer_reader import fit_ranges
-from retrieval.training.loop import LOG, best_of_stages, log_of
-from retrieval.training.parallel import of_first, processes, rank
-from retrieval.training.settings import TrainSettings
-from retrieval.training.towers import LiteTowers, OpenClipTowers, Towers
-from retrieval.training.train import train
+from retrieval.training.fitting.calibrate import Fitted, calibrate
+from retrieval.training.fitting.embedder import fit_embedder
+from retrieval.training.fitting.estimate import fit_estimate
+from retrieval.training.inference import embed
+from retrieval.training.learning.loop import LOG, best_of_stages, log_of
+from retrieval.training.learning.parallel import of_first, processes, rank
+from retrieval.training.learning.settings import TrainSettings
+from retrieval.training.learning.train import train
+from retrieval.training.model.heads import DIM
+from retrieval.training.model.integer_reader import fit_ranges
 from retrieval.training.watching import UNWATCHED, Epoch, Watcher
 
 if TYPE_CHECKING:

@@ -282,7 +282,7 @@ index_folders([{str(photos)!r}], Path({str(path)!r}), load_encoder(), Settings(c
 
 
 def test_progress_on_a_pipe_is_lines(search, photos, path, monkeypatch):
-    from cli import progress
+    from cli.show import progress
     from retrieval.progress import Progress
 
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0)
@@ -417,7 +417,7 @@ def test_the_bar_shows_where_a_run_is(monkeypatch):
 
     from rich.console import Console
 
-    from cli import progress
+    from cli.show import progress
     from retrieval.progress import Progress
 
     class Terminal(io.StringIO):

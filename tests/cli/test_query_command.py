@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli.commands import app
-from cli.output import printable
+from cli.show.output import printable
 from indexes.collection import Collection
 from indexes.manifest import AnnEntry
 from indexes.writer import CollectionWriter

@@ -12,9 +12,10 @@ from contextlib import suppress
 import pytest
 from rich.console import Console
 
-from cli import progress, steps, streams
-from cli.output import encoded, note, write_file, write_line
-from cli.page import write_results_page
+from cli import streams
+from cli.show import progress, steps
+from cli.show.output import encoded, note, write_file, write_line
+from cli.show.page import write_results_page
 from indexes.errors import CrosslookError
 from retrieval.progress import Progress, Step
 from retrieval.training.watching import Epoch

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cli.demo import gather_samples
-from cli.heat import draw, overlay
+from cli.show.heat import draw, overlay
 from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
 from retrieval.engine import Engine

@@ -23,7 +23,7 @@ from retrieval.captions import (
     read_image_bytes,
     stamp,
 )
-from retrieval.evaluation import evaluate
+from retrieval.evaluation.evaluate import evaluate
 from tests.support import write_photos
 
 NAME = "002.png"
@@ -116,7 +116,7 @@ def test_an_image_larger_than_any_is_not_even_read(captions, encoder, tmp_path):
 
 def test_what_the_pipeline_does_not_speak_of_is_named_as_well(captions, encoder, tmp_path, monkeypatch):
     """Neither a row nor a failure came of an image: it is not lost without a word."""
-    import retrieval.evaluation as module
+    import retrieval.evaluation.evaluate as module
 
     real = module.index_images
     monkeypatch.setattr(module, "index_images", lambda names, *given, **options: real(names[1:], *given, **options))
@@ -136,7 +136,7 @@ def test_dates_far_away_do_not_matter(captions, encoder, tmp_path, seconds):
 
 def test_an_image_that_vanishes_from_an_index_is_named(captions, encoder, tmp_path, monkeypatch):
     """After it was looked for, and before the collection is compared."""
-    import retrieval.evaluation as module
+    import retrieval.evaluation.evaluate as module
     from retrieval.indexing.pipeline import index_folders
 
     index_folders([captions.images_dir], tmp_path / "index", encoder)

@@ -11,7 +11,7 @@ import pytest
 
 from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
-from retrieval.encoders.exported import (
+from retrieval.encoders.openclip_onnx import (
     CONFIG,
     IMAGE,
     REFUSED,
@@ -110,7 +110,7 @@ def test_a_truncated_graph_is_made_again_and_gives_the_same(export, tiny_clip):
 
 
 def test_of_two_that_want_a_model_one_exports_it(empty_cache, tiny_clip, monkeypatch):
-    from retrieval.encoders import exporting
+    from retrieval.encoders import openclip_export as exporting
     from retrieval.encoders.openclip import load_openclip
 
     writes, write = [], exporting._write
@@ -147,7 +147,7 @@ PASSING = {
 @pytest.mark.parametrize("error", PASSING.values(), ids=PASSING)
 @pytest.mark.parametrize("part", ["_write", "_check", "_quantize_graph"])
 def test_what_passes_is_not_remembered(empty_cache, on_torch, monkeypatch, part, error):
-    from retrieval.encoders import exporting
+    from retrieval.encoders import openclip_export as exporting
 
     def fail(*given):
         raise error
@@ -177,7 +177,7 @@ def test_what_came_of_a_passing_fault_is_one():
 @pytest.fixture
 def refused(empty_cache, on_torch, monkeypatch):
     """The folder of a model that could not be exported; writing is counted from now on."""
-    from retrieval.encoders import exporting
+    from retrieval.encoders import openclip_export as exporting
 
     writes = []
 

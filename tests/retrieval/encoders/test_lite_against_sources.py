@@ -9,7 +9,7 @@ import pytest
 
 from cli.demo import gather_samples
 from indexes.errors import CrosslookError
-from retrieval.encoders import build_lite
+from retrieval.encoders import build_lite, onnx_files
 from retrieval.encoders.lite import TOWERS
 from retrieval.images import decode
 
@@ -112,7 +112,7 @@ def test_building_again_gives_what_ships(tmp_path):
         assert (tmp_path / name).read_bytes() == (TOWERS / name).read_bytes(), f"{name} differs"
     configs = [json.loads((folder / "config.json").read_text()) for folder in (tmp_path, TOWERS)]
     assert [config["sha256"].pop("image.onnx") for config in configs] == [
-        build_lite.sha256(folder / "image.onnx") for folder in (tmp_path, TOWERS)
+        onnx_files.sha256(folder / "image.onnx") for folder in (tmp_path, TOWERS)
     ]
     assert configs[0] == configs[1]
     built, shipped = (onnx.load(folder / "image.onnx") for folder in (tmp_path, TOWERS))

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from cli.output import printable
+from cli.show.output import printable
 from retrieval.indexing.messages import quoted, removal, unmatched_line
 
 NAMES = [

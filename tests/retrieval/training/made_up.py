@@ -7,8 +7,8 @@ import numpy as np
 
 def made_up(images, *, views=1, captions=2, seed=0, noise=10.0):
     """Images whose cells and captions' words both carry the same few numbers, through fixed random maps."""
-    from retrieval.training.cells import CELLS, CHANNELS
-    from retrieval.training.features import Features
+    from retrieval.training.data.features import Features
+    from retrieval.training.model.cells import CELLS, CHANNELS
 
     fixed, rng = np.random.default_rng(99), np.random.default_rng(seed)
     to_cells, to_words = fixed.normal(size=(12, CHANNELS)), fixed.normal(size=(12, 384)) / 20
@@ -30,11 +30,11 @@ def made_up(images, *, views=1, captions=2, seed=0, noise=10.0):
 
 
 def settings(**changes):
-    from retrieval.training.heads import HeadSettings
-    from retrieval.training.model import ModelSettings
-    from retrieval.training.reader import ReaderSettings
-    from retrieval.training.regions import RegionSettings
-    from retrieval.training.settings import Schedule, TrainSettings
+    from retrieval.training.learning.settings import Schedule, TrainSettings
+    from retrieval.training.model.heads import HeadSettings
+    from retrieval.training.model.model import ModelSettings
+    from retrieval.training.model.reader import ReaderSettings
+    from retrieval.training.model.regions import RegionSettings
 
     small = ModelSettings(
         HeadSettings(members=2, hidden=64, regions=32, words=32, dropout=0.1),

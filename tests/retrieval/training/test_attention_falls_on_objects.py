@@ -47,15 +47,15 @@ def test_the_heat_of_a_colour_falls_on_its_object(tmp_path, record_property):
     import torch
 
     from retrieval.fusion.scorer import Evidence
-    from retrieval.training.applying import regions_of
+    from retrieval.training.data.features import cached_features
+    from retrieval.training.data.towers import LiteTowers
     from retrieval.training.export import Explainer
-    from retrieval.training.features import cached_features
-    from retrieval.training.heads import HeadSettings
-    from retrieval.training.model import ModelSettings
-    from retrieval.training.regions import RegionSettings
-    from retrieval.training.settings import Schedule, TrainSettings
-    from retrieval.training.towers import LiteTowers
-    from retrieval.training.train import train
+    from retrieval.training.inference import regions_of
+    from retrieval.training.learning.settings import Schedule, TrainSettings
+    from retrieval.training.learning.train import train
+    from retrieval.training.model.heads import HeadSettings
+    from retrieval.training.model.model import ModelSettings
+    from retrieval.training.model.regions import RegionSettings
 
     towers = LiteEncoder(device="cpu")
     seen, _ = captioned(tmp_path / "seen", 400, seed=0)

@@ -13,7 +13,7 @@ EACH = """
 import sys
 from pathlib import Path
 import torch
-from retrieval.training.parallel import average_gradients, of_first, processes, rank, world
+from retrieval.training.learning.parallel import average_gradients, of_first, processes, rank, world
 
 with processes("cpu"):
     assert world() == 2
@@ -44,7 +44,7 @@ def test_gradients_are_the_mean_of_all_processes_and_the_first_is_heard(tmp_path
 def test_one_process_is_left_alone():
     import torch
 
-    from retrieval.training.parallel import average_gradients, of_first, processes, rank, world
+    from retrieval.training.learning.parallel import average_gradients, of_first, processes, rank, world
 
     with processes("cpu"):
         weight = torch.nn.Parameter(torch.ones(1))
@@ -55,8 +55,8 @@ def test_one_process_is_left_alone():
 TRAIN = """
 import json, sys
 from pathlib import Path
-from retrieval.training.parallel import processes, rank
-from retrieval.training.train import train
+from retrieval.training.learning.parallel import processes, rank
+from retrieval.training.learning.train import train
 from retrieval.training.watching import Watcher
 sys.path.insert(0, sys.argv[2])
 from tests.retrieval.training.made_up import classes, made_up, settings

@@ -34,9 +34,9 @@ def best(history, stage):
 
 
 def test_it_learns_what_images_and_captions_share(tmp_path):
-    from retrieval.training.heads_stage import HeadsStage
-    from retrieval.training.scorer_stage import ScorerStage
-    from retrieval.training.train import train
+    from retrieval.training.learning.heads_stage import HeadsStage
+    from retrieval.training.learning.scorer_stage import ScorerStage
+    from retrieval.training.learning.train import train
 
     data, dev, chosen = made_up(200), made_up(40, seed=1), settings()
     model, history = train(data, dev, classes(), tmp_path, chosen)
@@ -51,9 +51,9 @@ def test_it_learns_what_images_and_captions_share(tmp_path):
 @pytest.mark.parametrize(("itm", "lm"), [(1.0, 0.0), (0.0, 1.0)])
 def test_the_scorer_learns_from_either_loss_alone(tmp_path, monkeypatch, itm, lm):
     """Its fusion, among all images, without the heads, which would find nearly all by themselves."""
-    from retrieval.training.applying import fusion_of, regions_of
-    from retrieval.training.scorer_stage import ScorerStage
-    from retrieval.training.train import train
+    from retrieval.training.inference import fusion_of, regions_of
+    from retrieval.training.learning.scorer_stage import ScorerStage
+    from retrieval.training.learning.train import train
 
     dev = made_up(40, seed=1)
     dev = replace(dev, numbers=np.full_like(dev.numbers, -1))  # its words need not be in any vocabulary
@@ -72,8 +72,8 @@ def test_the_scorer_learns_from_either_loss_alone(tmp_path, monkeypatch, itm, lm
 def test_pairs_at_once_are_read_as_each_by_itself(monkeypatch):
     import torch
 
-    from retrieval.training import applying
-    from retrieval.training.model import ModelSettings, Scorer
+    from retrieval.training import inference as applying
+    from retrieval.training.model.model import ModelSettings, Scorer
 
     monkeypatch.setattr(applying, "PAIRS_AT_ONCE", 7)
     data, rng = made_up(20), np.random.default_rng(0)
@@ -91,7 +91,7 @@ def test_pairs_at_once_are_read_as_each_by_itself(monkeypatch):
 
 
 def test_matching_sets_in_when_the_scorer_has_read_for_a_while(tmp_path):
-    from retrieval.training.train import train
+    from retrieval.training.learning.train import train
 
     chosen = settings(epochs=4, match_from=0.5)
     _, history = train(made_up(80), made_up(20, seed=1), classes(), tmp_path, chosen)
@@ -100,8 +100,8 @@ def test_matching_sets_in_when_the_scorer_has_read_for_a_while(tmp_path):
 
 
 def test_hard_negatives_are_those_that_the_heads_confuse(tmp_path, monkeypatch):
-    from retrieval.training import scorer_stage
-    from retrieval.training.train import train
+    from retrieval.training.learning import scorer_stage
+    from retrieval.training.learning.train import train
 
     met = []
     grouped = scorer_stage.grouped_order
@@ -114,7 +114,7 @@ def test_hard_negatives_are_those_that_the_heads_confuse(tmp_path, monkeypatch):
 
 
 def test_captions_that_share_no_word_cannot_be_learnt_from(tmp_path):
-    from retrieval.training.train import train
+    from retrieval.training.learning.train import train
 
     data = made_up(80)
     data = replace(data, numbers=np.full_like(data.numbers, -1))
@@ -123,7 +123,7 @@ def test_captions_that_share_no_word_cannot_be_learnt_from(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
-    from retrieval.training.train import train
+    from retrieval.training.learning.train import train
 
     def run(name, seed):
         heads, _ = train(made_up(80), made_up(20, seed=1), classes(), tmp_path / name, settings(epochs=2, seed=seed))
@@ -136,7 +136,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
 
 @pytest.mark.parametrize("moment", [("heads", 1), ("heads", 2), ("scorer", 1)])
 def test_a_run_stopped_after_an_epoch_ends_in_the_same_weights(tmp_path, moment):
-    from retrieval.training.train import train
+    from retrieval.training.learning.train import train
 
     data, dev, chosen = made_up(80), made_up(20, seed=1), settings(epochs=3)
     whole, history = train(data, dev, classes(), tmp_path / "whole", chosen)
@@ -162,7 +162,7 @@ def test_a_run_stopped_after_an_epoch_ends_in_the_same_weights(tmp_path, moment)
 
 
 def test_a_run_of_other_settings_is_not_taken_over(tmp_path):
-    from retrieval.training.train import train
+    from retrieval.training.learning.train import train
 
     train(made_up(80), made_up(20, seed=1), classes(), tmp_path, settings(epochs=1))
     with pytest.raises(CrosslookError, match="choose another --out"):
@@ -170,7 +170,7 @@ def test_a_run_of_other_settings_is_not_taken_over(tmp_path):
 
 
 def test_a_run_that_trains_something_else_is_not_taken_over(tmp_path):
-    from retrieval.training.train import train
+    from retrieval.training.learning.train import train
 
     (tmp_path / "towers.safetensors").write_bytes(b"")
     with pytest.raises(CrosslookError, match="a run that trains towers: choose another --out"):
@@ -180,7 +180,7 @@ def test_a_run_that_trains_something_else_is_not_taken_over(tmp_path):
 @pytest.mark.parametrize(("epochs", "patience"), [(1, 8), (2, 8), (9, 2)])
 def test_matching_is_never_left_out(tmp_path, epochs, patience):
     """Neither by few epochs, nor by what reads so badly that it would be stopped before."""
-    from retrieval.training.train import train
+    from retrieval.training.learning.train import train
 
     chosen = settings(epochs=epochs, patience=patience, match_from=0.7)
     chosen = replace(chosen, scorer=replace(chosen.scorer, learning_rate=0.0))
@@ -189,7 +189,7 @@ def test_matching_is_never_left_out(tmp_path, epochs, patience):
 
 
 def test_it_stops_when_dev_gets_no_better(tmp_path):
-    from retrieval.training.train import train
+    from retrieval.training.learning.train import train
 
     rng = np.random.default_rng(0)
     noise = made_up(20, seed=1)
@@ -218,8 +218,8 @@ def sample_set(tmp_path_factory):
 
 def test_views_are_the_picture_its_mirror_image_and_crops_the_same_every_time(sample_set, lite):
     from retrieval.images import decode
-    from retrieval.training.towers import LiteTowers
-    from retrieval.training.views import view
+    from retrieval.training.data.towers import LiteTowers
+    from retrieval.training.data.views import view
 
     photo = decode((sample_set.images_dir / "coffee.png").read_bytes())
     towers = LiteTowers(lite)
@@ -232,8 +232,8 @@ def test_views_are_the_picture_its_mirror_image_and_crops_the_same_every_time(sa
 
 def test_features_are_computed_once_and_are_those_of_the_towers(sample_set, tmp_path):
     from retrieval.images import decode
-    from retrieval.training.features import cached_features
-    from retrieval.training.towers import LiteTowers
+    from retrieval.training.data.features import cached_features
+    from retrieval.training.data.towers import LiteTowers
 
     towers = LiteEncoder(device="cpu")
     found = cached_features([sample_set], LiteTowers(towers), tmp_path, 2)
@@ -252,8 +252,8 @@ def test_features_are_computed_once_and_are_those_of_the_towers(sample_set, tmp_
 
 
 def test_half_computed_features_are_computed_again(sample_set, tmp_path):
-    from retrieval.training.features import cached_features
-    from retrieval.training.towers import LiteTowers
+    from retrieval.training.data.features import cached_features
+    from retrieval.training.data.towers import LiteTowers
 
     towers = LiteEncoder(device="cpu")
     whole = np.array(cached_features([sample_set], LiteTowers(towers), tmp_path, 1).cells)
@@ -283,7 +283,7 @@ def test_too_few_images_are_refused(sample_set, tmp_path):
 
 
 def one_epoch(**changes):
-    from retrieval.training.settings import TrainSettings
+    from retrieval.training.learning.settings import TrainSettings
 
     usual = TrainSettings()
     return replace(
@@ -304,9 +304,9 @@ def test_a_trained_directory_is_a_model_that_runs_as_torch_says(sample_set, tmp_
     from retrieval.encoders import load_encoder
     from retrieval.fusion import own_scorer
     from retrieval.images import decode
-    from retrieval.training.cells import Cells
     from retrieval.training.export import Explainer, read_model
-    from retrieval.training.integer_reader import IntegerReader
+    from retrieval.training.model.cells import Cells
+    from retrieval.training.model.integer_reader import IntegerReader
 
     out = tmp_path / "model"
     train_once(sample_set, out, tmp_path / "cache")
@@ -409,7 +409,7 @@ def test_a_scorer_for_another_encoder_runs_as_torch_says(sample_set, tiny_clip, 
     from retrieval.fusion import own_scorer
     from retrieval.images import decode
     from retrieval.training.export import read_model
-    from retrieval.training.integer_reader import IntegerReader
+    from retrieval.training.model.integer_reader import IntegerReader
     from retrieval.training.run import train_model
 
     clip, out = load_openclip(str(tiny_clip), "cpu"), tmp_path / "scorer"
@@ -478,11 +478,11 @@ def test_a_scorer_whose_encoder_was_moved_says_what_it_misses(tmp_path):
 
 def test_the_scorer_of_another_encoder_is_chosen_by_its_own_embeddings(tmp_path):
     """There are no heads: the first stage is what the towers say, before and after."""
-    from retrieval.training.applying import embed
-    from retrieval.training.heads import HeadSettings
-    from retrieval.training.model import ModelSettings
-    from retrieval.training.regions import RegionSettings
-    from retrieval.training.train import train
+    from retrieval.training.inference import embed
+    from retrieval.training.learning.train import train
+    from retrieval.training.model.heads import HeadSettings
+    from retrieval.training.model.model import ModelSettings
+    from retrieval.training.model.regions import RegionSettings
 
     data, dev = made_up(200), made_up(40, seed=1)
     data, dev = dev_with_whole(data), dev_with_whole(dev)
@@ -495,7 +495,7 @@ def test_the_scorer_of_another_encoder_is_chosen_by_its_own_embeddings(tmp_path)
 
 
 def test_words_are_numbered_that_enough_captions_have():
-    from retrieval.training.features import FEWEST_TEXTS, number_words
+    from retrieval.training.data.features import FEWEST_TEXTS, number_words
 
     pieces = [[101, 5, 6, 102]] * FEWEST_TEXTS + [[101, 7, 7, 102]] * (FEWEST_TEXTS - 1) + [[101, 6, 102]]
     found = number_words(pieces, [101, 102])

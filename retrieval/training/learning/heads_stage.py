@@ -1,0 +1,73 @@
+"""The heads learn: the contrast of images and captions (ITC)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from retrieval.training.data.batches import Batches, as_float, endless, part_of_batch, steps_an_epoch, take
+from retrieval.training.inference import embed, first_both_ways, side_by_side
+from retrieval.training.learning.losses import contrast, softness_of
+from retrieval.training.learning.parallel import on_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retrieval.training.data.features import Features
+    from retrieval.training.learning.settings import TrainSettings
+    from retrieval.training.model.heads import Heads, Inputs
+
+LARGEST_SCALE = 60.0
+
+
+class HeadsStage:
+    """Judged by R@1 on dev by similarity, both ways."""
+
+    name = "heads"
+
+    def __init__(
+        self, heads: Heads, inputs: Inputs, features: Features, dev: Features, settings: TrainSettings, key: str
+    ) -> None:
+        self.module = heads
+        self.inputs = inputs
+        self.dev = dev
+        self.settings = settings
+        self.schedule = settings.heads
+        self.batch = part_of_batch(self.schedule, features.images)
+        self.steps = steps_an_epoch(features.images, self.batch)
+        self.weights = {"itc": settings.itc}
+        self.patient_from = 0
+        self.key = key
+        self._batches = Batches(features, inputs)
+        self._order: Iterator[int] = iter(())
+
+    def begin(self, number: int, rng: np.random.Generator) -> None:
+        self._order = endless(lambda: rng.permutation(self._batches.features.images))
+
+    def losses(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """The mean of the members' contrasts."""
+        images = take(self._order, self.batch)
+        features, captions = self._batches.features, self.schedule.captions
+        texts = self._batches.texts(images, captions, rng).ravel()
+        image_of_text = on_device(np.repeat(np.arange(len(images)), captions))
+        frozen = as_float(features.texts[texts])
+        of_images = self.module.images(*self._batches.views(images, rng))
+        of_texts = self.module.texts(frozen, *features.words_of(texts))
+        weight, temperature = self.settings.softness, self.settings.softness_temperature
+        soft = softness_of(frozen, image_of_text, len(images), weight, temperature) if weight else None
+        each = [
+            contrast(scale * text @ image.T, image_of_text, soft)
+            for scale, text, image in zip(self.module.log_scale.exp(), of_texts, of_images, strict=True)
+        ]
+        return {"itc": torch.stack(each).mean()}
+
+    def clamp(self) -> None:
+        self.module.log_scale.clamp_(max=math.log(LARGEST_SCALE))
+
+    def judge(self, module: Heads) -> dict[str, float]:
+        images, texts = (side_by_side(each) for each in embed(self.inputs, module, self.dev))
+        return first_both_ways(images, texts, self.dev.image_of_text)
