@@ -1,4 +1,4 @@
-"""Checksums of files: CRC-32, which sees every single damaged byte and every damaged run of up to four."""
+"""Checksums of files: CRC-32, which detects every damaged byte and every damaged run of up to four bytes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ BLOCK = 1 << 20
 
 
 def checksum_of(content: bytes) -> str:
-    """Of bytes in memory, as the manifest writes it."""
+    """The checksum of bytes in memory, in the form that the manifest keeps."""
     return _named(zlib.crc32(content))
 
 
 def file_checksum(path: Path) -> tuple[int, str]:
-    """How many bytes a file has, and their checksum. Raises `OSError`."""
+    """The size of a file in bytes, and its checksum. Raises `OSError`."""
     count, crc = 0, 0
     with path.open("rb", buffering=0) as file:
         while block := file.read(BLOCK):
@@ -27,15 +27,17 @@ def file_checksum(path: Path) -> tuple[int, str]:
     return count, _named(crc)
 
 
-def row_checksums(embeddings: NDArray[np.float16], tokens: NDArray[Any]) -> list[int]:
-    """Of each row its embedding and its tokens as they are stored, float16 [n, dim] and [n, regions, token_dim]. A row
-    that is copied into a new file is compared with it first: else damage would get a valid checksum there."""
-    pairs = zip(np.ascontiguousarray(embeddings), np.ascontiguousarray(tokens), strict=True)
-    return [zlib.crc32(region_tokens, zlib.crc32(embedding)) for embedding, region_tokens in pairs]
+def row_checksums(embeddings: NDArray[np.float16], regions: NDArray[Any]) -> list[int]:
+    """One checksum a row, of its embedding and regions as they are stored.
+
+    embeddings: float16 [n, dim]. regions: [n, regions, region_dim]. A row that is copied into a new file is compared
+    with its checksum first, or damage would get a valid checksum there."""
+    pairs = zip(np.ascontiguousarray(embeddings), np.ascontiguousarray(regions), strict=True)
+    return [zlib.crc32(image_regions, zlib.crc32(embedding)) for embedding, image_regions in pairs]
 
 
 class ChecksummedFile(io.RawIOBase):
-    """Passes what is written on to another open file, and sums it up meanwhile."""
+    """Writes to another open file and computes the checksum on the way. bytes: written so far."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Which manifest is in force, also after a crash or a damage."""
+"""Which manifest is in force, also after a crash or damage."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Commit:
-    """A manifest that counts. fault: what is wrong with CURRENT, where that does not name it; then it is the newest
-    manifest that is whole."""
+    """The manifest in force. fault: what is wrong with CURRENT, where that does not name this manifest; then it is the
+    newest one that is not damaged."""
 
     manifest: Manifest
     fault: str | None = None
 
 
 def put_in_force(folder: Path, manifest: Manifest) -> None:
-    """Write a manifest, and then let CURRENT name it."""
+    """Write a manifest, then let CURRENT name it: this is the moment of the commit."""
     write_manifest_file(folder, manifest)
     name_current(folder, manifest)
 
 
 def name_current(folder: Path, manifest: Manifest) -> None:
-    """Let CURRENT name a manifest that is written already."""
+    """Let CURRENT name a manifest that is already written."""
     replace_durably(folder / CURRENT, manifest.file_name.encode() + b"\n")
 
 
 def find_commit(folder: Path) -> Commit | None:
-    """The commit in force; None where nothing was ever committed.
+    """The commit in force; None if nothing was ever committed.
 
-    Raises `DamagedCollectionError` where the manifest in force is not whole, or CURRENT is not and no manifest is, and
-    what `read_manifest` raises of one that needs a later version."""
-    for _ in range(ATTEMPTS):  # a writer may replace, and remove, what CURRENT names before it is read
+    Raises `DamagedCollectionError` if the manifest in force is damaged, or CURRENT and all manifests are, and as
+    `read_manifest` does for one that needs a later version."""
+    for _ in range(ATTEMPTS):  # a writer may replace and remove what CURRENT names before it is read
         name = current_name(folder)
         if name is None or not MANIFEST_NAME.fullmatch(name):
             break
@@ -54,13 +54,13 @@ def find_commit(folder: Path) -> Commit | None:
     manifest = next(whole_manifests(folder), None)
     if manifest is not None:
         return Commit(manifest, f"{folder / CURRENT} is damaged: {fault}")
-    if name is None and all(_is_first(manifest) for manifest in manifest_names(folder)):
-        return None  # the first commit ever was interrupted: CURRENT comes last
+    if name is None and all(generation_of(manifest) == 1 for manifest in manifest_names(folder)):
+        return None  # the very first commit was interrupted: CURRENT is written last
     raise DamagedCollectionError(folder / CURRENT, f"{fault}, and no manifest is whole")
 
 
 def current_name(folder: Path) -> str | None:
-    """What CURRENT names; None where there is none."""
+    """What CURRENT names; None if there is no such file."""
     try:
         return (folder / CURRENT).read_bytes().decode("utf-8", "replace").strip()
     except FileNotFoundError:
@@ -70,21 +70,25 @@ def current_name(folder: Path) -> str | None:
 
 
 def manifest_names(folder: Path) -> list[str]:
-    """The files that are called manifests, newest first."""
+    """The names of files that may be manifests, newest first."""
     if not folder.is_dir():
         return []
     names = [path.name for path in folder.iterdir() if MANIFEST_NAME.fullmatch(path.name)]
     return sorted(names, key=lambda name: (len(name), name), reverse=True)
 
 
-def whole_manifests(folder: Path) -> Iterator[Manifest]:
-    """Those that are whole, newest first. Raises what `read_manifest` raises of one that needs a later version."""
+def whole_manifests(folder: Path, after: int = -1) -> Iterator[Manifest]:
+    """The manifests that are not damaged, newest first. after: only of generations after this, by their names. Raises
+    as `read_manifest` does for one that needs a later version."""
     for name in manifest_names(folder):
+        if generation_of(name) <= after:
+            return
         try:
             yield read_manifest(folder, name)
         except (DamagedCollectionError, FileNotFoundError):
             continue
 
 
-def _is_first(name: str) -> bool:
-    return int(name.removeprefix("manifest-").removesuffix(".json")) == 1
+def generation_of(name: str) -> int:
+    """Of a manifest, by the name of its file."""
+    return int(name.removeprefix("manifest-").removesuffix(".json"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 REPAIR = "`search index --repair FOLDER`"
 
 
@@ -10,7 +12,7 @@ class CrosslookError(Exception):
 
 
 class DamagedCollectionError(CrosslookError):
-    """A file that says what a collection is does not say it; `--repair` makes it anew from the segments."""
+    """A manifest or CURRENT is damaged; `--repair` makes it anew from the segments."""
 
     def __init__(self, file: object, reason: str) -> None:
         super().__init__(f"{file} is damaged: {reason}; {REPAIR} rebuilds it from the collection's segments")
@@ -18,8 +20,8 @@ class DamagedCollectionError(CrosslookError):
 
 
 class DamagedSegmentError(CrosslookError):
-    """A segment does not hold what its manifest says; `--repair` takes it out of the collection. Not raised where it
-    merely cannot be read now."""
+    """A segment does not hold what its manifest says; `--repair` takes it out of the collection. A segment that merely
+    cannot be read now raises a plain `CrosslookError`."""
 
     def __init__(self, segment: object, name: str, reason: str) -> None:
         self.reason = reason
@@ -30,7 +32,19 @@ class DamagedSegmentError(CrosslookError):
 
 
 def unreadable(error: OSError, path: object) -> Exception:
-    """An intact file that cannot be read now must not be taken for a damaged one; one that is gone is the caller's."""
+    """What to raise for a file that cannot be read now, which must not be taken for damage. A file that is gone stays a
+    `FileNotFoundError`, for the caller to judge."""
     if isinstance(error, FileNotFoundError):
         return error
     return CrosslookError(f"cannot read {error.filename or path}: {error.strerror}")
+
+
+def closed_collection() -> CrosslookError:
+    """What every method of a closed collection raises, also one that was running when it was closed."""
+    return CrosslookError("this collection is closed: open it again")
+
+
+def missing_file(folder: Path, error: FileNotFoundError) -> DamagedSegmentError:
+    """What to raise where a commit names a file that is gone."""
+    path = Path(error.filename or folder)
+    return DamagedSegmentError(path.parent, path.name, "it is missing")

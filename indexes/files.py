@@ -1,4 +1,4 @@
-"""Durable writes: a file is whole on disk before anything names it."""
+"""Durable writes: a file is complete on disk before anything names it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO
 from indexes.checksums import ChecksummedFile
 from indexes.errors import CrosslookError
 
-DRAFT = ".new"  # ends the names of files and folders that are not whole yet; every writer may remove them
+DRAFT = ".new"  # ends the names of unfinished files and folders, which the next writer removes
 
 
 def write_durably(path: Path, write: Callable[[IO[bytes]], object]) -> tuple[int, str]:
@@ -34,7 +34,7 @@ def replace_durably(path: Path, content: bytes) -> None:
 
 
 def put_durably(draft: Path, path: Path) -> None:
-    """Put a file that is written in the place of `path`, likewise."""
+    """Move a file that is already written to `path`, in one step."""
     with draft.open("rb+") as file:
         sync_file(file.fileno())
     os.replace(draft, path)
@@ -66,14 +66,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file that nothing names any more; where that fails, it stays, and is in nobody's way."""
+    """Remove a file that nothing names any more. Where that fails it stays, which does no harm."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def reading_from(folder: Path) -> Iterator[None]:
-    """Turn a failure to read below `folder` into one line: nothing is wrong with what is there."""
+    """Turn a failure to read in `folder` into one line. It says nothing of damage: the files may be well."""
     try:
         yield
     except OSError as error:
@@ -82,7 +82,7 @@ def reading_from(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Turn a failure to write below `folder` into one line that says what is still safe."""
+    """Turn a failure to write in `folder` into one line that says what is still safe."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,6 @@
-"""The manifest: the one small value that says what a collection consists of. `manifest_file` reads and writes it."""
+"""The manifest: the one small value that says what a collection consists of. `manifest_file` reads and writes it.
+
+The names of fields are the keys on disk, unless a field's metadata names another `key`."""
 
 from __future__ import annotations
 
@@ -7,27 +9,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-Extra = Mapping[str, Any]  # keys that a later version wrote and this one does not know, kept as they are
+from indexes.numbering import RowId, SegmentNumber
+
+Extra = Mapping[str, Any]  # keys of a later version that this one does not know, kept as they are
 
 
 @dataclass(frozen=True)
 class Binding:
     """What every vector of a collection was made with. A collection is bound to one fingerprint.
 
-    dim: length of an embedding. token_shape, token_dtype: of the tokens of one image."""
+    dim: length of an embedding. region_shape, region_dtype: of the regions of one image, (regions, region_dim)."""
 
     model: str
     fingerprint: str
     dim: int
-    token_shape: tuple[int, int]
-    token_dtype: str
+    region_shape: tuple[int, int] = field(metadata={"key": "token_shape"})
+    region_dtype: str = field(metadata={"key": "token_dtype"})
     extra: Extra = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class PartEntry:
-    """One file of a segment. format: the number of the file's own format. bytes, checksum: what the file must have;
-    None where a version wrote it that kept neither."""
+    """One file of a segment. format: the number of this part's own format; each kind of part counts its own. bytes,
+    checksum: of the file, as they must be; None if an earlier version wrote it, which kept neither."""
 
     file: str
     format: int = 1
@@ -36,10 +40,10 @@ class PartEntry:
     extra: Extra = field(default_factory=dict, compare=False, repr=False)
 
 
-ROWS, FAILURES, EMBEDDINGS, TOKENS, DEAD = "rows", "failures", "embeddings", "tokens", "dead"
+ROWS, FAILURES, EMBEDDINGS, REGIONS, DEAD = "rows", "failures", "embeddings", "tokens", "dead"
 FILES = {
     EMBEDDINGS: "embeddings.npy",
-    TOKENS: "tokens.npy",
+    REGIONS: "tokens.npy",
     FAILURES: "failures.parquet",
     ROWS: "rows.parquet",
 }
@@ -51,12 +55,12 @@ def _plain_parts() -> Mapping[str, PartEntry]:
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """A segment as the manifest knows it: its number, how many rows and failures its files hold, and its files.
+    """A segment as the manifest knows it. rows, failures: how many its files hold. parts: its files by kind.
 
-    dead: how many rows and failures no longer count; removed: how many of these are rows of files that have gone, which
-    can be revived by their content until `optimize` drops them. Which ones they are is in the part `dead`."""
+    dead: how many rows and failures no longer count. removed: how many of these are rows of files that have gone, which
+    can be revived by their content until `optimize` drops them. The part `dead` says which ones they are."""
 
-    number: int
+    number: SegmentNumber
     rows: int
     failures: int
     dead: int = 0
@@ -67,19 +71,20 @@ class SegmentEntry:
 
 @dataclass(frozen=True)
 class AnnEntry:
-    """An ANN index as the manifest knows it: the number of its file, and how many bytes that has.
+    """An ANN index as the manifest knows it: the number of its file, and the file's size in bytes.
 
-    It covers the rows whose ids are at most `last_id`; `rows`: how many it holds, some of which may be dead by now.
-    probes: lists that are searched. shortlist: how many rows are then scored exactly. recall: share of the exact first
-    ten that it found for texts, 0 to 1, of which `recall_target` was asked for; milliseconds: the median time of one
-    text; both when it held `measured_rows`. kind, format: what reads the file. checksum: of the file, None where a
-    version wrote it that kept none."""
+    It covers the rows whose ids are at most `last_id`. rows: how many it holds, some of which may be dead by now.
+    nprobe: how many inverted lists a query scans. shortlist: how many rows are then scored exactly. recall: share of
+    the exact first ten that it returns for texts, 0 to 1; `recall_target` is the share that was asked for.
+    milliseconds: the median time of one text. Both were measured when it held `measured_rows`. kind: which
+    implementation reads the file, see `indexes.ann.kinds`. format: the number of that kind's own format. checksum: of
+    the file; None if an earlier version wrote it, which kept none."""
 
     number: int = 0
     bytes: int = 0
-    last_id: int = 0
+    last_id: RowId = 0
     rows: int = 0
-    probes: int = 1
+    nprobe: int = field(default=1, metadata={"key": "probes"})
     shortlist: int = 100
     recall_target: float = 0.0
     recall: float = 0.0
@@ -92,13 +97,15 @@ class AnnEntry:
 
     @property
     def file_name(self) -> str:
+        """Of the index, in the folder of ANN indexes."""
         return f"{self.number:06d}.faiss"
 
 
 @dataclass(frozen=True)
 class Features:
-    """Names of what later versions added to the format. required: one that does not know these cannot read the
-    collection. required_to_write: it can, and must not write to it. optional: it can do both."""
+    """Names of what later versions added to the format. A version that does not know all `required` features cannot
+    read the collection. One that does not know all `required_to_write` can read it and must not write to it. `optional`
+    features hinder nobody."""
 
     required: tuple[str, ...] = ()
     required_to_write: tuple[str, ...] = ()
@@ -108,18 +115,18 @@ class Features:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One commit. committed: when, seconds since 1970. folders: what was indexed. excludes: patterns of files that are
-    left out. mounts: folders that were mount points when they were last listed. devices: of folders, which drive was
-    there from which id on, ascending. passed_over: how many pictures of other formats lay in each folder, by ending.
-    ann: the ANN index in force, if any; next_ann: number of the next. features: what a later version added, and who
-    must know it. tombstones: sorted ids that no longer count, of a collection of format 1; the next commit turns them
+    """One commit. committed: seconds since 1970. folders: that were indexed. excludes: patterns of files that are left
+    out. mounts: folders that were mount points when they were last listed. devices: for each folder its drives, each
+    with the id from which on it was there, ascending. passed_over: how many pictures of other formats lie in each
+    folder, by ending. ann: the ANN index in force, if any. next_ann: the number of the next one. features: what a later
+    version added. tombstones: sorted ids that no longer count, of a collection of format 1; the next commit turns them
     into deletion vectors."""
 
     binding: Binding
     generation: int = 0
     committed: float = 0.0
-    next_segment: int = 1
-    next_id: int = 1
+    next_segment: SegmentNumber = 1
+    next_id: RowId = 1
     folders: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
@@ -134,7 +141,9 @@ class Manifest:
 
     @property
     def file_name(self) -> str:
+        """Of the manifest, in the collection's folder."""
         return f"manifest-{self.generation:06d}.json"
 
     def next(self, **changes: Any) -> Manifest:
+        """The manifest of the next commit. changes: fields that differ."""
         return replace(self, generation=self.generation + 1, committed=time.time(), **changes)

@@ -1,8 +1,8 @@
 """Manifests as files: their JSON, its checksum, and what earlier formats wrote.
 
-A file begins with its own checksum, of all bytes after it. What a later version adds is kept: keys that this one does
-not know are written back as they were. Only features that a version must know to read rightly are `required`, and
-refused by name."""
+A file begins with its own checksum, of all bytes after it. Keys that a later version added are written back as they
+were. Features that a version must know to read a collection rightly are `required`; unknown ones are refused by
+name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from indexes.files import replace_durably
 from indexes.manifest import AnnEntry, Binding, Features, Manifest, PartEntry, SegmentEntry
 
 FORMAT = 2
-FEATURES: frozenset[str] = frozenset()  # that are required by some collections, and known here
+FEATURES: frozenset[str] = frozenset()  # that this version knows and a collection may require
 MANIFEST_NAME = re.compile(r"manifest-\d{6,}\.json")
 HEAD = re.compile(rb'\{"checksum": "crc32:([0-9a-f]{8})", ')
 
@@ -27,15 +27,15 @@ _Entry = TypeVar("_Entry", Binding, PartEntry, SegmentEntry, AnnEntry, Features)
 
 
 def write_manifest_file(folder: Path, manifest: Manifest) -> None:
-    """Write one manifest, whole on disk under its name when this returns."""
+    """Write one manifest. It is complete on disk under its name when this returns."""
     replace_durably(folder / manifest.file_name, to_bytes(manifest))
 
 
 def read_manifest(folder: Path, name: str) -> Manifest:
     """Read one manifest, of this format or an earlier one.
 
-    Raises `DamagedCollectionError` when it is not whole, `CrosslookError` when it needs a later version or cannot be
-    read now, `FileNotFoundError` when it is gone."""
+    Raises `DamagedCollectionError` when it is damaged, `CrosslookError` when it needs a later version or cannot be read
+    now, `FileNotFoundError` when it is gone."""
     path = folder / name
     try:
         content = path.read_bytes()
@@ -56,7 +56,7 @@ def to_bytes(manifest: Manifest) -> bytes:
 
 
 def from_bytes(content: bytes, path: Path) -> Manifest:
-    """The manifest that a file holds. path: of the file, for errors, which are those of `read_manifest`."""
+    """The manifest in the bytes of a file. path: of the file, for errors. Raises as `read_manifest` does."""
     head = HEAD.match(content)
     if head is not None and int(head[1], 16) != zlib.crc32(content[head.end() :]):
         raise DamagedCollectionError(path, "its checksum is wrong")
@@ -84,15 +84,15 @@ def from_bytes(content: bytes, path: Path) -> Manifest:
 
 
 def refuse_unknown(required: Iterable[str], path: Path) -> None:
-    """Raises `CrosslookError` where a feature is required that is not known here."""
+    """Raises `CrosslookError` if a required feature is not known here. path: for the message."""
     unknown = sorted(set(required) - FEATURES)
     if unknown:
         raise CrosslookError(f"{path} needs {', '.join(unknown)}, which this version does not know: upgrade crosslook")
 
 
 def entry_of(kind: type[_Entry], values: Mapping[str, Any]) -> _Entry:
-    """An entry from its JSON, with what this version does not know of it. Raises `KeyError`, `TypeError`, `ValueError`
-    or `AttributeError` where it is none."""
+    """An entry from its JSON; unknown keys become its `extra`. Raises `KeyError`, `TypeError`, `ValueError` or
+    `AttributeError` if the values are no such entry."""
     values = dict(values)
     if kind is Binding:
         regions, dim = values["token_shape"]
@@ -105,10 +105,10 @@ def entry_of(kind: type[_Entry], values: Mapping[str, Any]) -> _Entry:
 
 
 def plain(value: Any) -> Any:
-    """A dataclass as a dictionary, with its unknown keys beside the known ones."""
+    """A dataclass as a dictionary by the keys on disk, with its unknown keys beside the known ones."""
     if hasattr(value, "__dataclass_fields__"):
-        names = [name for name in value.__dataclass_fields__ if name != "extra"]
-        return {name: plain(getattr(value, name)) for name in names} | dict(value.extra)
+        known = [field for field in fields(value) if field.name != "extra"]
+        return {_key(field): plain(getattr(value, field.name)) for field in known} | dict(value.extra)
     if isinstance(value, Mapping):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
@@ -116,15 +116,20 @@ def plain(value: Any) -> Any:
     return value
 
 
+def keyed(entry: AnnEntry) -> dict[str, Any]:
+    """The fields of an entry by their keys on disk, for people's scripts."""
+    return {_key(field): getattr(entry, field.name) for field in fields(entry)}
+
+
 def salvaged(content: bytes) -> dict[str, Any]:
-    """What of a manifest that is not whole can still be read, by name: its binding, folders and excludes."""
+    """What can still be read of a damaged manifest, by name: its binding, folders and excludes."""
     text = content.decode("utf-8", "replace")
     values: dict[str, Any] = {}
     for name in ("binding", "folders", "excludes"):
         key = f'"{name}": '
-        place = text.find(key)
+        start = text.find(key)
         try:
-            value = json.JSONDecoder().raw_decode(text, place + len(key))[0] if place >= 0 else None
+            value = json.JSONDecoder().raw_decode(text, start + len(key))[0] if start >= 0 else None
             if name == "binding" and isinstance(value, dict):
                 values[name] = entry_of(Binding, value)
             elif isinstance(value, list):
@@ -135,8 +140,8 @@ def salvaged(content: bytes) -> dict[str, Any]:
 
 
 def _from_1_to_2(values: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 had no checksums, no features and no parts, and kept the ids of all that is dead in the manifest, which
-    stay there until the next commit."""
+    """Format 1 had no checksums, no features and no parts. It kept the ids of all dead entries in the manifest, as
+    `tombstones`; they stay there until the next commit."""
     return {"features": {"required": [], "optional": []}, "tombstones": [], **values}
 
 
@@ -159,7 +164,8 @@ def _parse(values: dict[str, Any]) -> Manifest:
 
 
 def _devices(values: Any) -> dict[str, tuple[tuple[int, str], ...]]:
-    """What is not as it should be tells nothing, and costs nobody a collection."""
+    """The history of drives by folder. Entries that make no sense are left out: they are no reason to refuse a
+    collection."""
     devices: dict[str, tuple[tuple[int, str], ...]] = {}
     for folder, history in values.items() if isinstance(values, dict) else ():
         try:
@@ -170,7 +176,11 @@ def _devices(values: Any) -> dict[str, tuple[tuple[int, str], ...]]:
 
 
 def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a dataclass's fields, and all others as its `extra`."""
-    names = {field.name for field in fields(kind)}
-    known = {name: value for name, value in values.items() if name in names}
-    return known | {"extra": {name: value for name, value in values.items() if name not in names}}
+    """The values of a dataclass's fields by name, and all others as its `extra`. values: by the keys on disk."""
+    names = {_key(field): field.name for field in fields(kind)}
+    known = {names[key]: value for key, value in values.items() if key in names}
+    return known | {"extra": {key: value for key, value in values.items() if key not in names}}
+
+
+def _key(field: Field[Any]) -> str:
+    return str(field.metadata.get("key", field.name))

@@ -1,4 +1,4 @@
-"""Merge segments: which, planned from counts alone, and what they amount to."""
+"""Merge segments: which ones, planned from counts alone, and what the merged segment holds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from indexes.deletions import Deletions
 from indexes.manifest import SegmentEntry
+from indexes.numbering import Mask
 from indexes.row_file import RowFile
 from indexes.rows import FAILURE_SCHEMA, ROW_SCHEMA
 from indexes.segment import KNOWN_PARTS, Segment
@@ -23,13 +24,14 @@ COPIED_ROWS = 1024
 
 
 def segments_to_merge(segments: Sequence[SegmentEntry], everything: bool = False) -> list[list[SegmentEntry]]:
-    """Groups of neighbouring segments, each to become one of at most `MERGED_ROWS` entries.
+    """Groups of neighbouring segments. Each group becomes one segment of at most `MERGED_ROWS` entries.
 
-    The rule (the logarithmic method: Bentley and Saxe 1980) keeps each segment larger than all newer ones together, so
-    that n images make about log2(n) segments, and an image is copied about log2(n) times however small the additions
-    are. Segments of which more than a quarter was replaced are rewritten too; rows of files that have gone are kept,
+    The rule (the logarithmic method: Bentley and Saxe 1980) keeps each segment larger than all newer ones together.
+    Then n images make about log2(n) segments, and an image is copied about log2(n) times, however small the additions
+    are. A segment is also rewritten when more than a quarter of it was replaced. Rows of files that have gone are kept,
     since they can be revived. With `everything`, all neighbours are joined and everything dead is dropped. Only
-    neighbours are merged, so that ids stay ascending, and none that has parts which this version does not know."""
+    neighbours are merged, so that ids stay ascending. Segments with parts that this version does not know are left
+    alone."""
     dropped = [entry.dead if everything else entry.dead - entry.removed for entry in segments]
     kept = [entry.rows + entry.failures - gone for entry, gone in zip(segments, dropped, strict=True)]
     first = 0 if everything else _first_outgrown(kept)
@@ -50,42 +52,41 @@ def can_be_merged(entry: SegmentEntry) -> bool:
 
 
 def merged_batch(segments: Sequence[Segment], everything: bool) -> Batch:
-    """What some neighbouring segments hold together: without what was replaced or, with `everything`, what is dead."""
+    """What neighbouring segments hold together, without what was replaced or, with `everything`, what is dead."""
     kept = [_kept(segment, everything) for segment in segments]
     pairs = list(zip(segments, kept, strict=True))
     rows = [segment.table().filter(pa.array(mask[: len(segment)])) for segment, mask in pairs]
-    failed = [segment.failures().filter(pa.array(mask[len(segment) :])) for segment, mask in pairs]
+    failures = [segment.failures().filter(pa.array(mask[len(segment) :])) for segment, mask in pairs]
     masks = [mask[: len(segment)] for segment, mask in pairs]
     return Batch(
         pa.concat_tables([ROW_SCHEMA.empty_table(), *rows], promote_options="default").combine_chunks(),
-        pa.concat_tables([FAILURE_SCHEMA.empty_table(), *failed], promote_options="default").combine_chunks(),
+        pa.concat_tables([FAILURE_SCHEMA.empty_table(), *failures], promote_options="default").combine_chunks(),
         _blocks([segment.embeddings for segment in segments], masks),
-        _blocks([segment.tokens for segment in segments], masks),
+        _blocks([segment.regions for segment in segments], masks),
         None if everything else _removed(segments, kept),
     )
 
 
-def _kept(segment: Segment, everything: bool) -> NDArray[np.bool_]:
-    """Which entries of a segment go into the merged one, rows first, failures after them."""
+def _kept(segment: Segment, everything: bool) -> Mask:
+    """Which entries of a segment go into the merged one, bool [entries], rows first, failures after them."""
     deletions = segment.deletions
     mask = np.ones(len(segment) + segment.entry.failures, np.bool_)
-    mask[deletions.places if everything else deletions.places[~deletions.removed]] = False
+    mask[deletions.entries if everything else deletions.entries[~deletions.removed]] = False
     return mask
 
 
-def _removed(segments: Sequence[Segment], kept: Sequence[NDArray[np.bool_]]) -> Deletions:
-    """The deletion vector of the merged segment: its rows that are dead already. (Failures are dropped when they
-    die.)"""
+def _removed(segments: Sequence[Segment], kept: Sequence[Mask]) -> Deletions:
+    """The deletion vector of the merged segment: its rows that are dead already. Dead failures are not kept."""
     dead = []
     for segment, mask in zip(segments, kept, strict=True):
         entries = np.zeros(len(mask), np.bool_)
-        entries[segment.deletions.places[segment.deletions.removed]] = True
+        entries[segment.deletions.entries[segment.deletions.removed]] = True
         dead.append(entries[: len(segment)][mask[: len(segment)]])
-    places = np.flatnonzero(np.concatenate(dead))
-    return Deletions(places, np.ones(len(places), np.bool_))
+    joined = np.flatnonzero(np.concatenate(dead))
+    return Deletions(joined, np.ones(len(joined), np.bool_))
 
 
-def _blocks(files: Sequence[RowFile], masks: Sequence[NDArray[np.bool_]]) -> Iterator[NDArray[Any]]:
+def _blocks(files: Sequence[RowFile], masks: Sequence[Mask]) -> Iterator[NDArray[Any]]:
     for file, mask in zip(files, masks, strict=True):
         low = 0
         for block in file.blocks(COPIED_ROWS):

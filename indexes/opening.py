@@ -1,4 +1,4 @@
-"""What a writer starts from: the commit in force, or what can be made of it after a damage."""
+"""What a writer starts from: the commit in force or, after damage, what can be made of the rest."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from indexes.checksums import file_checksum
-from indexes.collection import ann_folder, segment_folder
 from indexes.commits import CURRENT, find_commit, manifest_names, put_in_force, whole_manifests
 from indexes.errors import CrosslookError, DamagedCollectionError, DamagedSegmentError
 from indexes.files import writing_to
 from indexes.manifest import AnnEntry, Binding, Manifest, SegmentEntry
 from indexes.manifest_file import refuse_unknown
+from indexes.paths import ann_folder, segment_folder
 from indexes.recovery import (
     current_binding,
     rebuild,
@@ -20,15 +20,15 @@ from indexes.recovery import (
     set_aside,
 )
 
-SKIPPED_IDS = 2**20  # after the largest id that is left: larger ones may have been given, and none is given twice
+SKIPPED_IDS = 2**20  # after the largest id that is left, since larger ones may have been given and are lost
 
 
 class Opening:
     """Used by the one writer, which holds the lock. dropped: rows that were lost with damaged segments. lost_deletions:
-    segments of which rows may count that no longer should. notes: what was found and mended, a line each.
+    segments whose deletion vector is lost, so that dead rows may count again. notes: what was mended, a line each.
 
-    The order is always the same: what will not be named any more is set aside, then the manifest is put in force, and
-    the first place of what was set aside is removed as any leftover. A crash in between leaves it in both."""
+    The order is always the same. First, what will not be named any more is copied aside. Then the manifest is put in
+    force. Last, the original is removed as any leftover. A crash in between leaves both."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,13 +40,13 @@ class Opening:
         """The manifest to go on from; a new one for `binding` where nothing was ever committed.
 
         repair: rebuild a lost manifest from the segments, check every file, and set damaged segments aside. Raises
-        `CrosslookError` where the collection is damaged and `repair` was not asked for, or cannot be written to."""
+        `CrosslookError` where the collection is damaged and `repair` is False, or it cannot be written to."""
         manifest = self._manifest_to_go_on_from(binding, repair)
         return self._repaired(manifest) if repair else manifest
 
     def _manifest_to_go_on_from(self, binding: Binding, repair: bool) -> Manifest:
-        """The one in force; a newer or the newest whole one where CURRENT is older than the rest, or lost; one made
-        anew from the segments where the very first commit was interrupted, or `repair` asks for it."""
+        """The manifest in force. Where CURRENT is lost or names an older one, the newest manifest that is not damaged.
+        Where there is none, one made from the segments, if the very first commit was interrupted or with `repair`."""
         try:
             commit = find_commit(self.folder)
         except DamagedCollectionError as error:
@@ -63,7 +63,7 @@ class Opening:
         manifest = newer or commit.manifest
         fault = commit.fault or f"{self.folder / CURRENT} names an older commit"
         self.notes.append(f"{fault}: {manifest.file_name} counts, the newest one that is whole")
-        # Where CURRENT is lost, ids may have been given by a commit of which nothing is left; not before the first one.
+        # Where CURRENT is lost, a commit of which nothing is left may have given ids; but not before the first one.
         skipped = 0 if commit.fault is None or manifest.generation == 1 else SKIPPED_IDS
         manifest = replace(self._beyond_leftovers(manifest).next(), next_id=manifest.next_id + skipped)
         with writing_to(self.folder):
@@ -72,28 +72,29 @@ class Opening:
         return manifest
 
     def _newer(self, manifest: Manifest) -> Manifest | None:
-        """A whole manifest that goes on from the one in force: a commit that was interrupted, or one that an older
-        backup was copied over. Others of a higher number are set aside."""
-        for other in whole_manifests(self.folder):
-            if other.generation <= manifest.generation:
+        """A manifest that goes on from the one in force: its commit was interrupted, or an older backup was copied over
+        it. Others of a higher number are set aside."""
+        for candidate in whole_manifests(self.folder, after=manifest.generation):
+            if candidate.generation <= manifest.generation:  # its name lies
                 return None
             counters = ("next_id", "next_segment", "next_ann")
-            goes_on = other.binding == manifest.binding and all(
-                getattr(other, name) >= getattr(manifest, name) for name in counters
+            goes_on = candidate.binding == manifest.binding and all(
+                getattr(candidate, name) >= getattr(manifest, name) for name in counters
             )
-            places = [segment_folder(self.folder, entry.number) for entry in other.segments]
-            if goes_on and all(place.is_dir() for place in places):
-                return other
-            target = set_aside(self.folder, self.folder / other.file_name)
-            self.notes.append(f"{other.file_name} does not go on from the manifest in force; a copy is {target}")
+            folders = [segment_folder(self.folder, entry.number) for entry in candidate.segments]
+            if goes_on and all(path.is_dir() for path in folders):
+                return candidate
+            target = set_aside(self.folder, self.folder / candidate.file_name)
+            self.notes.append(f"{candidate.file_name} does not go on from the manifest in force; a copy is {target}")
         return None
 
     def _beyond_leftovers(self, manifest: Manifest) -> Manifest:
-        """With a number for the next segment that nothing on disk has, also where leftovers cannot be removed."""
+        """The manifest, with a number for the next segment that no folder has, even if leftovers cannot be removed."""
         number = max([manifest.next_segment, *(number + 1 for number in segment_numbers(self.folder))])
         return replace(manifest, next_segment=number)
 
     def _after_first_run(self, binding: Binding) -> Manifest:
+        """There are segments, but nothing was ever committed."""
         if current_binding(self.folder) is not None:
             return self._rebuilt("the first run was interrupted", 0)
         with writing_to(self.folder):
@@ -125,16 +126,17 @@ class Opening:
         return manifest
 
     def _repaired(self, manifest: Manifest) -> Manifest:
-        """With every file checked, what is damaged set aside, and checksums where there were none."""
+        """The manifest after checking every file: without damaged segments, which are set aside, and with checksums
+        where there were none."""
         entries: list[SegmentEntry] = []
         with writing_to(self.folder):
             for entry in manifest.segments:
-                place = segment_folder(self.folder, entry.number)
+                path = segment_folder(self.folder, entry.number)
                 try:
-                    kept = repaired_entry(place, entry, manifest.binding)
+                    kept = repaired_entry(path, entry, manifest.binding)
                 except DamagedSegmentError as error:
                     self.dropped += entry.rows - entry.dead
-                    moved = f"; it is now {set_aside(self.folder, place)}" if place.exists() else ""
+                    moved = f"; it is now {set_aside(self.folder, path)}" if path.exists() else ""
                     self.notes.append(f"segment {entry.number} is damaged ({error.reason}){moved}")
                     continue
                 if kept.dead < entry.dead:
@@ -149,8 +151,8 @@ class Opening:
         return repaired
 
     def _checked_ann(self, ann: AnnEntry | None) -> AnnEntry | None:
-        """The ANN index, with its checksum; None where its file is not what it was. Raises `OSError` where it cannot be
-        read now."""
+        """The ANN index, with its checksum; None if its file is damaged or missing. Raises `OSError` if it cannot
+        be read now."""
         if ann is None:
             return None
         path = ann_folder(self.folder) / ann.file_name
@@ -166,7 +168,7 @@ class Opening:
         return None
 
     def _set_aside_unnamed(self, manifest: Manifest) -> None:
-        """A manifest that is not surely the last may not name all that counts: nothing is lost for that."""
+        """Segments that the manifest does not name: it may not be the newest one, and they may count."""
         named = {entry.number for entry in manifest.segments}
         for number in segment_numbers(self.folder):
             if number not in named:

@@ -1,5 +1,5 @@
-"""Make a lost manifest anew from the segments, and tell what of a damaged segment can be kept. Nothing is written here
-but copies in `set-aside`."""
+"""Rebuild a lost manifest from the segments, and decide what of a damaged segment can be kept. Only copies in
+`set-aside` are written here."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from indexes.collection import Collection, ann_folder, are_below, segment_folder
+from indexes.collection import Collection
 from indexes.commits import find_commit, manifest_names
 from indexes.deletions import parse_deletions
 from indexes.errors import CrosslookError, DamagedCollectionError, DamagedSegmentError, unreadable
+from indexes.folders import are_in_folder
 from indexes.manifest import DEAD, FAILURES, FILES, ROWS, Binding, Manifest, PartEntry, SegmentEntry
 from indexes.manifest_file import FORMAT, entry_of, refuse_unknown, salvaged
+from indexes.numbering import RowId, SegmentNumber
+from indexes.paths import ann_folder, segment_folder, segments_folder
 from indexes.segment import Segment, read_counts, read_footer
 from indexes.segment_files import with_deletions
 from indexes.verification import check_parts, segment_faults, summed_part
@@ -32,37 +35,37 @@ DEAD_NAME = re.compile(r"dead-(\d{6,})\.npy")
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """manifest: not written yet. useless: segments' folders that are not part of it, with the reasons. notes: what
-    could not be found out. lost_deletions: segments whose newest deletion vector is damaged."""
+    """manifest: not written yet. useless: folders of segments that are not part of it, with reasons. notes: what could
+    not be recovered. lost_deletions: segments whose newest deletion vector is damaged."""
 
     manifest: Manifest
     useless: tuple[tuple[Path, str], ...]
     notes: tuple[str, ...]
-    lost_deletions: frozenset[int]
+    lost_deletions: frozenset[SegmentNumber]
 
 
 @dataclass(frozen=True)
 class RecoveredSegment:
-    """A segment that is whole. first_id, last_id: of all of its entries, dead ones too. footer: empty for one of format
-    1. has_lost: whether a deletion vector is damaged."""
+    """A segment without damage. first_id, last_id: of all entries, dead ones included. footer: empty for format 1.
+    has_lost: whether a deletion vector is damaged."""
 
     entry: SegmentEntry
     footer: Mapping[str, Any]
-    first_id: int
-    last_id: int
+    first_id: RowId
+    last_id: RowId
     has_lost: bool
 
 
-def segment_numbers(folder: Path) -> list[int]:
+def segment_numbers(folder: Path) -> list[SegmentNumber]:
     """The numbers of the segments that are on disk, ascending."""
-    place = folder / "segments"
-    names = [path.name for path in place.iterdir()] if place.is_dir() else []
+    parent = segments_folder(folder)
+    names = [path.name for path in parent.iterdir()] if parent.is_dir() else []
     return sorted(int(name) for name in names if SEGMENT_NAME.fullmatch(name))
 
 
 def current_binding(folder: Path) -> Binding | None:
-    """What the collection is bound to: by its manifest or, where that is lost, by what is left of it, or by its newest
-    segment that says it. None where there is no collection."""
+    """What the collection is bound to: by its manifest or, where that is lost, by its newest segment that says it, or
+    by the rest of a damaged manifest. None if there is no collection."""
     try:
         commit = find_commit(folder)
     except DamagedCollectionError:
@@ -80,11 +83,11 @@ def current_binding(folder: Path) -> Binding | None:
 
 
 def rebuild(folder: Path) -> Rebuilt | None:
-    """The manifest that the segments on disk amount to; None where nothing says which model they belong to.
+    """The manifest of the segments on disk; None if nothing says which model they belong to.
 
-    Of segments with the same images the newest counts: a merge was not finished. Segments of format 1 do not say what
-    they belong to; since a collection is bound to one model, they belong to that of the others. Raises `CrosslookError`
-    where a file cannot be read now, or needs a later version."""
+    Of segments with the same ids the newest counts: a merge was not finished. Segments of format 1 do not name their
+    model; a collection is bound to one, so it is that of the others. Raises `CrosslookError` if a file cannot be
+    read now, or needs a later version."""
     binding = current_binding(folder)
     if binding is None:
         return None
@@ -92,29 +95,29 @@ def rebuild(folder: Path) -> Rebuilt | None:
     segments: list[RecoveredSegment] = []
     useless: list[tuple[Path, str]] = []
     for number in reversed(segment_numbers(folder)):
-        place = segment_folder(folder, number)
+        path = segment_folder(folder, number)
         try:
-            segment = _recovered(place, number, binding, newest)
+            segment = _recovered(path, number, binding, newest)
         except FileNotFoundError as error:
-            useless.append((place, f"{Path(str(error.filename)).name} is missing"))
+            useless.append((path, f"{Path(str(error.filename)).name} is missing"))
             continue
         except DamagedSegmentError as error:
-            useless.append((place, str(error)))
+            useless.append((path, str(error)))
             continue
         if segment.footer and entry_of(Binding, segment.footer["binding"]) != binding:
-            useless.append((place, f"it belongs to the model {segment.footer['binding']['model']}"))
+            useless.append((path, f"it belongs to the model {segment.footer['binding']['model']}"))
         elif any(segment.first_id <= newer.last_id and newer.first_id <= segment.last_id for newer in segments):
-            useless.append((place, "a newer segment holds its images"))
+            useless.append((path, "a newer segment holds its images"))
         else:
             segments.append(segment)
     settings, notes = _settings(folder, segments)
     segments.sort(key=lambda segment: segment.first_id)
-    given = [int(segment.footer.get("next_id", 1)) for segment in segments]
+    stated = [int(segment.footer.get("next_id", 1)) for segment in segments]
     manifest = Manifest(
         binding,
         generation=max([0, *_generations(folder, segments)]),
         next_segment=max([0, *segment_numbers(folder)]) + 1,
-        next_id=max([1, *given, *(segment.last_id + 1 for segment in segments)]),
+        next_id=max([1, *stated, *(segment.last_id + 1 for segment in segments)]),
         next_ann=max([0, *(int(path.stem) for path in ann_folder(folder).glob("*.faiss") if path.stem.isdigit())]) + 1,
         segments=tuple(segment.entry for segment in segments),
         folders=settings.get("folders", ()),
@@ -128,13 +131,13 @@ def rebuild(folder: Path) -> Rebuilt | None:
 
 
 def without_deletions(entry: SegmentEntry) -> SegmentEntry:
-    """The entry of a segment all of whose rows and failures count."""
+    """The entry of the same segment if all of its rows and failures counted."""
     return replace(entry, dead=0, removed=0, parts={name: p for name, p in entry.parts.items() if name != DEAD})
 
 
 def repaired_entry(folder: Path, entry: SegmentEntry, binding: Binding) -> SegmentEntry:
-    """The entry of a segment as it can be kept, with checksums where it had none; without its deletion vector, where
-    only that is damaged. Raises `DamagedSegmentError` where it cannot be kept."""
+    """The entry of a segment that can be kept, with checksums where it had none, and without its deletion vector where
+    only that is damaged. Raises `DamagedSegmentError` if it cannot be kept."""
     faults = segment_faults(folder, entry, binding)
     if faults:
         has_deletions, entry = DEAD in entry.parts, without_deletions(entry)
@@ -143,8 +146,8 @@ def repaired_entry(folder: Path, entry: SegmentEntry, binding: Binding) -> Segme
     return _summed(folder, entry)
 
 
-def repeated_ids(collection: Collection) -> list[int]:
-    """Ids of living rows whose path a later row has as well."""
+def repeated_ids(collection: Collection) -> list[RowId]:
+    """Ids of rows that count although a later row has the same path."""
     table = collection.table(["path", "id"]).sort_by([("path", "ascending"), ("id", "ascending")])
     paths, ids = table["path"].combine_chunks(), table["id"].to_numpy()
     if len(ids) < 2:
@@ -155,26 +158,26 @@ def repeated_ids(collection: Collection) -> list[int]:
     return ids[:-1][same].tolist()
 
 
-def ids_outside(collection: Collection, numbers: Set[int]) -> list[int]:
-    """Of some segments the ids of living rows below none of the folders that the collection covers: they were removed
-    with their folder, and came back. Where no folder is known, none."""
-    ids: list[int] = []
+def ids_outside(collection: Collection, numbers: Set[SegmentNumber]) -> list[RowId]:
+    """Ids of rows of some segments that count although they are in none of the collection's folders: they were removed
+    with their folder, and came back with the loss of a deletion vector. None if no folder is known."""
+    ids: list[RowId] = []
     folders = [os.fsencode(folder) for folder in collection.manifest.folders]
-    for segment, alive in collection.parts:
+    for segment, alive in zip(collection.segments, collection.alive, strict=True):
         if segment.entry.number in numbers and folders and len(segment):
-            inside = np.any([are_below(segment.column("path"), folder) for folder in folders], axis=0)
-            ids += segment.ids[~inside if alive is None else alive & ~inside].tolist()
+            is_inside = np.any([are_in_folder(segment.column("path"), folder) for folder in folders], axis=0)
+            ids += segment.ids[~is_inside if alive is None else alive & ~is_inside].tolist()
     return ids
 
 
 def set_aside(folder: Path, path: Path) -> Path:
-    """Give a file or folder of a collection a second place, where nothing looks for it; returns that place. The first
-    one stays: who no longer names it removes it."""
-    place = folder / SET_ASIDE
-    place.mkdir(exist_ok=True)
+    """Link or copy a file or folder of a collection into the folder of set-aside files; return the new path. The
+    original stays: once no manifest names it, it is removed as a leftover."""
+    parent = folder / SET_ASIDE
+    parent.mkdir(exist_ok=True)
     names = (path.name if number == 0 else f"{path.name}-{number}" for number in count())
-    target = next(place / name for name in names if not (place / name).exists())
-    draft = place / f"{target.name}.new"
+    target = next(parent / name for name in names if not (parent / name).exists())
+    draft = parent / f"{target.name}.new"
     _remove(draft)
     if path.is_dir():
         shutil.copytree(path, draft, copy_function=_link)
@@ -185,7 +188,7 @@ def set_aside(folder: Path, path: Path) -> Path:
 
 
 def _link(source: str, target: str) -> None:
-    """By a second name or, where the file system has none, by a copy."""
+    """A hard link or, where the file system has none, a copy."""
     try:
         os.link(source, target)
     except OSError as error:
@@ -202,13 +205,14 @@ def _remove(path: Path) -> None:
 
 
 def _summed(folder: Path, entry: SegmentEntry) -> SegmentEntry:
-    """With checksums of the parts that have none."""
+    """The entry, with checksums also of the parts that had none."""
     parts = {name: p if p.checksum is not None else summed_part(folder, p) for name, p in entry.parts.items()}
     return replace(entry, parts=parts)
 
 
 def _recovered(folder: Path, number: int, binding: Binding, newest: int | None) -> RecoveredSegment:
-    """A segment by its footer, with its newest deletion vector. newest: generation of the newest manifest, if known."""
+    """A segment as its footer describes it, with its newest deletion vector. newest: generation of the newest manifest,
+    if known."""
     footer = read_footer(folder) or {}
     if footer:
         entry = _entry(folder, footer, number)
@@ -226,7 +230,7 @@ def _recovered(folder: Path, number: int, binding: Binding, newest: int | None) 
 
 
 def _entry(folder: Path, footer: Mapping[str, Any], number: int) -> SegmentEntry:
-    """Without a deletion vector."""
+    """The entry that a footer describes, without a deletion vector."""
     try:
         if int(footer["format"]) > FORMAT:
             raise CrosslookError(f"{folder} has format {footer['format']}: upgrade crosslook")
@@ -239,8 +243,8 @@ def _entry(folder: Path, footer: Mapping[str, Any], number: int) -> SegmentEntry
 
 
 def _with_newest_deletions(folder: Path, entry: SegmentEntry, newest: int | None) -> tuple[SegmentEntry, bool]:
-    """With the newest deletion vector that is whole, whose own checksum only the lost manifest had; of no commit after
-    the newest that is known. And whether a newer one is damaged."""
+    """The entry with the newest deletion vector that is not damaged, of no commit after the newest that is known; and
+    whether a newer vector is damaged. Only the lost manifest had their checksums."""
     names = sorted((path.name for path in folder.iterdir() if DEAD_NAME.fullmatch(path.name)), key=_generation)
     committed = [name for name in names if newest is None or _generation(name) <= newest]
     has_lost = False
@@ -258,8 +262,8 @@ def _with_newest_deletions(folder: Path, entry: SegmentEntry, newest: int | None
 
 
 def _settings(folder: Path, segments: Sequence[RecoveredSegment]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Folders and excludes: as a damaged manifest still says them or, failing that, as they were when the newest
-    segment was written; with a note where that may not be all."""
+    """Folders and excludes, from the rest of a damaged manifest or, failing that, as they were when the newest segment
+    was written; and a note where some may be missing."""
     settings = {name: value for name, value in _salvaged(folder).items() if name != "binding"}
     newest = max((s for s in segments if s.footer), key=lambda s: int(s.footer.get("generation", 0)), default=None)
     missing = [name for name in ("folders", "excludes") if name not in settings]
@@ -288,8 +292,8 @@ def _generation(name: str) -> int:
 
 
 def _generations(folder: Path, segments: Sequence[RecoveredSegment]) -> list[int]:
-    """Of manifests and deletion vectors that are on disk, whole or not, and of what the segments say."""
-    places = [segment_folder(folder, number) for number in segment_numbers(folder)]
-    dead = [path.name for place in places for path in place.iterdir() if DEAD_NAME.fullmatch(path.name)]
+    """Of all manifests and deletion vectors on disk, damaged or not, and in the footers of segments."""
+    folders = [segment_folder(folder, number) for number in segment_numbers(folder)]
+    dead = [path.name for parent in folders for path in parent.iterdir() if DEAD_NAME.fullmatch(path.name)]
     stated = [int(segment.footer.get("generation", 0)) for segment in segments]
     return [*stated, *(_generation(name) for name in (*manifest_names(folder), *dead))]

@@ -1,4 +1,4 @@
-"""Rows of one size in a NumPy file: read where some are wanted, mapped where all of them are gone through."""
+"""Rows of one size in a NumPy file: pread for single rows, mmap for full scans."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import DamagedSegmentError, unreadable
+from indexes.numbering import Offsets, SegmentIndices
+from indexes.open_files import Closable, OpenFile
 
 # NumPy parses the header as a Python literal, and CPython 3.11's parser miscounts its depth (SystemError) when two
 # threads parse at once.
@@ -22,9 +23,9 @@ _seeking = threading.Lock()
 
 
 class RowFile:
-    """An array of a segment, [rows, ...], opened for reading: a writer that removes the file later takes nothing away.
+    """An array of a segment, [rows, ...], opened for reading. Readers keep working after the writer unlinks the file.
 
-    start: where the first row is, in bytes. row_bytes: how long each is."""
+    start: of the first row, in bytes. row_bytes: the size of a row."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
         """Raises `CrosslookError` when the file does not hold such an array, or cannot be read now, `FileNotFoundError`
@@ -34,31 +35,45 @@ class RowFile:
         self.dtype = np.dtype(dtype)
         self.row_bytes = self.dtype.itemsize * math.prod(shape[1:])
         try:
-            self._file = path.open("rb", buffering=0)
-            self.start = self._first_row(self._file)
+            opened = OpenFile(path.open("rb", buffering=0))
+            self.start = self._first_row(opened.file)
         except OSError as error:
             raise unreadable(error, path) from error
+        self._opened = Closable(opened)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    @property
-    def descriptor(self) -> int:
-        return self._file.fileno()
+    def close(self) -> None:
+        """Close the file, once nobody reads it any more. Arrays that were read or mapped stay valid."""
+        self._opened.close()
 
-    @cached_property
+    def opened(self) -> OpenFile:
+        """The file, which stays open while the caller refers to it. Raises `CrosslookError` after `close`."""
+        return self._opened.get()
+
+    @property
     def mapped(self) -> NDArray[Any]:
-        """All rows, [rows, ...]."""
+        """All rows, [rows, ...]. Raises `CrosslookError` after `close`."""
+        opened = self.opened()
         if not len(self):
             return np.zeros(self.shape, self.dtype)
-        return np.memmap(self._file, self.dtype, "r", self.start, self.shape)
+        if opened.mapping is None:
+            opened.mapping = np.memmap(opened.file, self.dtype, "r", self.start, self.shape)
+        return opened.mapping
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether all rows were asked for by `mapped`, so that pages of them may be in memory."""
+        return self.opened().mapping is not None
 
     def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
-        """From the first row to the last, `rows` at a time, read. Raises `CrosslookError` when they cannot be."""
+        """All rows in order, read `rows` at a time. Raises `CrosslookError` when they cannot be read."""
+        opened = self.opened()
         for low in range(0, len(self), rows):
             count = min(rows, len(self) - low)
             try:
-                content = _read_whole(self.descriptor, self.row_bytes * count, self.start + self.row_bytes * low)
+                content = _read_whole(opened.file.fileno(), self.row_bytes * count, self.start + self.row_bytes * low)
             except OSError as error:
                 raise unreadable(error, self.path) from error
             if len(content) != self.row_bytes * count:
@@ -66,7 +81,7 @@ class RowFile:
             yield np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
 
     def _first_row(self, file: IO[bytes]) -> int:
-        """Where it begins, in bytes, of a file that holds what it should."""
+        """Where the first row begins, in bytes. Raises where the file does not hold what it should."""
         try:
             with _reading_header:
                 np.lib.format.read_magic(file)
@@ -88,41 +103,44 @@ class RowFile:
         return DamagedSegmentError(self.path.parent, self.path.name, reason)
 
 
-def read_rows(files: Sequence[RowFile], owners: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[Any]:
-    """Rows of files that differ in their number of rows alone, [n, ...]: of each row its file and its place there.
+def read_rows(files: Sequence[RowFile], indices: SegmentIndices, offsets: Offsets) -> NDArray[Any]:
+    """Rows of files that differ in their number of rows alone, [n, ...]. indices: which file each row is in. offsets:
+    where in it.
 
-    They are not taken from mappings. There each would bring the pages around it into this process's memory, until all
-    of the files were in it; and from a disk 128 KiB, in place of 4. Raises `CrosslookError` when one cannot be read."""
+    Rows are read, not taken from mappings. A mapping would bring the pages around each row into this process's memory,
+    in time all pages of all files; and it reads 128 KiB from the disk where 4 KiB are enough. Raises `CrosslookError`
+    when a row cannot be read, or a file was closed."""
     first, size = files[0], files[0].row_bytes
-    descriptors = np.array([file.descriptor for file in files])[owners].tolist()
-    places = (np.array([file.start for file in files])[owners] + size * offsets).tolist()
+    opened = [file.opened() for file in files]  # until this returns, they stay open
+    descriptors = np.array([file.file.fileno() for file in opened])[indices].tolist()
+    starts = (np.array([file.start for file in files])[indices] + size * offsets).tolist()
     rows: list[bytes] = []
     try:
-        for descriptor, place in zip(descriptors, places, strict=True):
-            row = _read_at(descriptor, size, place)
-            rows.append(row if len(row) == size else _read_whole(descriptor, size, place))
+        for descriptor, start in zip(descriptors, starts, strict=True):
+            row = read_at(descriptor, size, start)
+            rows.append(row if len(row) == size else _read_whole(descriptor, size, start))
     except OSError as error:
-        raise unreadable(error, files[owners[len(rows)]].path) from error
+        raise unreadable(error, files[indices[len(rows)]].path) from error
     content = b"".join(rows)
     if len(content) != size * len(rows):
         short = next(index for index, row in enumerate(rows) if len(row) != size)
-        raise files[owners[short]].damaged("it is truncated")
+        raise files[indices[short]].damaged("it is truncated")
     return np.frombuffer(content, first.dtype).reshape(len(rows), *first.shape[1:])
 
 
-def _read_whole(descriptor: int, size: int, place: int) -> bytes:
-    """So many bytes, of a file system that may give fewer at once; fewer only where the file ends."""
+def _read_whole(descriptor: int, size: int, start: int) -> bytes:
+    """`size` bytes from `start`, fewer only where the file ends. A file system may return fewer at once."""
     content = b""
-    while len(content) < size and (part := _read_at(descriptor, size - len(content), place + len(content))):
+    while len(content) < size and (part := read_at(descriptor, size - len(content), start + len(content))):
         content += part
     return content
 
 
-def _read_by_seeking(descriptor: int, size: int, place: int) -> bytes:
-    """What `os.pread` does, which Windows has not."""
+def read_by_seeking(descriptor: int, size: int, start: int) -> bytes:
+    """`os.pread` for Windows, which lacks it."""
     with _seeking:
-        os.lseek(descriptor, place, os.SEEK_SET)
+        os.lseek(descriptor, start, os.SEEK_SET)
         return os.read(descriptor, size)
 
 
-_read_at = getattr(os, "pread", _read_by_seeking)
+read_at = getattr(os, "pread", read_by_seeking)

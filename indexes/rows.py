@@ -1,4 +1,4 @@
-"""What is known of an image, and of a file that is none: values, and the tables that hold them."""
+"""What is stored of an image, and of a file that could not be read: values, and the tables that hold them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ INT32 = (-(2**31), 2**31 - 1)
 class Row:
     """One image. path: absolute, as bytes (names need not be valid Unicode). size: bytes. mtime_ns, ctime_ns:
     nanoseconds; a ctime_ns of 0 is unknown. content_hash: BLAKE2b-128 of the file. width, height: pixels of the upright
-    picture. taken_at: local time. note: what is wrong with a picture that can be seen all the same. checksum: of the
-    stored embedding and tokens, see `row_checksums`; 0 is unknown."""
+    picture. taken_at: local time. note: what is wrong with a picture that can be shown nevertheless. checksum: of the
+    stored embedding and regions, see `row_checksums`; 0 is unknown.
+
+    The fields are the columns of `ROW_SCHEMA`. Columns of later versions have defaults, for segments without them."""
 
     id: int
     path: bytes
@@ -35,8 +37,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Failure:
-    """One file that could not be read, and why. ctime_ns tells a change of permissions. pixels: how many it has, where
-    that was the reason; otherwise 0."""
+    """One file that could not be read, and why. ctime_ns shows a change of permissions. pixels: of the picture, where
+    too many were the reason; otherwise 0. The fields are the columns of `FAILURE_SCHEMA`."""
 
     id: int
     path: bytes
@@ -47,42 +49,35 @@ class Failure:
     error: str
 
 
-ROW_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.int64(), nullable=False),
-        pa.field("path", pa.binary(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("mtime_ns", pa.int64(), nullable=False),
-        pa.field("content_hash", pa.binary(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("taken_at", pa.timestamp("ms")),
-        pa.field("ctime_ns", pa.int64(), nullable=False),
-        pa.field("note", pa.string(), nullable=False),
-        pa.field("checksum", pa.int64(), nullable=False),
-    ]
-)
-FAILURE_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.int64(), nullable=False),
-        pa.field("path", pa.binary(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("mtime_ns", pa.int64(), nullable=False),
-        pa.field("ctime_ns", pa.int64(), nullable=False),
-        pa.field("pixels", pa.int64(), nullable=False),
-        pa.field("error", pa.string(), nullable=False),
-    ]
-)
+TYPES = {
+    "int": pa.int64(),
+    "bytes": pa.binary(),
+    "str": pa.string(),
+    "datetime | None": pa.timestamp("ms"),  # the only column that may be null
+}
+
+
+def _schema(kind: type, **narrower: pa.DataType) -> pa.Schema:
+    """The columns of a dataclass. narrower: types of columns that differ from those of `TYPES`."""
+    columns = {field.name: str(field.type) for field in fields(kind)}
+    return pa.schema(
+        [pa.field(name, narrower.get(name, TYPES[kind]), nullable="None" in kind) for name, kind in columns.items()]
+    )
+
+
+ROW_SCHEMA = _schema(Row, width=pa.int32(), height=pa.int32())
+FAILURE_SCHEMA = _schema(Failure)
 ROW_DEFAULTS = {field.name: field.default for field in fields(Row) if field.default is not MISSING}
 
 
 def rows_table(rows: Sequence[Row]) -> pa.Table:
-    """Numbers beyond what a column holds become the nearest that it does, so that no file can cost its neighbours."""
+    """The table of some images. A number beyond a column's range becomes the nearest one within it, so that one odd
+    file costs no other."""
     return _table(rows, Row, ROW_SCHEMA)
 
 
 def failures_table(failures: Sequence[Failure]) -> pa.Table:
-    """The same of failures."""
+    """The same for failures."""
     return _table(failures, Failure, FAILURE_SCHEMA)
 
 
@@ -96,7 +91,7 @@ def _table(items: Sequence[Row] | Sequence[Failure], kind: type, schema: pa.Sche
 
 
 def _held(value: Any, kind: pa.DataType) -> Any:
-    """A value as a column of this type can hold it."""
+    """The nearest value that a column of this type can hold."""
     if pa.types.is_integer(kind):
         low, high = INT32 if kind == pa.int32() else INT64
         return min(max(value, low), high)
@@ -106,11 +101,11 @@ def _held(value: Any, kind: pa.DataType) -> Any:
 
 
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table with the columns of `schema`, in its order, where a file of an earlier version lacks some; columns that
-    a later version added come after them, as they are."""
+    """A table with the columns of `schema`, in its order, with defaults for those that an earlier version did not
+    write. Columns that a later version added come after them, as they are."""
     columns = {name: column_of(table, name, schema) for name in schema.names}
     columns |= {name: table[name] for name in table.column_names if name not in columns}
-    # What other rows do not have becomes null when it is merged with them.
+    # A merge with rows that lack a column makes its values null there.
     kinds = [
         schema.field(name) if name in schema.names else table.schema.field(name).with_nullable(True) for name in columns
     ]
@@ -118,13 +113,13 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def column_of(table: pa.Table, name: str, schema: pa.Schema) -> pa.ChunkedArray:
-    """A column, with its default where the table has none. Raises `pa.ArrowInvalid` where it is of another type, or has
+    """A column, or its default where the table lacks it. Raises `pa.ArrowInvalid` where it is of another type, or has
     no default."""
     if name in table.column_names:
         column = _of_type(table[name], schema.field(name).type)
         if name not in ROW_DEFAULTS or not column.null_count:
             return column
-        import pyarrow.compute as pc  # which few queries need
+        import pyarrow.compute as pc  # takes longer to import than a query takes
 
         return pc.fill_null(column, ROW_DEFAULTS[name])
     if name not in ROW_DEFAULTS:
@@ -134,5 +129,6 @@ def column_of(table: pa.Table, name: str, schema: pa.Schema) -> pa.ChunkedArray:
 
 
 def _of_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Arrow loads all of its functions for a cast, which takes longer than a query: only where there is one to do."""
+    """A column as another type. Even a cast that changes nothing makes Arrow load all of its functions, which takes
+    longer than a query."""
     return column if column.type == kind else column.cast(kind)

@@ -1,4 +1,7 @@
-"""A segment opened for reading: an immutable batch of images on disk."""
+"""A segment opened for reading: an immutable batch of images on disk.
+
+Its files are its parts: rows, failures, embeddings, regions, and dead, the deletion vector. The manifest keeps for each
+part the number of that part's own format, so that one of them can change without the others."""
 
 from __future__ import annotations
 
@@ -19,13 +22,29 @@ from numpy.typing import NDArray
 
 from indexes.deletions import NONE, Deletions, read_deletions
 from indexes.errors import CrosslookError, DamagedSegmentError, unreadable
-from indexes.manifest import DEAD, EMBEDDINGS, FAILURES, FILES, ROWS, TOKENS, Binding, PartEntry, SegmentEntry
+from indexes.manifest import (
+    DEAD,
+    EMBEDDINGS,
+    FAILURES,
+    FILES,
+    REGIONS,
+    ROWS,
+    Binding,
+    Manifest,
+    PartEntry,
+    SegmentEntry,
+)
+from indexes.numbering import EntryOffsets, Mask, Offsets, RowId, RowIds
+from indexes.open_files import Closable, admit_files
+from indexes.paths import segment_folder
 from indexes.row_file import RowFile
 from indexes.rows import FAILURE_SCHEMA, ROW_SCHEMA, column_of, conformed, failures_table
 from indexes.segment_files import FOOTER, ROW_GROUP
 
 KNOWN_PARTS = (*FILES, DEAD)
-PART_FORMAT = 1  # of all parts so far
+PART_FORMAT = 1  # the newest that is read, of every part so far
+FILES_A_SEGMENT = 5  # two of arrays, two of tables, and a mapping's own; deletion vectors are closed again
+OTHER_FILES = 128  # that a process may have open
 _PASSING = re.compile("temporarily unavailable|too many open files|cannot allocate|out of memory|malloc", re.I)
 
 Content = TypeVar("Content")
@@ -33,10 +52,10 @@ Values = TypeVar("Values", pa.Table, pa.ChunkedArray)
 
 
 class Segment:
-    """Arrays and tables are read when asked for, by any number of threads. All files are opened at once, so that a
-    writer which removes them later takes nothing away.
+    """Arrays and tables are read when asked for, by any number of threads. All files are opened at once, so that
+    readers keep working after the writer unlinks them.
 
-    embeddings: float16 [rows, dim]. tokens: [rows, regions, token_dim], in the stored dtype.
+    embeddings: float16 [rows, dim]. regions: [rows, regions, region_dim], in the stored dtype.
 
     Raises `CrosslookError` when a file does not hold what the manifest says or is of a later version,
     `FileNotFoundError` when one is gone."""
@@ -47,17 +66,25 @@ class Segment:
         _refuse_later(folder, entry)
         files = {name: folder / entry.parts.get(name, PartEntry(file)).file for name, file in FILES.items()}
         self.embeddings = RowFile(files[EMBEDDINGS], (entry.rows, binding.dim), "float16")
-        self.tokens = RowFile(files[TOKENS], (entry.rows, *binding.token_shape), binding.token_dtype)
+        self.regions = RowFile(files[REGIONS], (entry.rows, *binding.region_shape), binding.region_dtype)
         self._reading = Lock()  # Arrow's reader of one Parquet file is not made for several threads
-        self._rows = self._open_table(files[ROWS], entry.rows)
-        self._failures = self._open_table(files[FAILURES], entry.failures) if entry.failures else None
+        self._rows = Closable(self._open_table(files[ROWS], entry.rows))
+        self._failures = Closable(self._open_table(files[FAILURES], entry.failures)) if entry.failures else None
         self.deletions  # noqa: B018  # opened now, like the others
 
     def __len__(self) -> int:
+        """How many rows there are, dead ones included."""
         return self.entry.rows
 
+    def close(self) -> None:
+        """Close all files, also those of segments that `with_entry` made of this one; each once nobody reads it any
+        more."""
+        for file in (self.embeddings, self.regions, self._rows, self._failures):
+            if file is not None:
+                file.close()
+
     def with_entry(self, entry: SegmentEntry) -> Segment:
-        """The same segment after a commit that gave it another deletion vector; its files stay open."""
+        """The same segment after a commit that gave it another deletion vector. Both share their open files."""
         if entry == self.entry:
             return self
         later = copy.copy(self)
@@ -74,9 +101,9 @@ class Segment:
         return NONE if part is None else read_deletions(self.folder, part, self.entry.rows + self.entry.failures)
 
     @cached_property
-    def alive(self) -> NDArray[np.bool_] | None:
+    def alive(self) -> Mask | None:
         """Which rows count, bool [rows]; None for all of them."""
-        dead = self.deletions.places[self.deletions.places < len(self)]
+        dead = self.deletions.entries[self.deletions.entries < len(self)]
         if not len(dead):
             return None
         mask = np.ones(len(self), np.bool_)
@@ -85,69 +112,74 @@ class Segment:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of the rows; its default where the segment is of a version that did not have it."""
-        stored = name if name in self._rows.schema_arrow.names else "id"
-        return self._read(lambda: column_of(self._rows.read([stored]), name, ROW_SCHEMA), len(self))
+        reader = self._rows.get()
+        stored = name if name in reader.schema_arrow.names else "id"
+        return self._read(lambda: column_of(reader.read([stored]), name, ROW_SCHEMA), len(self))
 
     @cached_property
-    def first_id(self) -> int:
+    def first_id(self) -> RowId:
         """The smallest id of the rows, of which there must be some."""
         return self._bound(0, "min")
 
     @cached_property
-    def last_id(self) -> int:
+    def last_id(self) -> RowId:
         """The largest."""
-        return self._bound(self._rows.metadata.num_row_groups - 1, "max")
+        return self._bound(-1, "max")
 
-    def _bound(self, group: int, which: str) -> int:
-        """From the footer, which is read already; `ids` costs reading a column."""
-        statistics = self._rows.metadata.row_group(group).column(ROW_SCHEMA.get_field_index("id")).statistics
+    def _bound(self, group: int, which: str) -> RowId:
+        """From the footer, which is read already; `ids` costs reading a column. group: -1 is the last."""
+        metadata = self._rows.get().metadata
+        row_group = metadata.row_group(group % metadata.num_row_groups)
+        statistics = row_group.column(ROW_SCHEMA.get_field_index("id")).statistics
         if statistics is None or not statistics.has_min_max:
             return int(self.ids[0 if which == "min" else -1])
         return int(getattr(statistics, which))
 
-    def offsets(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the rows of some ids lie, int64 [n], -1 for ids that no row has."""
-        return _places(self.ids, ids)
+    def offsets(self, ids: RowIds) -> Offsets:
+        """Where the rows of some ids are, int64 [n], -1 for ids that no row has."""
+        return _indices_of(self.ids, ids)
 
-    def places(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where those of some ids, ascending, that the segment has lie among its entries, rows first, failures after
-        them, int64, ascending."""
+    def entry_offsets(self, ids: RowIds) -> EntryOffsets:
+        """Where those of some ids, ascending, that the segment has are among its entries, rows first, failures after
+        them: int64, ascending."""
         if not len(ids) or ids[-1] < self.id_span[0] or ids[0] > self.id_span[1]:
             return np.zeros(0, np.int64)
-        rows, failures = self.offsets(ids), _places(self.failure_ids, ids)
+        rows, failures = self.offsets(ids), _indices_of(self.failure_ids, ids)
         return np.sort(np.concatenate([rows[rows >= 0], len(self) + failures[failures >= 0]]))
 
     @cached_property
-    def failure_ids(self) -> NDArray[np.int64]:
+    def failure_ids(self) -> RowIds:
         """int64 [failures], ascending."""
         return self.failures()["id"].to_numpy()
 
     @cached_property
-    def id_span(self) -> tuple[int, int]:
+    def id_span(self) -> tuple[RowId, RowId]:
         """The smallest and the largest id of all entries, rows and failures; (0, -1) where there are none."""
         spans = [(self.first_id, self.last_id)] if len(self) else []
         spans += [(int(self.failure_ids[0]), int(self.failure_ids[-1]))] if self.entry.failures else []
         return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else (0, -1)
 
     @cached_property
-    def ids(self) -> NDArray[np.int64]:
+    def ids(self) -> RowIds:
         """int64 [rows], ascending."""
         return self.column("id").to_numpy()
 
     def table(self) -> pa.Table:
         """All rows, dead ones too."""
-        return self._read(lambda: conformed(self._rows.read(), ROW_SCHEMA), len(self))
+        reader = self._rows.get()
+        return self._read(lambda: conformed(reader.read(), ROW_SCHEMA), len(self))
 
     def row_group(self, group: int) -> pa.Table:
         """`ROW_GROUP` rows, or what is left of them; the least that can be read."""
         count = min(ROW_GROUP, len(self) - ROW_GROUP * group)
-        return self._read(lambda: conformed(self._rows.read_row_group(group), ROW_SCHEMA), count)
+        reader = self._rows.get()
+        return self._read(lambda: conformed(reader.read_row_group(group), ROW_SCHEMA), count)
 
     def failures(self) -> pa.Table:
         """All failures, dead ones too."""
         if self._failures is None:
             return failures_table([])
-        reader = self._failures
+        reader = self._failures.get()
         return self._read(lambda: conformed(reader.read(), FAILURE_SCHEMA), self.entry.failures)
 
     def _open_table(self, path: Path, expected: int) -> pq.ParquetFile:
@@ -167,8 +199,20 @@ class Segment:
         return values
 
 
+def open_segments(folder: Path, manifest: Manifest) -> list[Segment]:
+    """The segments of a commit, in its order. folder: of the collection. Raises as `Segment` does."""
+    admit_segments(len(manifest.segments))
+    return [Segment(segment_folder(folder, entry.number), entry, manifest.binding) for entry in manifest.segments]
+
+
+def admit_segments(count: int) -> None:
+    """Let the files of so many segments be open, as far as the system allows it."""
+    admit_files(FILES_A_SEGMENT * count + OTHER_FILES)
+
+
 def read_counts(folder: Path, part: str) -> int:
-    """How many rows a table of a segment of format 1 has. Raises as `Segment` does."""
+    """How many rows a table has, of a segment of format 1, which has no footer that says it. Raises as `Segment`
+    does."""
     path = folder / FILES[part]
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "missing", str(path))
@@ -176,8 +220,8 @@ def read_counts(folder: Path, part: str) -> int:
 
 
 def read_footer(folder: Path) -> dict[str, Any] | None:
-    """What the footer of a segment's rows says that the segment consists of; None for one of format 1, which does not
-    say it. Raises as `Segment` does."""
+    """What the footer of a segment's rows says of the segment, see `segment_files`; None for one of format 1, which has
+    no such footer. Raises as `Segment` does."""
     path = folder / FILES[ROWS]
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "missing", str(path))
@@ -192,7 +236,7 @@ def read_footer(folder: Path) -> dict[str, Any] | None:
 
 
 def _checked(folder: Path, read: Callable[[], Content]) -> Content:
-    """Only what a file's content is makes it damaged; a lack of memory, threads or handles passes."""
+    """What `read` returns. Only wrong content is damage; a lack of memory, threads or file handles passes."""
     try:
         return read()
     except MemoryError as error:  # Arrow's own too
@@ -210,11 +254,11 @@ def _checked(folder: Path, read: Callable[[], Content]) -> Content:
         raise CrosslookError(f"cannot read {folder} now: {str(error).splitlines()[0]}") from error
 
 
-def _places(sorted_ids: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+def _indices_of(sorted_ids: RowIds, ids: RowIds) -> NDArray[np.int64]:
     if not len(sorted_ids):
         return np.full(len(ids), -1, np.int64)
-    places = np.minimum(np.searchsorted(sorted_ids, ids), len(sorted_ids) - 1)
-    return np.where(sorted_ids[places] == ids, places, -1)
+    indices = np.minimum(np.searchsorted(sorted_ids, ids), len(sorted_ids) - 1)
+    return np.where(sorted_ids[indices] == ids, indices, -1)
 
 
 def _refuse_later(folder: Path, entry: SegmentEntry) -> None:

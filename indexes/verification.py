@@ -1,4 +1,4 @@
-"""Read every file of a collection and compare it with what the manifest says of it."""
+"""Read every file of a collection and compare it with its entry in the manifest."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from indexes.checksums import file_checksum
-from indexes.collection import Collection, ann_folder, missing_file, open_segments, segment_folder
+from indexes.collection import Collection
 from indexes.commits import CURRENT, Commit, current_name, find_commit
-from indexes.errors import CrosslookError, DamagedSegmentError
+from indexes.errors import CrosslookError, DamagedSegmentError, missing_file
 from indexes.manifest import Binding, Manifest, PartEntry, SegmentEntry
-from indexes.segment import Segment
+from indexes.paths import ann_folder, segment_folder
+from indexes.segment import Segment, open_segments
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Verification:
-    """files, bytes: how much was read. faults: one line for each. unchecked: files without a checksum, which a version
-    before checksums wrote; only their form was checked."""
+    """files, bytes: how much was read. faults: one line each. unchecked: files without a checksum, of a version that
+    wrote none; only their form was checked."""
 
     files: int
     bytes: int
@@ -30,10 +31,10 @@ class Verification:
 
 
 def verify(folder: Path, progress: Progress = lambda done, total: None) -> Verification:
-    """Read everything and say what is wrong, also while a writer is at work: what a commit replaced meanwhile is no
-    fault. progress: told how many segments are done, and of how many.
+    """Read everything and list the faults. Works beside a writer: files that a commit replaces meanwhile are no fault.
+    progress: called with the number of segments that are done, and of all.
 
-    Raises `CrosslookError` where there is no collection, none of its manifests is whole, or a file cannot be read
+    Raises `CrosslookError` if there is no collection, all of its manifests are damaged, or a file cannot be read
     now."""
     checked: dict[str, Verification] = {}
     while True:
@@ -47,24 +48,24 @@ def verify(folder: Path, progress: Progress = lambda done, total: None) -> Verif
 
 
 def _verified(folder: Path, commit: Commit, checked: dict[str, Verification], progress: Progress) -> Verification:
-    """One commit. checked: what was found whole before, of this commit or another; more is added."""
+    """One commit. checked: results for segments without faults, of this commit or an earlier one; more are added."""
     manifest = commit.manifest
     names = sum(_size(folder / name) for name in (CURRENT, manifest.file_name))
     results = [Verification(2, names, () if commit.fault is None else (commit.fault,), 0)]
     for done, entry in enumerate(manifest.segments):
         progress(done, len(manifest.segments))
-        place, key = segment_folder(folder, entry.number), repr(entry)
+        path, key = segment_folder(folder, entry.number), repr(entry)
         if key not in checked:
-            result = _counted(place, list(entry.parts.values()), segment_faults(place, entry, manifest.binding))
+            result = _counted(path, list(entry.parts.values()), segment_faults(path, entry, manifest.binding))
             checked |= {} if result.faults else {key: result}
             results.append(result)
         else:
             results.append(checked[key])
     if manifest.ann is not None:
-        ann, place = manifest.ann, ann_folder(folder)
+        ann, path = manifest.ann, ann_folder(folder)
         part = PartEntry(ann.file_name, bytes=ann.bytes, checksum=ann.checksum)
-        faults = [f"{fault}: make it anew with `search optimize`" for fault in _part_faults(place, part)]
-        results.append(_counted(place, [part], faults))
+        faults = [f"{fault}: make it anew with `search optimize`" for fault in _part_faults(path, part)]
+        results.append(_counted(path, [part], faults))
     if not any(result.faults for result in results):
         results.append(Verification(0, 0, _contradictions(folder, manifest), 0))
     progress(len(manifest.segments), len(manifest.segments))
@@ -82,7 +83,7 @@ def _counted(folder: Path, parts: Sequence[PartEntry], faults: Sequence[str]) ->
 
 
 def segment_faults(folder: Path, entry: SegmentEntry, binding: Binding) -> list[str]:
-    """What is wrong with one segment, one line for each fault."""
+    """The faults of one segment, one line each."""
     faults = [fault for part in entry.parts.values() for fault in _part_faults(folder, part)]
     if faults:
         return faults
@@ -101,7 +102,7 @@ def segment_faults(folder: Path, entry: SegmentEntry, binding: Binding) -> list[
 
 
 def check_parts(folder: Path, entry: SegmentEntry) -> None:
-    """Compare the files of a segment with their checksums. Raises `DamagedSegmentError`, and `OSError` of a file that
+    """Compare the files of a segment with their checksums. Raises `DamagedSegmentError`, and `OSError` where a file
     cannot be read now."""
     for part in entry.parts.values():
         try:
@@ -139,7 +140,7 @@ def _part_fault(folder: Path, part: PartEntry) -> str | None:
 
 
 def _contradictions(folder: Path, manifest: Manifest) -> tuple[str, ...]:
-    """What no single file shows: ids given twice, or not given yet, and paths that count twice."""
+    """What no single file shows: ids that are given twice or not given yet, and paths that count twice."""
     try:
         collection = Collection(folder, manifest, open_segments(folder, manifest))
         ids = np.concatenate([np.zeros(0, np.int64), *(segment.ids for segment in collection.segments)])

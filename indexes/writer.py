@@ -10,30 +10,23 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from indexes.adoption import adoptable, placed
 from indexes.checksums import file_checksum
-from indexes.collection import (
-    FILES_A_SEGMENT,
-    OTHER_FILES,
-    Collection,
-    ann_folder,
-    missing_file,
-    open_segments,
-    segment_folder,
-)
+from indexes.collection import Collection
 from indexes.commits import put_in_force
 from indexes.deletions import write_deletions
-from indexes.errors import CrosslookError
+from indexes.errors import CrosslookError, missing_file
 from indexes.files import discard, reading_from, sync_file, sync_folder, writing_to
 from indexes.leftovers import refuse_foreign, remove_leftovers
 from indexes.manifest import AnnEntry, Binding, Manifest, SegmentEntry
 from indexes.merging import merged_batch, segments_to_merge
-from indexes.open_files import admit_files
+from indexes.numbering import RowId, RowIds, SegmentNumber
 from indexes.opening import Opening
+from indexes.paths import ann_folder, segment_folder, segments_folder
 from indexes.recovery import ids_outside, repeated_ids
-from indexes.segment import Segment
-from indexes.segment_files import Batch, with_deletions, write_segment
+from indexes.segment import Segment, admit_segments, open_segments
+from indexes.segment_files import Batch, Reservation, with_deletions, write_own_segment
 from indexes.verification import check_parts
 from indexes.writer_lock import WriterLock
 
@@ -41,10 +34,13 @@ from indexes.writer_lock import WriterLock
 class CollectionWriter:
     """Holds the collection's lock from opening to closing. Use as a context manager.
 
-    `commit` is the only place that changes what readers see. A crash at any point leaves the commit before in force,
-    and files that nothing names, which the next writer removes.
+    Only this class changes what readers see. A crash at any point leaves the commit before in force, and files that
+    nothing names, which the next writer removes.
 
-    dropped: rows that were lost with damaged segments. notes: what was found and mended on opening, a line each."""
+    Segments come in two ways. `commit` writes one and publishes it. Or other processes write them: `reserve` gives each
+    the right to one segment, `write_segment` writes it, and `adopt` publishes any number of them in one commit.
+
+    dropped: rows that were lost with damaged segments. notes: what was mended on opening, a line each."""
 
     def __init__(self, folder: Path, binding: Binding, repair: bool = False) -> None:
         """Open the collection for writing; where there is none, the first commit makes it.
@@ -54,12 +50,13 @@ class CollectionWriter:
         `folder` holds something else."""
         self.folder = folder
         self._failed = False
+        self._reserved: dict[SegmentNumber, Reservation] = {}
         with writing_to(folder):
             refuse_foreign(folder)
             if not folder.is_dir():
                 folder.mkdir(parents=True)
                 sync_folder(folder.parent)
-            (folder / "segments").mkdir(exist_ok=True)
+            segments_folder(folder).mkdir(exist_ok=True)
             self._lock = WriterLock(folder)
         try:
             with reading_from(folder):
@@ -77,6 +74,7 @@ class CollectionWriter:
         except FileNotFoundError as error:
             raise missing_file(self.folder, error) from error
         self.collection.check(binding.model, binding.fingerprint)
+        self._next_id, self._next_segment = manifest.next_id, manifest.next_segment
         remove_leftovers(self.folder, manifest)
         if repair:
             outside = ids_outside(self.collection, opening.lost_deletions)
@@ -86,52 +84,111 @@ class CollectionWriter:
 
     @property
     def manifest(self) -> Manifest:
+        """The commit in force."""
         return self.collection.manifest
+
+    @property
+    def next_id(self) -> RowId:
+        """The first id that is neither given nor reserved."""
+        return self._next_id
 
     def commit(
         self,
         batch: Batch | None = None,
         *,
-        dead: Iterable[int] = (),
-        removed: Iterable[int] = (),
-        revived: Iterable[int] = (),
+        dead: Iterable[RowId] = (),
+        removed: Iterable[RowId] = (),
+        revived: Iterable[RowId] = (),
         **settings: Any,
     ) -> Manifest:
-        """Add a batch as a segment and mark ids as dead, in one step. The ids of the batch must come from `next_id`.
+        """Add a batch as a segment and mark ids as dead, in one step. The ids of the batch start at `next_id` or later.
 
-        dead: of rows and failures whose content is in something newer. removed: of rows whose content may come back,
-        and which are kept for that until `optimize`. revived: of dead rows whose content came back, in a newer row.
+        dead: of rows and failures whose content is in something newer. removed: of rows whose content may come back;
+        they are kept for that until `optimize`. revived: of dead rows whose content came back, in a newer row.
         settings: fields of the manifest that change, such as `folders`.
 
         Raises `CrosslookError` when it cannot be written; the commit before stays in force, and this writer is done."""
-        manifest = self.manifest
-        last_id = manifest.next_id - 1
+        reservation = None if batch is None else self._reserve_for(batch)
         with self._writing():
-            segments = self._with_dead(list(dead), list(removed), np.array(sorted(set(revived)), np.int64))
-            if batch is not None:
-                entry = write_segment(segment_folder(self.folder, manifest.next_segment), batch, manifest)
-                segments.append(entry)
-                last_id = max([last_id, *batch.rows["id"].to_pylist(), *batch.failures["id"].to_pylist()])
-            return self._put_in_force(
-                manifest.next(
-                    segments=tuple(segments),
-                    next_segment=manifest.next_segment + (batch is not None),
-                    next_id=last_id + 1,
-                    tombstones=(),
-                    **settings,
-                )
-            )
+            entries = self._with_dead(dead, removed, revived)
+            if batch is not None and reservation is not None:
+                entries.append(write_own_segment(self.folder, batch, reservation))
+                self.release(reservation)
+            return self._publish(entries, settings)
 
-    def _with_dead(self, dead: Sequence[int], removed: Sequence[int], revived: NDArray[np.int64]) -> list[SegmentEntry]:
-        """The entries of all segments, after deletion vectors were written where more is dead now."""
-        kinds = [(np.array(sorted({*dead, *self.manifest.tombstones}), np.int64), False)]
-        kinds.append((np.array(sorted(set(removed)), np.int64), True))
+    def reserve(self, count: int) -> Reservation:
+        """Reserve a segment and `count` ids for its rows and failures. Another process can write the segment with
+        `write_segment`, once, until this writer is closed; to try again, release this reservation and reserve anew.
+
+        Nothing is written: a reservation that is never adopted costs its ids. What was written for it is removed by the
+        next writer, or by this one after `release`; but a rebuild of a lost manifest takes over all segments that are
+        complete, since it cannot tell which of them were adopted. While there are reservations, this writer neither
+        merges nor makes an ANN index: both rely on all smaller ids being given."""
+        if count < 0:
+            raise ValueError(f"cannot reserve {count} ids")
+        reservation = Reservation(self._next_segment, self._next_id, count, self.manifest)
+        self._next_segment += 1
+        self._next_id += count
+        self._reserved[reservation.number] = reservation
+        return reservation
+
+    def release(self, reservation: Reservation) -> None:
+        """Give up a reservation, whose segment must not be written any more."""
+        self._reserved.pop(reservation.number, None)
+
+    def adopt(
+        self,
+        segments: Sequence[SegmentEntry],
+        *,
+        dead: Iterable[RowId] = (),
+        removed: Iterable[RowId] = (),
+        revived: Iterable[RowId] = (),
+        **settings: Any,
+    ) -> Manifest:
+        """Publish segments that were written for reservations of this writer, and mark ids as dead, in one step.
+        segments: what `write_segment` returned. The other arguments are those of `commit`.
+
+        Each segment is opened. Its number, binding and ids must be those reserved; the sizes of its files, and the
+        checksums that were noted when they were written, those of the entry. Its rows are read; embeddings and regions
+        are not. Raises `ValueError` if nothing was reserved for a segment, or its ids are others, and
+        `DamagedSegmentError` if its files are not those of the entry; then nothing has changed. Else raises as
+        `commit` does."""
+        if len({entry.number for entry in segments}) != len(segments):
+            raise ValueError("a segment is named twice")
+        admit_segments(len(self.manifest.segments) + len(segments))
+        opened = [adoptable(self.folder, entry, self._reserved.get(entry.number)) for entry in segments]
+        with self._writing():
+            entries = placed(self._with_dead(dead, removed, revived), self.collection.segments, opened)
+            for segment in opened:
+                self.release(self._reserved[segment.entry.number])
+            return self._publish(entries, settings, opened)
+
+    def _reserve_for(self, batch: Batch) -> Reservation:
+        """For the ids that a batch has already."""
+        ids = [*batch.rows["id"].to_pylist(), *batch.failures["id"].to_pylist()]
+        if self._reserved and ids and min(ids) < self._next_id:
+            raise ValueError(f"the id {min(ids)} is reserved, or was given before: {self._next_id} comes next")
+        return self.reserve(max([0, *(row_id + 1 - self._next_id for row_id in ids)]))
+
+    def _publish(
+        self, entries: Sequence[SegmentEntry], settings: dict[str, Any], opened: Sequence[Segment] = ()
+    ) -> Manifest:
+        counters = {"next_segment": self._next_segment, "next_id": self._next_id}
+        manifest = self.manifest.next(segments=tuple(entries), tombstones=(), **counters, **settings)
+        return self._put_in_force(manifest, opened)
+
+    def _with_dead(
+        self, dead: Iterable[RowId], removed: Iterable[RowId], revived: Iterable[RowId]
+    ) -> list[SegmentEntry]:
+        """The entries of all segments. Writes a deletion vector where more is dead now."""
+        kinds = [(_ascending([*dead, *self.manifest.tombstones]), False), (_ascending(removed), True)]
+        revived_ids = _ascending(revived)
         entries = []
         for segment in self.collection.segments:
-            deletions = segment.deletions.without_reason(segment.places(revived))
+            deletions = segment.deletions.without_reason(segment.entry_offsets(revived_ids))
             for ids, is_removed in kinds:
-                places = segment.places(ids)
-                deletions = deletions.with_more(places, is_removed & (places < len(segment)))
+                offsets = segment.entry_offsets(ids)
+                deletions = deletions.with_more(offsets, is_removed & (offsets < len(segment)))
             before = segment.deletions
             if len(deletions) == len(before) and deletions.removed.sum() == before.removed.sum():
                 entries.append(segment.entry)
@@ -144,36 +201,35 @@ class CollectionWriter:
         """Merge small segments into larger ones and leave what was replaced behind; with `everything`, merge all of
         them, and drop what was removed too. Returns how many segments there are fewer.
 
-        Raises `CrosslookError` where a segment is damaged: nothing is merged then with wrong content."""
+        Raises `CrosslookError` if a segment is damaged, which is not merged then."""
+        self._refuse_while_reserved()
         before = len(self.manifest.segments)
-        self._bring_up_to_date()
+        if self.manifest.tombstones:  # merging knows deletion vectors only
+            self.commit()
         for group in segments_to_merge(self.manifest.segments, everything):
             self._merge_group([entry.number for entry in group], everything)
         return before - len(self.manifest.segments)
 
-    def _bring_up_to_date(self) -> None:
-        """Merging knows deletion vectors only."""
-        if self.manifest.tombstones:
-            self.commit()
-
-    def _merge_group(self, numbers: Sequence[int], everything: bool) -> None:
-        manifest = self.manifest
-        old = [segment for segment in self.collection.segments if segment.entry.number in numbers]
-        for segment in old:
+    def _merge_group(self, numbers: Sequence[SegmentNumber], everything: bool) -> None:
+        segments = [segment for segment in self.collection.segments if segment.entry.number in numbers]
+        for segment in segments:
             with reading_from(segment.folder):
                 check_parts(segment.folder, segment.entry)
-        batch = merged_batch(old, everything)
-        at = min(index for index, entry in enumerate(manifest.segments) if entry.number in numbers)
-        segments = [entry for entry in manifest.segments if entry.number not in numbers]
+        batch = merged_batch(segments, everything)
+        before = self.manifest.segments
+        at = min(index for index, entry in enumerate(before) if entry.number in numbers)
+        entries = [entry for entry in before if entry.number not in numbers]
         with self._writing():
+            reservation = self.reserve(0)  # the ids are given already
             if len(batch.rows) or len(batch.failures):
-                entry = write_segment(segment_folder(self.folder, manifest.next_segment), batch, manifest)
-                segments.insert(at, entry)
-            self._put_in_force(manifest.next(segments=tuple(segments), next_segment=manifest.next_segment + 1))
+                entries.insert(at, write_own_segment(self.folder, batch, reservation))
+            self.release(reservation)
+            self._put_in_force(self.manifest.next(segments=tuple(entries), next_segment=self._next_segment))
         remove_leftovers(self.folder, self.manifest)
 
     def put_ann(self, make: Callable[[Path], AnnEntry]) -> AnnEntry:
-        """Write an ANN index and put it in force. make: writes it to the path that it is given, and describes it."""
+        """Write an ANN index and put it in force. make: writes the file at the given path and describes it."""
+        self._refuse_while_reserved()
         manifest, folder = self.manifest, ann_folder(self.folder)
         with self._writing():
             folder.mkdir(exist_ok=True)
@@ -195,7 +251,7 @@ class CollectionWriter:
         """Take the ANN index out of force: then all rows are compared."""
         with self._writing():
             self._put_in_force(self.manifest.next(ann=None))
-        remove_leftovers(self.folder, self.manifest)
+        remove_leftovers(self.folder, self.manifest, self._reserved)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -207,10 +263,15 @@ class CollectionWriter:
             yield
         self._failed = False
 
-    def _put_in_force(self, manifest: Manifest) -> Manifest:
+    def _refuse_while_reserved(self) -> None:
+        if self._reserved:
+            raise ValueError(f"{len(self._reserved)} reserved segments must be adopted or released first")
+
+    def _put_in_force(self, manifest: Manifest, opened: Sequence[Segment] = ()) -> Manifest:
+        """opened: segments that are new in this commit and open already."""
         put_in_force(self.folder, manifest)
-        admit_files(FILES_A_SEGMENT * len(manifest.segments) + OTHER_FILES)
-        known = {segment.entry.number: segment for segment in self.collection.segments}
+        admit_segments(len(manifest.segments))
+        known = {segment.entry.number: segment for segment in (*self.collection.segments, *opened)}
         segments = [
             known[entry.number].with_entry(entry)
             if entry.number in known
@@ -223,6 +284,7 @@ class CollectionWriter:
         return manifest
 
     def close(self) -> None:
+        """Release the lock. Commits are safe on disk already."""
         self._lock.release()
 
     def __enter__(self) -> CollectionWriter:
@@ -232,3 +294,7 @@ class CollectionWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _ascending(ids: Iterable[RowId]) -> RowIds:
+    return np.array(sorted(set(ids)), np.int64)

@@ -1,4 +1,4 @@
-"""The lock that makes a writer the only one, and who holds it."""
+"""The lock that a writer holds, and the note about which process holds it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ HOLDER = "writer.json"
 
 
 class WriterLock:
-    """Held from making it to `release`."""
+    """Acquired on creation, held until `release`."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises `CrosslookError` that names the holder where there is one, `OSError` where the folder cannot be
-        written to."""
+        """Raises `CrosslookError` that names the holder where another process holds it, `OSError` where the folder
+        cannot be written to."""
         self._folder = folder
         self._lock = FileLock(folder / LOCK)
         try:
@@ -44,8 +44,8 @@ class WriterLock:
 
 
 def holder(folder: Path) -> str | None:
-    """The process that writes to a collection now, for people; None where there is none. What a process left behind
-    that was killed does not count; of one on another machine nobody can tell."""
+    """The process that writes to a collection now, for people, or None. The note of a process that was
+    killed does not count, unless it ran on another machine, where nobody can tell."""
     try:
         note = json.loads((folder / HOLDER).read_text())
         line, pid = f"process {note['pid']} on {note['host']} since {note['since']}", int(note["pid"])

@@ -11,9 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from indexes.collection import Collection, ann_folder
+from indexes.collection import Collection
+from indexes.paths import ann_folder
 from indexes.writer import CollectionWriter
-from tests.indexes.test_ann import BINDING, add_ann, batch, image_embeddings
+from tests.indexes.ann_collections import BINDING, add_ann, batch, image_embeddings
 from tests.killing import try_every_moment
 
 

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexes.collection import Collection, segment_folder
+from indexes.collection import Collection
 from indexes.commits import CURRENT, current_name, find_commit
 from indexes.errors import CrosslookError, DamagedCollectionError
 from indexes.manifest import Manifest
 from indexes.manifest_file import to_bytes
+from indexes.paths import segment_folder
 from indexes.recovery import SET_ASIDE, current_binding
 from indexes.verification import verify
 from indexes.writer import CollectionWriter
-from tests.indexes.contents import contents
-from tests.support import BINDING, make_batch
+from tests.batches import BINDING, make_batch
+from tests.indexes.contents import contents, removed_rows
 
 POINTERS = {
     "empty": b"",
@@ -115,7 +116,7 @@ def test_repair_rebuilds_a_lost_manifest_from_the_segments(collection, content, 
         writer.commit(make_batch(first, 1, folder="/new"))
     assert contents(collection)[:-1] == before and first > 36
     opened = Collection.open(collection)
-    assert opened.removed(["id"])["id"].to_pylist() == [2]
+    assert removed_rows(opened, ["id"])["id"].to_pylist() == [2]
     assert verify(collection).faults == ()
 
 
@@ -146,7 +147,7 @@ def test_a_rebuilt_manifest_counts_the_newest_row_of_a_path_that_was_replaced(co
         row = writer.collection.row(0)
         batch = make_batch(writer.manifest.next_id, 1)
         paths = batch.rows.set_column(1, "path", [[row.path]]).cast(batch.rows.schema)
-        writer.commit(type(batch)(paths, batch.failures, batch.embeddings, batch.tokens), dead=[row.id])
+        writer.commit(type(batch)(paths, batch.failures, batch.embeddings, batch.regions), dead=[row.id])
     before = contents(collection)
     (collection / current_name(collection)).unlink()
     for path in (collection / "segments" / "000001").glob("dead-*.npy"):
@@ -260,3 +261,17 @@ def test_ids_ascend_after_a_rebuild(collection):
     with CollectionWriter(collection, BINDING, repair=True) as writer:
         ids = np.concatenate([segment.ids for segment in writer.collection.segments])
     assert (np.diff(ids) > 0).all() and len(ids) == 42
+
+
+def test_the_manifest_in_force_is_read_once_when_a_writer_opens(collection, monkeypatch):
+    with CollectionWriter(collection, BINDING) as writer:
+        writer.commit(make_batch(writer.manifest.next_id, 1))
+    reads, real = [], Path.read_bytes
+
+    def read_bytes(path):
+        reads.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    CollectionWriter(collection, BINDING).close()
+    assert [name for name in reads if name.startswith("manifest-")] == [current_name(collection)]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from indexes.collection import Collection, segment_folder
+from indexes.collection import Collection
+from indexes.commits import put_in_force
 from indexes.errors import CrosslookError, DamagedSegmentError
+from indexes.paths import segment_folder
 from indexes.recovery import SET_ASIDE
 from indexes.verification import verify
 from indexes.writer import CollectionWriter
-from tests.indexes.contents import contents
-from tests.support import BINDING, make_batch
+from tests.batches import BINDING, make_batch
+from tests.indexes.contents import contents, manifest_of
 
 STEP = 37  # of the bytes of a file, so many apart are flipped; another bit each time
 
@@ -31,12 +34,12 @@ def parts(path):
 
 
 def flips(content):
-    for place in range(0, len(content), STEP):
-        yield content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
+    for offset in range(0, len(content), STEP):
+        yield content[:offset] + bytes([content[offset] ^ 1 << offset % 8]) + content[offset + 1 :]
 
 
 def everything(path):
-    """What a reader can see, or None where it is told that something is wrong."""
+    """What a reader can see, or None if it is told that something is wrong."""
     try:
         collection = Collection.open(path)
         positions = collection.table(["id"])["position"].to_numpy()
@@ -80,9 +83,9 @@ def test_a_flipped_byte_in_the_header_of_an_array_ends_no_command_in_a_traceback
     for name in ("embeddings.npy", "tokens.npy"):
         file = segment_folder(dying, 2) / name
         content = file.read_bytes()
-        for place in range(128):
+        for offset in range(128):
             for bit in range(0, 8, 3):
-                file.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+                file.write_bytes(content[:offset] + bytes([content[offset] ^ 1 << bit]) + content[offset + 1 :])
                 everything(dying)
         file.write_bytes(content)
 
@@ -137,12 +140,8 @@ def test_verify_names_what_is_missing(dying, name):
 
 def test_verify_finds_ids_and_paths_that_count_twice(collection):
     """No file by itself is wrong: a segment was copied, with a manifest to match."""
-    from indexes.commits import find_commit, put_in_force
-
     shutil.copytree(segment_folder(collection, 1), segment_folder(collection, 9))
-    manifest = find_commit(collection).manifest
-    from dataclasses import replace
-
+    manifest = manifest_of(collection)
     again = replace(manifest.segments[0], number=9)
     put_in_force(collection, manifest.next(segments=(*manifest.segments, again)))
     faults = " ".join(verify(collection).faults)

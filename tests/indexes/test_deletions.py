@@ -10,7 +10,8 @@ from indexes.deletions import NONE, parse_deletions
 from indexes.errors import DamagedSegmentError
 from indexes.verification import verify
 from indexes.writer import CollectionWriter
-from tests.support import BINDING, make_batch
+from tests.batches import BINDING, make_batch
+from tests.indexes.contents import removed_rows
 
 
 def paths(table):
@@ -20,7 +21,7 @@ def paths(table):
 def test_more_deletions_keep_the_reasons_of_those_before():
     first = NONE.with_more(np.array([3, 5]), np.array([True, False]))
     second = first.with_more(np.array([1, 3, 9]), np.array([False, False, True]))
-    assert second.places.tolist() == [1, 3, 5, 9]
+    assert second.entries.tolist() == [1, 3, 5, 9]
     assert second.removed.tolist() == [False, True, False, True]
 
 
@@ -29,7 +30,7 @@ def test_removed_rows_do_not_count_and_can_be_read(collection):
         writer.commit(dead=[1], removed=[2, 14])
     opened = Collection.open(collection)
     assert len(opened) == 27
-    removed = opened.removed(["id", "path"])
+    removed = removed_rows(opened, ["id", "path"])
     assert removed["id"].to_pylist() == [2, 14]
     rows = opened.rows(removed["position"].to_numpy())
     assert [row.path for row in rows] == paths(removed)
@@ -43,10 +44,10 @@ def test_removed_rows_outlive_merges_until_optimize(collection):
             writer.commit(make_batch(writer.manifest.next_id, 3))
         writer.merge()
         assert len(writer.manifest.segments) < 10
-        assert writer.collection.removed(["id"])["id"].to_pylist() == [2, 14]
+        assert removed_rows(writer.collection, ["id"])["id"].to_pylist() == [2, 14]
         assert verify(collection).faults == ()
         writer.merge(everything=True)
-        assert len(writer.collection.removed(["id"])) == 0
+        assert len(removed_rows(writer.collection, ["id"])) == 0
         assert sum(entry.dead for entry in writer.manifest.segments) == 0
         assert len(writer.collection) == 87
 

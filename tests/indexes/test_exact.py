@@ -11,12 +11,12 @@ from indexes.exact import as_float32, nearest
 
 
 def sorted_twin(queries, arrays, masks, k):
-    """All similarities, each computed by itself, sorted by size, then by position."""
+    """All similarities, computed one by one, sorted by size, then by position."""
     everything = np.concatenate([np.asarray(array, np.float32) for array in arrays])
     allowed = np.concatenate(
         [np.ones(len(array), bool) if mask is None else mask for array, mask in zip(arrays, masks, strict=True)]
     )
-    # Not a matrix product: it rounds otherwise, and rows that nearly tie would change places.
+    # A matrix product rounds differently, and rows that nearly tie would change places.
     products = np.array([[np.vecdot(row, query) for row in everything] for query in queries], np.float32)
     similarities = np.where(allowed, products.reshape(len(queries), len(everything)), -np.inf)
     order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
@@ -44,12 +44,12 @@ def test_finds_what_sorting_finds(sizes, k, seed, share, block):
     before = indexes.exact.BLOCK
     indexes.exact.BLOCK = block
     try:
-        found, positions = nearest(queries, arrays, masks, k)
+        similarities, positions = nearest(queries, arrays, masks, k)
     finally:
         indexes.exact.BLOCK = before
     expected, expected_positions = sorted_twin(queries, arrays, masks, k)
     np.testing.assert_array_equal(positions, expected_positions)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(similarities, expected, rtol=1e-5, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=60)
@@ -58,10 +58,10 @@ def test_among_many_equals_the_first_positions_are_found(sizes, k, seed):
     rng = np.random.default_rng(seed)
     arrays = [rng.integers(-1, 2, (size, 3)).astype(np.float16) for size in sizes]
     queries = rng.integers(-1, 2, (4, 3)).astype(np.float32)
-    found, positions = nearest(queries, arrays, [None] * len(arrays), k)
+    similarities, positions = nearest(queries, arrays, [None] * len(arrays), k)
     expected, expected_positions = sorted_twin(queries, arrays, [None] * len(arrays), k)
     np.testing.assert_array_equal(positions, expected_positions)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(similarities, expected)
 
 
 def test_the_order_does_not_depend_on_how_rows_are_split_or_queries_grouped():
@@ -69,18 +69,18 @@ def test_the_order_does_not_depend_on_how_rows_are_split_or_queries_grouped():
     rows = rng.normal(size=(300, 64)).astype(np.float16)
     rows[150:] = rows[:150]
     queries = rng.normal(size=(40, 64)).astype(np.float32)
-    whole = nearest(queries, [rows], [None], 99)
+    together = nearest(queries, [rows], [None], 99)
     split = nearest(queries, [rows[:70], rows[70:151], rows[151:]], [None] * 3, 99)
     one_by_one = [nearest(query[None], [rows], [None], 99) for query in queries]
-    for found, alone in zip((whole, split), (0, 1), strict=True):
-        np.testing.assert_array_equal(found[1], whole[1])
-        np.testing.assert_array_equal(whole[alone], np.concatenate([each[alone] for each in one_by_one]))
+    for part in (0, 1):  # similarities, positions
+        np.testing.assert_array_equal(split[part], together[part])
+        np.testing.assert_array_equal(together[part], np.concatenate([result[part] for result in one_by_one]))
 
 
 def test_nothing_to_search_gives_padding():
-    found, positions = nearest(np.ones((1, 4), np.float32), [], [], 3)
+    similarities, positions = nearest(np.ones((1, 4), np.float32), [], [], 3)
     assert positions.tolist() == [[-1, -1, -1]]
-    assert np.isneginf(found).all()
+    assert np.isneginf(similarities).all()
 
 
 def test_equals_come_by_position_across_segments():
@@ -90,12 +90,12 @@ def test_equals_come_by_position_across_segments():
 
 
 def test_every_finite_half_is_widened_to_the_same_number():
-    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    halves = halves[np.isfinite(halves)].reshape(-1, 4)
+    patterns = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = patterns[np.isfinite(patterns)].reshape(-1, 4)
     for block in (halves, halves[::3], np.zeros((0, 4), np.float16)):
-        found, expected = as_float32(block), block.astype(np.float32)
-        assert found.dtype == np.float32
-        np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+        widened, expected = as_float32(block), block.astype(np.float32)
+        assert widened.dtype == np.float32
+        np.testing.assert_array_equal(widened.view(np.uint32), expected.view(np.uint32))
 
 
 def test_what_is_no_number_is_never_found():
@@ -111,8 +111,8 @@ def test_rows_in_any_order_in_memory_give_the_same():
     rows = np.asfortranarray(np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32))
     queries = np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)
     masked = nearest(queries, [rows], [np.arange(500) > 0], 500)
-    whole = nearest(queries, [rows], [None], 500)
+    unmasked = nearest(queries, [rows], [None], 500)
     for query in range(3):
-        there = masked[1][query] > 0
-        found = dict(zip(whole[1][query].tolist(), whole[0][query].tolist(), strict=True))
-        assert [found[place] for place in masked[1][query][there].tolist()] == masked[0][query][there].tolist()
+        similarity_at = dict(zip(unmasked[1][query].tolist(), unmasked[0][query].tolist(), strict=True))
+        is_row = masked[1][query] > 0
+        assert [similarity_at[at] for at in masked[1][query][is_row].tolist()] == masked[0][query][is_row].tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from functools import partial
 
 import pytest
 
@@ -12,9 +13,9 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.verification import verify
 from indexes.writer import CollectionWriter
+from tests.batches import BINDING, make_batch
 from tests.file_system import failing_at
-from tests.indexes.contents import contents
-from tests.support import BINDING, make_batch
+from tests.indexes.contents import contents, removed_rows
 
 CODES = (errno.EIO, errno.ENOSPC, errno.EMFILE, errno.ESTALE, errno.ENOMEM)  # taken in turn
 
@@ -57,8 +58,12 @@ def grow(path):
     change(path)
 
 
+def error_of(code):
+    return OSError(code, os.strerror(code))
+
+
 def states(path):
-    """What counts, or None where nothing was committed yet."""
+    """What counts, or None if nothing was committed yet."""
     try:
         return contents(path)
     except CrosslookError as error:
@@ -79,13 +84,14 @@ def test_a_failing_call_is_one_line_and_loses_nothing(tmp_path, monkeypatch, pre
     start.mkdir(exist_ok=True)
     shutil.copytree(start, expected)
     act(expected)
+    before, after = None if act is repair else states(start), contents(expected)
+    removed = len(removed_rows(Collection.open(expected), ["id"]))
     call, outcomes = 0, []
     while True:
         call += 1
         shutil.rmtree(tried, ignore_errors=True)
         shutil.copytree(start, tried)
-        code = CODES[call % len(CODES)]
-        with failing_at(call, lambda code=code: OSError(code, os.strerror(code)), once) as count:
+        with failing_at(call, partial(error_of, CODES[call % len(CODES)]), once) as count:
             try:
                 act(tried)
                 failed = False
@@ -96,9 +102,9 @@ def test_a_failing_call_is_one_line_and_loses_nothing(tmp_path, monkeypatch, pre
             break
         outcomes.append(failed)
         if act is not repair:
-            assert states(tried) in (states(start), states(expected))
+            assert states(tried) in (before, after)
         act(tried)
-        assert contents(tried) == contents(expected), f"call {call}"
+        assert contents(tried) == after, f"call {call}"
         assert verify(tried).faults == ()
-        assert len(Collection.open(tried).removed(["id"])) == len(Collection.open(expected).removed(["id"]))
+        assert len(removed_rows(Collection.open(tried), ["id"])) == removed
     assert sum(outcomes) > 10

@@ -6,98 +6,29 @@ import errno
 import json
 import os
 import shutil
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from indexes import opening as opening_module
-from indexes import recovery
-from indexes.collection import Collection, ann_folder, segment_folder
-from indexes.commits import CURRENT, current_name, find_commit, put_in_force
+from indexes import manifest_file
+from indexes.collection import Collection
+from indexes.commits import CURRENT, current_name, put_in_force
 from indexes.errors import CrosslookError, DamagedSegmentError
 from indexes.manifest import Features
 from indexes.opening import SKIPPED_IDS
+from indexes.paths import ann_folder, segment_folder
 from indexes.recovery import SET_ASIDE, current_binding, rebuild
 from indexes.segment import Segment
 from indexes.verification import verify
 from indexes.writer import CollectionWriter
-from tests.file_system import failing_at
-from tests.indexes.contents import contents
-from tests.support import BINDING, make_batch
+from tests.batches import BINDING, make_batch
+from tests.indexes.contents import contents, manifest_of
+from tests.indexes.damage import flip, lose_manifest
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "format-1" / "collection"
-
-
-def flip(file, place=-20):
-    content = bytearray(file.read_bytes())
-    content[place] ^= 1
-    file.write_bytes(content)
-
-
-def lose_manifest(path):
-    (path / current_name(path)).unlink()
-
-
-@pytest.mark.parametrize("error", [MemoryError(), pa.ArrowMemoryError("malloc of size 25600 failed")], ids=repr)
-@pytest.mark.parametrize("use", ["repair", "merge", "verify", "rebuild"])
-def test_a_lack_of_memory_is_no_damage(collection, monkeypatch, error, use):
-    if use == "rebuild":
-        lose_manifest(collection)
-
-    def fail(self, *arguments, **options):
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr("pyarrow.parquet.ParquetFile.read", fail)
-        with pytest.raises(CrosslookError, match="memory") as raised:
-            if use == "verify":
-                verify(collection)
-            else:
-                with CollectionWriter(collection, BINDING, repair=use in ("repair", "rebuild")) as writer:
-                    writer.merge(everything=True)
-    assert not isinstance(raised.value, DamagedSegmentError)
-    assert not (collection / SET_ASIDE).exists()
-
-
-def test_a_lack_of_threads_is_no_damage(collection, monkeypatch):
-    def fail(self, *arguments, **options):
-        raise OSError("Failed to launch worker thread: Resource temporarily unavailable")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("pyarrow.parquet.ParquetFile.read", fail)
-        with pytest.raises(CrosslookError, match="now") as raised:
-            CollectionWriter(collection, BINDING, repair=True)
-    assert not isinstance(raised.value, DamagedSegmentError) and len(Collection.open(collection)) == 30
-
-
-@pytest.mark.parametrize("passing", [True, False], ids=["one call", "from then on"])
-def test_a_repair_that_fails_at_any_call_leaves_what_could_be_opened(collection, tmp_path, monkeypatch, passing):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    flip(segment_folder(collection, 2) / "tokens.npy")
-    tried, call, failed = tmp_path / "tried", 0, 0
-    while True:
-        call += 1
-        shutil.rmtree(tried, ignore_errors=True)
-        shutil.copytree(collection, tried)
-        error = OSError(errno.ENOSPC, "No space left on device")
-        with failing_at(call, lambda error=error: error, once=passing) as count:
-            try:
-                CollectionWriter(tried, BINDING, repair=True).close()
-            except CrosslookError:
-                failed += 1
-        if count[0] < call:
-            break
-        assert len(Collection.open(tried)) in (20, 30)
-        CollectionWriter(tried, BINDING, repair=True).close()
-        assert len(Collection.open(tried)) == 20 and verify(tried).faults == ()
-        kept = list((tried / SET_ASIDE).glob("000002*/tokens.npy"))
-        assert kept and kept[0].stat().st_size == (segment_folder(collection, 2) / "tokens.npy").stat().st_size
-    assert failed > 10
 
 
 def test_a_file_system_without_second_names_keeps_copies_aside(collection, monkeypatch):
@@ -105,33 +36,9 @@ def test_a_file_system_without_second_names_keeps_copies_aside(collection, monke
         raise OSError(errno.EPERM, "Operation not permitted")
 
     flip(segment_folder(collection, 2) / "tokens.npy")
-    monkeypatch.setattr(recovery.os, "link", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     CollectionWriter(collection, BINDING, repair=True).close()
     assert (collection / SET_ASIDE / "000002" / "tokens.npy").exists() and len(Collection.open(collection)) == 20
-
-
-@pytest.fixture
-def with_ann(collection):
-    with CollectionWriter(collection, BINDING) as writer:
-        from indexes.manifest import AnnEntry
-
-        def make(path):
-            path.write_bytes(b"lists and codes")
-            return AnnEntry(bytes=15, rows=30, last_id=36)
-
-        writer.put_ann(make)
-    return collection
-
-
-def test_repair_keeps_an_ann_index_that_cannot_be_read_now(with_ann, monkeypatch):
-    def fail(path):
-        raise OSError(errno.EMFILE, "Too many open files", str(path))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(opening_module, "file_checksum", fail)
-        with pytest.raises(CrosslookError, match="Too many open files"):
-            CollectionWriter(with_ann, BINDING, repair=True)
-    assert Collection.open(with_ann).manifest.ann is not None and list(ann_folder(with_ann).iterdir())
 
 
 def test_repair_sets_a_damaged_ann_index_aside(with_ann):
@@ -158,14 +65,14 @@ def test_a_manifest_in_force_that_is_not_whole_is_not_replaced_by_an_older_one(c
     name = current_name(collection)
     with CollectionWriter(collection, BINDING) as writer:
         writer.commit(make_batch(writer.manifest.next_id, 5, folder="/newer"))
-        given = writer.manifest.next_id
+        next_id = writer.manifest.next_id
     newer = contents(collection)
     (collection / name).write_bytes(older)
     flip(collection / current_name(collection))
     with pytest.raises(CrosslookError, match="--repair"):
         CollectionWriter(collection, BINDING)
     with CollectionWriter(collection, BINDING, repair=True) as writer:
-        assert writer.manifest.next_id >= given + SKIPPED_IDS - 1
+        assert writer.manifest.next_id >= next_id + SKIPPED_IDS - 1
     assert contents(collection) == newer
 
 
@@ -275,23 +182,20 @@ def test_what_was_removed_with_its_folder_stays_removed_though_its_deletions_are
         assert writer.notes
 
 
-def test_a_required_feature_is_not_lost_with_the_manifest(collection):
-    manifest = find_commit(collection).manifest
+def test_a_required_feature_is_not_lost_with_the_manifest(collection, monkeypatch):
+    manifest = manifest_of(collection)
     put_in_force(collection, replace(manifest.next(), features=Features(required=("sparkle",))))
-    flag = recovery.refuse_unknown.__globals__["FEATURES"]
-    try:
-        recovery.refuse_unknown.__globals__["FEATURES"] = frozenset({"sparkle"})
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest_file, "FEATURES", frozenset({"sparkle"}))
         with CollectionWriter(collection, BINDING) as writer:
             writer.commit(make_batch(writer.manifest.next_id, 1))
-    finally:
-        recovery.refuse_unknown.__globals__["FEATURES"] = flag
     lose_manifest(collection)
     with pytest.raises(CrosslookError, match=r"needs sparkle, .* upgrade"):
         CollectionWriter(collection, BINDING, repair=True)
 
 
 def test_a_feature_that_writers_must_know_is_no_hindrance_to_readers(collection):
-    manifest = find_commit(collection).manifest
+    manifest = manifest_of(collection)
     put_in_force(collection, replace(manifest.next(), features=Features(required_to_write=("sparkle",))))
     assert len(Collection.open(collection)) == 30
     flip(segment_folder(collection, 2) / "tokens.npy")
@@ -303,7 +207,7 @@ def test_a_feature_that_writers_must_know_is_no_hindrance_to_readers(collection)
 
 
 def test_features_of_a_kind_that_is_not_known_are_kept(collection):
-    manifest = find_commit(collection).manifest
+    manifest = manifest_of(collection)
     later = Features(optional=("a",), extra={"recommended": ["b"]})
     put_in_force(collection, replace(manifest.next(), features=later))
     with CollectionWriter(collection, BINDING) as writer:
@@ -328,87 +232,10 @@ def test_a_format_that_is_no_number_is_one_clear_line(collection, version):
         Collection.open(collection)
 
 
-def test_verify_beside_a_writer_finds_no_damage(tmp_path):
-    path = tmp_path / "c"
-    with CollectionWriter(path, BINDING) as writer:
-        writer.commit(make_batch(1, 3))
-    stop, problems, done = threading.Event(), [], 0
-
-    def write():
-        with CollectionWriter(path, BINDING) as writer:
-            while not stop.is_set():
-                writer.commit(make_batch(writer.manifest.next_id, 3), dead=[writer.manifest.next_id - 1])
-                writer.merge()
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        while done < 60:
-            problems += verify(path).faults
-            done += 1
-    finally:
-        stop.set()
-        thread.join()
-    assert problems == []
-
-
 def test_verify_says_that_the_pointer_is_missing(collection):
     (collection / CURRENT).unlink()
     (fault,) = verify(collection).faults
     assert "CURRENT" in fault and "missing" in fault
-
-
-def test_a_leftover_that_cannot_be_removed_is_in_nobodys_way(collection, monkeypatch):
-    leftover = segment_folder(collection, 4)
-    leftover.mkdir()
-    (leftover / "embeddings.npy").write_bytes(b"x")
-    monkeypatch.setattr("shutil.rmtree", lambda *arguments, **options: None)
-    with CollectionWriter(collection, BINDING) as writer:
-        for _ in range(2):
-            writer.commit(make_batch(writer.manifest.next_id, 1))
-    assert len(Collection.open(collection)) == 32
-
-
-def test_what_a_new_segment_names_is_on_disk_before_the_commit_that_names_it(tmp_path, monkeypatch):
-    """After a loss of power only what was synced is there: files before the folder that holds them is renamed, that
-    name before the manifest's, and the manifest before CURRENT names it."""
-    events = []
-    real_sync, real_replace, real_rename = os.fsync, os.replace, os.rename
-
-    def sync(descriptor):
-        events.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
-        real_sync(descriptor)
-
-    def note(kind, real):
-        def call(source, target, *arguments, **options):
-            events.append((kind, str(source), str(target)))
-            return real(source, target, *arguments, **options)
-
-        return call
-
-    path = tmp_path / "c"
-    with CollectionWriter(path, BINDING) as writer:
-        writer.commit(make_batch(1, 3))
-        monkeypatch.setattr(os, "fsync", sync)
-        monkeypatch.setattr(os, "replace", note("move", real_replace))
-        monkeypatch.setattr(os, "rename", note("move", real_rename))
-        writer.commit(make_batch(writer.manifest.next_id, 3), dead=[1])
-    monkeypatch.undo()
-    moves = [(place, event) for place, event in enumerate(events) if event[0] == "move"]
-    assert [Path(event[2]).name for _, event in moves] == ["000002", "manifest-000002.json", "CURRENT"]
-
-    def synced(name, before, after=-1):
-        return any(event == ("sync", str(name)) for event in events[after + 1 : before])
-
-    (segment, _), (manifest, _), (pointer, _) = moves
-    draft = path / "segments" / "000002.new"
-    for file in segment_folder(path, 2).iterdir():
-        assert synced(draft / file.name, segment), file.name
-    assert synced(draft, segment) and synced(path / "segments", manifest, segment)
-    (vector,) = segment_folder(path, 1).glob("dead-*.npy")
-    assert synced(vector, manifest) and synced(vector.parent, manifest)
-    assert synced(path / "manifest-000002.json.new", manifest) and synced(path, pointer, manifest)
-    assert synced(path / "CURRENT.new", pointer) and synced(path, len(events), pointer)
 
 
 def test_a_segment_is_opened_for_no_less_than_it_holds(collection):

@@ -15,14 +15,15 @@ from indexes.row_file import RowFile, read_rows
 
 SHAPES = [((50, 8), "float16"), ((50, 2, 3), "int8"), ((50, 4, 5), "float32"), ((0, 8), "float16")]
 READERS = {
-    "pread": row_file._read_at,
-    "seek": row_file._read_by_seeking,
-    "a few bytes at once": lambda descriptor, size, place: os.pread(descriptor, min(size, 5), place),
+    "pread": row_file.read_at,
+    "seek": row_file.read_by_seeking,
+    "a few bytes at once": lambda descriptor, size, start: os.pread(descriptor, min(size, 5), start),
 }
 
 
-def take(found, offsets):
-    return read_rows([found], np.zeros(len(offsets), np.int64), np.asarray(offsets))
+def take(file, offsets):
+    """Rows of one file."""
+    return read_rows([file], np.zeros(len(offsets), np.int64), np.asarray(offsets))
 
 
 def saved(tmp_path, shape, dtype):
@@ -34,59 +35,59 @@ def saved(tmp_path, shape, dtype):
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 @pytest.mark.parametrize("shape, dtype", SHAPES)
 def test_rows_are_those_that_numpy_reads(tmp_path, monkeypatch, shape, dtype, read):
-    monkeypatch.setattr(row_file, "_read_at", read)
+    monkeypatch.setattr(row_file, "read_at", read)
     path, _ = saved(tmp_path, shape, dtype)
-    whole, found = np.load(path), RowFile(path, shape, dtype)
-    assert len(found) == shape[0]
-    np.testing.assert_array_equal(found.mapped, whole)
-    np.testing.assert_array_equal(np.concatenate([whole[:0], *found.blocks(7)]), whole)
+    expected, file = np.load(path), RowFile(path, shape, dtype)
+    assert len(file) == shape[0]
+    np.testing.assert_array_equal(file.mapped, expected)
+    np.testing.assert_array_equal(np.concatenate([expected[:0], *file.blocks(7)]), expected)
     for count in (0, 1, 30, 200):
         offsets = np.random.default_rng(count).integers(max(shape[0], 1), size=count if shape[0] else 0)
-        taken = take(found, offsets)
-        assert taken.dtype == whole.dtype
-        np.testing.assert_array_equal(taken, whole[offsets])
+        rows = take(file, offsets)
+        assert rows.dtype == expected.dtype
+        np.testing.assert_array_equal(rows, expected[offsets])
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_several_threads_read_at_once(tmp_path, monkeypatch, read):
-    monkeypatch.setattr(row_file, "_read_at", read)
+    monkeypatch.setattr(row_file, "read_at", read)
     path, values = saved(tmp_path, (5000, 8), "float16")
-    found = RowFile(path, (5000, 8), "float16")
-    wanted = [np.random.default_rng(seed).integers(5000, size=2000) for seed in range(8)]
+    file = RowFile(path, (5000, 8), "float16")
+    requests = [np.random.default_rng(seed).integers(5000, size=2000) for seed in range(8)]
     with ThreadPoolExecutor(4) as threads:
-        for offsets, taken in zip(wanted, threads.map(lambda offsets: take(found, offsets), wanted), strict=True):
-            np.testing.assert_array_equal(taken, values[offsets])
+        for offsets, rows in zip(requests, threads.map(lambda offsets: take(file, offsets), requests), strict=True):
+            np.testing.assert_array_equal(rows, values[offsets])
 
 
 def test_a_file_is_still_read_when_its_name_is_gone(tmp_path):
     path, values = saved(tmp_path, (50, 8), "float16")
-    found = RowFile(path, (50, 8), "float16")
+    file = RowFile(path, (50, 8), "float16")
     path.unlink()
-    np.testing.assert_array_equal(take(found, [49, 0]), values[[49, 0]])
-    np.testing.assert_array_equal(np.concatenate(list(found.blocks(16))), values)
-    np.testing.assert_array_equal(found.mapped, values)
+    np.testing.assert_array_equal(take(file, [49, 0]), values[[49, 0]])
+    np.testing.assert_array_equal(np.concatenate(list(file.blocks(16))), values)
+    np.testing.assert_array_equal(file.mapped, values)
 
 
 def test_a_file_cut_short_while_it_is_open_is_told(tmp_path):
     path, _ = saved(tmp_path, (50, 8), "float16")
-    found = RowFile(path, (50, 8), "float16")
+    file = RowFile(path, (50, 8), "float16")
     os.truncate(path, path.stat().st_size - 5)
-    take(found, [48])
+    take(file, [48])
     with pytest.raises(DamagedSegmentError, match=r"rows\.npy: it is truncated"):
-        take(found, [0, 49])
+        take(file, [0, 49])
     with pytest.raises(DamagedSegmentError, match=r"rows\.npy: it is truncated"):
-        list(found.blocks(20))
+        list(file.blocks(20))
 
 
 def test_a_disk_that_fails_is_not_taken_for_damage(tmp_path, monkeypatch):
     path, _ = saved(tmp_path, (50, 8), "float16")
-    found = RowFile(path, (50, 8), "float16")
+    file = RowFile(path, (50, 8), "float16")
 
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(row_file, "_read_at", fail)
-    for read in (lambda: take(found, [1]), lambda: list(found.blocks(20))):
+    monkeypatch.setattr(row_file, "read_at", fail)
+    for read in (lambda: take(file, [1]), lambda: list(file.blocks(20))):
         with pytest.raises(CrosslookError, match=r"^cannot read .*rows\.npy: Input/output error$") as raised:
             read()
         assert not isinstance(raised.value, DamagedSegmentError)

@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-from indexes import faiss_module
+from indexes.ann import faiss_module
+from indexes.ann.faiss_module import best_kernel, import_faiss
 from indexes.errors import CrosslookError
-from indexes.faiss_module import best_kernel, import_faiss
 
 AVX2 = "fpu sse2 avx avx2 fma"
 AVX512 = f"{AVX2} avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni"
 REPORT = """
 import os
-from indexes import faiss_module
+from indexes.ann import faiss_module
 seen = []
 class Watching(dict):
     def find_spec(self, name, *_):

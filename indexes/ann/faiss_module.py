@@ -1,4 +1,4 @@
-"""FAISS, which is imported where it is used."""
+"""Import FAISS where it is used, with the fastest kernels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from indexes.errors import CrosslookError
 
 CORE = "OPENBLAS_CORETYPE"
 CPUINFO = Path("/proc/cpuinfo")
-KERNELS = {  # of OpenBLAS, fastest first, with what they ask of a processor
+KERNELS = {  # of OpenBLAS, fastest first, with the features of a processor that they need
     "SkylakeX": {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"},
     "Haswell": {"avx2", "fma"},
 }
 
 
 def import_faiss() -> Any:
-    """The faiss module. Raises `CrosslookError` that says which extra brings it."""
+    """The module `faiss`. Raises `CrosslookError` that names the extra to install."""
     try:
         with nullcontext() if "faiss" in sys.modules else _kernel_named():
             import faiss
@@ -33,8 +33,8 @@ def import_faiss() -> Any:
 
 @contextmanager
 def _kernel_named() -> Iterator[None]:
-    """Tell the OpenBLAS that FAISS brings which kernel to use, unless the user does. It is of 2021, and takes newer
-    processors of Intel for the oldest: products, and so making an index, take six times as long."""
+    """Choose the kernel of the OpenBLAS in FAISS's package, unless the user does. It dates from 2021 and takes newer
+    Intel processors for the oldest ones, so that matrix products, and making an index, take six times as long."""
     kernel = best_kernel()
     if kernel is None or CORE in os.environ:
         yield
@@ -47,7 +47,7 @@ def _kernel_named() -> Iterator[None]:
 
 
 def best_kernel() -> str | None:
-    """The fastest kernel that this processor can run, None where it is not known to be one of x86."""
+    """The fastest kernel that this processor can run, None if it is not known to be an x86 processor."""
     try:
         with CPUINFO.open() as file:
             flags = next((line for line in file if line.startswith("flags")), "").split()
