@@ -5,11 +5,12 @@
 """
 
 from indexes.errors import CrosslookError
-from retrieval.engine import Engine, Hit, Results
+from retrieval.engine import Engine
 from retrieval.explain import Explanation
 from retrieval.fusion import Scorer
 from retrieval.privacy import switch_off_reports
+from retrieval.query import Hit, Query, Results
 
-__all__ = ["CrosslookError", "Engine", "Explanation", "Hit", "Results", "Scorer"]
+__all__ = ["CrosslookError", "Engine", "Explanation", "Hit", "Query", "Results", "Scorer"]
 
 switch_off_reports()  # what reports is imported later, by the functions that need it

@@ -6,92 +6,69 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
-from threading import Lock, Thread
-from typing import overload
+from threading import Condition, Lock, Thread
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexes.collection import Collection
+from indexes.commits import current_name
 from indexes.errors import CrosslookError
-from indexes.rows import Row
-from retrieval import images
+from indexes.filters import Filter, InFolder
 from retrieval.calibration import matches
-from retrieval.encoders import Encoder, TextFeatures, canonical_name, load_encoder
+from retrieval.encoders import Encoder, canonical_name, load_encoder
 from retrieval.explain import Explanation, explain
-from retrieval.fusion import PhotoScorer, Scorer, load_scorer
-from retrieval.images import Photo, UnreadableImage
+from retrieval.fusion import BySimilarity, EncodedQuery, Scorer, load_scorer
+from retrieval.fusion.candidates import CollectionCandidates, ReadFile, read_file
 from retrieval.location import default_collection, spellings
+from retrieval.query import Hit, Query, Results
 
 CANDIDATES = 100
-PHOTOS_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One result. score: what ranked it. similarity: inner product of the embeddings, -1 to 1. match: calibrated
-    probability that the image matches the query, 0 to 1, None without a calibrated scorer. width, height: pixels."""
-
-    rank: int
-    path: str
-    score: float
-    similarity: float
-    match: float | None
-    width: int
-    height: int
-    taken_at: datetime | None
-    id: int
-
-
-@dataclass(frozen=True)
-class Results(Sequence[Hit]):
-    """The hits of one query, best first. truncated: the query was longer than the encoder reads. milliseconds: what
-    each stage took: encode, search, fetch, score, rows. best_match: of the first hit, also where it was left out for
-    matching too little; None where there is none, or no calibrated scorer. unreadable: candidates that a scorer had to
-    see again and could not, which are left out."""
-
-    hits: tuple[Hit, ...]
-    truncated: bool
-    milliseconds: dict[str, float]
-    best_match: float | None = None
-    unreadable: int = 0
-
-    def __len__(self) -> int:
-        return len(self.hits)
-
-    @overload
-    def __getitem__(self, index: int) -> Hit: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
-    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
-        return self.hits[index]
 
 
 class Engine:
     """Answers queries over one commit of a collection.
 
-    A scorer ranks the nearest `candidates` images, or as many as are asked for if that is more; without one, images are
-    ranked by similarity."""
+    A scorer ranks the nearest `candidates` images, or as many as are asked for if that is more. Without one, images are
+    ranked by similarity. Any number of threads may use an engine at the same time; each gets the results that it would
+    get alone.
+
+    >>> with Engine.open() as engine:  # doctest: +SKIP
+    ...     for hit in engine.search("a dog on a beach", k=3):
+    ...         print(hit.rank, f"{hit.match:.0%}", hit.path)
+    1 93% /home/me/photos/IMG_0412.jpg
+    2 88% /home/me/photos/IMG_0415.jpg
+    3 41% /home/me/photos/IMG_1123.jpg
+    """
 
     def __init__(
         self,
         collection: Collection,
         encoder: Encoder,
-        scorer: Scorer | PhotoScorer | None = None,
+        scorer: Scorer | None = None,
         candidates: int = CANDIDATES,
+        read_image: ReadFile = read_file,
     ) -> None:
+        """read_image: reads an image file by its stored path, for scorers that see the images again.
+
+        Raises `CrosslookError` if the collection was made with another encoder."""
         if candidates < 1:
             raise CrosslookError(f"cannot re-rank {candidates} candidates: 1 or more")
         collection.check(encoder.name, encoder.fingerprint)
         self.collection = collection
         self.encoder = encoder
-        self.scorer = scorer
+        self.scorer: Scorer = scorer or BySimilarity()
         self.candidates = candidates
+        self.read_image = read_image
         self._is_loaded = False
-        self._lock = Lock()
+        self._loading_lock = Lock()
+        self._running_calls = 0
+        self._is_closed = False
+        self._state = Condition()  # guards `_running_calls` and `_is_closed`
 
     @classmethod
     def open(
@@ -104,52 +81,122 @@ class Engine:
         candidates: int = CANDIDATES,
         device: str = "auto",
     ) -> Engine:
-        """The engine over the collection at `path`, by default the user's own, with the model that made it, and that
-        model's own scorer or the one named (see `load_scorer`).
+        """The engine over the collection at `path`, by default the user's own, with the model that made it. Its scorer
+        is the one named (see `load_scorer`), by default the model's own, none with `rerank=False`.
 
-        Raises `CrosslookError` where there is no collection, it is damaged, or was made with another `model`."""
+        Raises `CrosslookError` if no collection exists, it is damaged, or was made with another `model`."""
         collection = Collection.open(default_collection() if path is None else Path(path))
         name = collection.binding.model if model is None else canonical_name(model)
         if name != collection.binding.model and not Path(name).is_dir():
-            collection.check(name, "")  # names alone tell; of a directory, which may have been moved, the fingerprint
-        encoder = load_encoder(name, "cpu" if device == "auto" else device)  # a few words take a GPU longer
+            collection.check(name, "")  # names are enough, except for directories, which may have been moved
+        encoder = load_encoder(name, "cpu" if device == "auto" else device)  # a GPU takes longer for a few words
         return cls(collection, encoder, load_scorer(encoder, scorer, device) if rerank else None, candidates)
 
-    def search(self, text: str, k: int = 10, *, below: str | Path | None = None, min_match: float = 0.0) -> Results:
-        """The k best images for a text, only those in the folder `below` if one is given, and with a match of at least
-        `min_match` where there is a calibrated scorer.
+    def search(
+        self, query: str | Query, k: int = 10, *, in_folder: str | Path | None = None, min_match: float = 0.0
+    ) -> Results:
+        """The k best images for a query. in_folder: only images in this folder, at any depth. min_match: leave out hits
+        whose match is lower, 0 to 1; without a calibrated scorer it leaves out nothing.
 
-        Raises `CrosslookError` for an empty text and a k below 1."""
-        return self.search_many([text], k, below=below, min_match=min_match)[0]
+        Raises `CrosslookError` for an empty query, one that the encoder or the scorer cannot read, and a k below 1."""
+        return self.search_many([query], k, in_folder=in_folder, min_match=min_match)[0]
 
     def search_many(
-        self, texts: Sequence[str], k: int = 10, *, below: str | Path | None = None, min_match: float = 0.0
+        self,
+        queries: Sequence[str | Query],
+        k: int = 10,
+        *,
+        in_folder: str | Path | None = None,
+        min_match: float = 0.0,
     ) -> list[Results]:
-        """The same for several texts, which are encoded together; each is said to have taken its share of that time."""
-        if not all(text.strip() for text in texts):
-            raise CrosslookError('the query is empty: say what to look for, as in `search "a dog on a beach"`')
-        if not 0 <= min_match <= 1:
-            raise CrosslookError(f"a match is a probability, 0 to 1, not {min_match}")
-        if k < 1:
-            raise CrosslookError(f"cannot return {k} results: ask for 1 or more")
-        folders = () if below is None else spellings(below)
-        clock = _Clock()
-        with clock.time("encode"), self._loading():
-            features = self.encoder.encode_texts(texts)
-        share = clock.milliseconds["encode"] / max(len(texts), 1)
-        found = [self._rank(text, features.of(row), k, folders, share) for row, text in enumerate(texts)]
-        return [_matching(results, min_match) for results in found]
+        """`search` for several queries, which are encoded together; encoding time is divided evenly among them.
 
-    def explain(self, text: str, image: str | Path) -> Explanation:
-        """Where the words of a text look in an image file, which need not be in the collection.
+        Raises `CrosslookError` as `search` does, and for a single text in place of a list."""
+        if isinstance(queries, str):
+            raise CrosslookError("a text is not a list of queries: use `search`, or put it in a list")
+        with self._running():
+            batch = [Query.of(query) for query in queries]
+            if not all(part.text.strip() for query in batch for part in query.texts):
+                raise CrosslookError('the query is empty: say what to look for, as in `search "a dog on a beach"`')
+            if not 0 <= min_match <= 1:
+                raise CrosslookError(f"a match is a probability, 0 to 1, not {min_match}")
+            if k < 1:
+                raise CrosslookError(f"cannot return {k} results: ask for 1 or more")
+            if not batch:
+                return []
+            filters = [] if in_folder is None else [InFolder(tuple(sorted(spellings(in_folder))))]
+            clock = _Clock()
+            with clock.time("encode"), self._loading():
+                features = self.encoder.encode_queries(batch)
+            encode_ms = clock.milliseconds["encode"] / len(batch)
+            encoded = [EncodedQuery(query, features.of(row)) for row, query in enumerate(batch)]
+            return [_with_match(self._rank(query, k, filters, encode_ms), min_match) for query in encoded]
 
-        Raises `CrosslookError` for a text without words, a model without a scorer, and a file that cannot be read."""
-        return explain(self.encoder, text, Path(image))
+    def explain(self, query: str | Query, image: str | Path) -> Explanation:
+        """Where each word of a query looks in an image file, which need not be in the collection, by this engine's
+        scorer.
+
+        Raises `CrosslookError` for a query without words or of more than one text, a scorer that cannot tell, and a
+        file that cannot be read."""
+        with self._running():
+            return explain(self.encoder, self.scorer, query, Path(image))
+
+    def refreshed(self) -> Engine:
+        """An engine over the newest commit, with the same encoder and scorer, which stay loaded. Returns this very
+        engine if nothing was committed since it was opened, so close the old one only if the new one is not the old:
+
+            new = engine.refreshed()
+            if new is not engine:
+                engine.close()
+
+        Costs reading one small file if nothing was committed. Raises `CrosslookError` as `open` does."""
+        with self._running():
+            if current_name(self.collection.folder) == self.collection.manifest.file_name:
+                return self
+            collection = Collection.open(self.collection.folder)
+            try:
+                if collection.manifest.file_name != self.collection.manifest.file_name:
+                    return Engine(collection, self.encoder, self.scorer, self.candidates, self.read_image)
+            except CrosslookError:  # it was made anew, with another encoder
+                collection.close()
+                raise
+            collection.close()  # the same commit: CURRENT is damaged
+            return self
+
+    def close(self) -> None:
+        """Close the collection's files, once the calls that are running have ended; later ones raise `CrosslookError`.
+        Encoder and scorer stay usable, since other engines may share them."""
+        with self._state:
+            self._is_closed = True
+            self._state.wait_for(lambda: not self._running_calls)
+        self.collection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Keeps the engine open. Raises `CrosslookError` if it is closed."""
+        with self._state:
+            if self._is_closed:
+                raise CrosslookError("this engine is closed: open another with Engine.open")
+            self._running_calls += 1
+        try:
+            yield
+        finally:
+            with self._state:
+                self._running_calls -= 1
+                self._state.notify_all()
 
     @contextmanager
     def _loading(self) -> Iterator[None]:
-        """The first time, what a search needs besides the encoder is loaded while that loads; searches that begin
-        meanwhile wait. What fails fails again when it is used."""
+        """The first time, loads what a search needs besides the encoder, in threads, while the caller encodes; other
+        searches wait. An error is not raised here, but when the part is used."""
         if self._is_loaded:
             yield
             return
@@ -158,11 +205,8 @@ class Engine:
             with suppress(Exception):
                 part()
 
-        parts: list[Callable[[], object]] = [lambda: self.collection.ann]
-        scorer = self.scorer
-        if scorer is not None and not isinstance(scorer, PhotoScorer):
-            parts.append(lambda: scorer.load())
-        with self._lock:
+        parts: list[Callable[[], object]] = [lambda: self.collection.ann, lambda: self.scorer.load()]
+        with self._loading_lock:
             threads = [Thread(target=load, args=(part,)) for part in parts]
             for thread in threads:
                 thread.start()
@@ -173,79 +217,56 @@ class Engine:
                     thread.join()
             self._is_loaded = True
 
-    def _rank(
-        self, text: str, features: TextFeatures, k: int, folders: Sequence[bytes], milliseconds: float
-    ) -> Results:
-        """The results of one text, which is encoded already, and took so many milliseconds."""
-        clock = _Clock({"encode": milliseconds})
+    def _rank(self, query: EncodedQuery, k: int, filters: Sequence[Filter], encode_ms: float) -> Results:
+        clock = _Clock({"encode": encode_ms})
         with clock.time("search"):
-            wanted = k if self.scorer is None else max(k, self.candidates)
-            wanted = min(wanted, max(1, int(self.collection.starts[-1])))
-            found, places = self.collection.nearest(features.embeddings, wanted, folders)
-            positions = places[0][places[0] >= 0]
-            similarities = found[0][: len(positions)]
-        scores, unreadable = similarities, 0
-        if isinstance(self.scorer, PhotoScorer):
-            there, scores = _score_photos(self.scorer, text, self.collection.rows(positions), clock)
-            unreadable = len(positions) - len(there)
-            positions, similarities = positions[there], similarities[there]
-        elif self.scorer is not None and len(positions):
-            with clock.time("fetch"):
-                tokens = self.collection.tokens(positions)
-            with clock.time("score"):
-                scores = self.scorer.to_image.logits(similarities, self.scorer.fusion(features, tokens))
-        found_matches: NDArray[np.float64] | None = None
-        if self.scorer is not None and self.scorer.calibrated:
-            found_matches = matches(scores)
+            candidates = self._nearest(query, max(k, self.candidates) if self.scorer.reranks else k, filters)
+        logits = self._score(query, candidates, clock)
+        visible = np.flatnonzero(~np.isnan(logits))
+        order = visible[np.argsort(-logits[visible], kind="stable")][:k]
+        hit_matches = matches(logits[order]).tolist() if self.scorer.calibrated else [None] * len(order)
         with clock.time("rows"):
-            order = np.argsort(-scores, kind="stable")[:k]
-            rows = self.collection.rows(positions[order])
+            rows = self.collection.rows(candidates.positions[order])
             hits = tuple(
                 Hit(
                     rank=rank,
                     path=os.fsdecode(row.path),
-                    score=float(scores[index]),
-                    similarity=float(similarities[index]),
-                    match=None if found_matches is None else float(found_matches[index]),
+                    score=float(logits[index]),
+                    similarity=float(candidates.similarities[index]),
+                    match=match,
                     width=row.width,
                     height=row.height,
                     taken_at=row.taken_at,
                     id=row.id,
                 )
-                for rank, (index, row) in enumerate(zip(order, rows, strict=True), start=1)
+                for rank, (index, row, match) in enumerate(zip(order, rows, hit_matches, strict=True), start=1)
             )
-        return Results(hits, bool(features.truncated[0]), clock.milliseconds, unreadable=unreadable)
+        unreadable = len(candidates) - len(visible)
+        return Results(hits, bool(query.features.truncated[0]), clock.milliseconds, unreadable=unreadable)
+
+    def _nearest(self, query: EncodedQuery, count: int, filters: Sequence[Filter]) -> CollectionCandidates:
+        count = min(count, max(1, int(self.collection.starts[-1])))
+        similarities, positions = self.collection.nearest(query.features.embeddings, count, filters)
+        is_image = positions[0] >= 0  # others pad
+        return CollectionCandidates(self.collection, positions[0][is_image], similarities[0][is_image], self.read_image)
+
+    def _score(self, query: EncodedQuery, candidates: CollectionCandidates, clock: _Clock) -> NDArray[np.float32]:
+        if not self.scorer.reranks:
+            return self.scorer.score(query, candidates)  # which takes no time
+        started = time.perf_counter()
+        logits = self.scorer.score(query, candidates)
+        seconds = time.perf_counter() - started
+        if candidates.fetch_seconds is not None:
+            clock.milliseconds["fetch"] = 1000 * candidates.fetch_seconds
+            seconds -= candidates.fetch_seconds
+        clock.milliseconds["score"] = 1000 * seconds
+        return logits
 
 
-def _score_photos(
-    scorer: PhotoScorer, text: str, rows: Sequence[Row], clock: _Clock
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Which rows' files can be read again, and their scores; a few photos are held at once."""
-    there: list[int] = []
-    scores: list[NDArray[np.float32]] = []
-    with clock.time("score"):
-        for low in range(0, len(rows), PHOTOS_AT_ONCE):
-            photos = [
-                (low + index, _photo(row, scorer.image_size))
-                for index, row in enumerate(rows[low : low + PHOTOS_AT_ONCE])
-            ]
-            there += [index for index, photo in photos if photo is not None]
-            scores.append(scorer.score_photos(text, [photo for _, photo in photos if photo is not None]))
-    return np.array(there, dtype=np.int64), np.concatenate([np.zeros(0, np.float32), *scores])
-
-
-def _matching(results: Results, least: float) -> Results:
-    """Without the hits that match less, and with the match of the best."""
-    kept = tuple(hit for hit in results.hits if hit.match is None or hit.match >= least)
-    return replace(results, hits=kept, best_match=results.hits[0].match if results.hits else None)
-
-
-def _photo(row: Row, side: int) -> Photo | None:
-    """The image of a row, None where its file is gone or cannot be read any more."""
-    try:
-        return images.decode(Path(os.fsdecode(row.path)).read_bytes(), side)
-    except (OSError, UnreadableImage):
-        return None
+def _with_match(results: Results, min_match: float) -> Results:
+    """Without the hits that match less than `min_match`, and with the match of the best."""
+    hits = tuple(hit for hit in results.hits if hit.match is None or hit.match >= min_match)
+    return replace(results, hits=hits, best_match=results.hits[0].match if results.hits else None)
 
 
 class _Clock:

@@ -1,4 +1,4 @@
-"""Another encoder with a scorer that `search train` made for it."""
+"""Another encoder, with the region adapter and the scorer that `search train` made for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
-from retrieval.encoders.base import Encoder, ImageFeatures, TextFeatures, fingerprint_of
+from retrieval.encoders.base import Encoder, ImageFeatures, QueryFeatures, TextQueries, fingerprint_of
 from retrieval.encoders.lite import LiteEncoder
 from retrieval.encoders.runtime import once, open_session
 from retrieval.images import Photo
@@ -19,32 +19,34 @@ from retrieval.images import Photo
 ADAPTER = "adapter.onnx"
 
 
-def adapted_fingerprint(encoder: Encoder, words: LiteEncoder) -> str:
-    """Of all that the scorer for an encoder is trained on."""
-    return fingerprint_of({"encoder": encoder.fingerprint, "words": words.words_fingerprint})
+def adapted_fingerprint(encoder: Encoder, lite: LiteEncoder) -> str:
+    """Of everything that the scorer for an encoder is trained on: the encoder, and the text tower of `lite`."""
+    return fingerprint_of({"encoder": encoder.fingerprint, "words": lite.text_tower_fingerprint})
 
 
-class AdaptedEncoder:
-    """Embeddings are the encoder's own. Its region tokens are made small for the scorer by an adapter, and its word
-    tokens are those of `lite`, which the scorer reads whatever embeds the text."""
+class AdaptedEncoder(TextQueries):
+    """Embeddings come from the encoder. An adapter reduces its regions to those that the scorer reads. The token
+    vectors of a text come from the text tower of `lite`, whatever embeds the text."""
 
     def __init__(self, folder: Path, config: dict[str, Any], encoder: Encoder) -> None:
-        """config: of the model directory. encoder: the one that it names. Raises `CrosslookError` when it has other
-        weights, or `lite` other words, than the scorer was trained with."""
-        words = LiteEncoder(device="cpu")
-        if config["towers"] != adapted_fingerprint(encoder, words):
+        """config: of the model directory. encoder: the one that the configuration names.
+
+        Raises `CrosslookError` when the encoder or the text tower of `lite` differ from those that the scorer was
+        trained with."""
+        lite = LiteEncoder(device="cpu")
+        if config["towers"] != adapted_fingerprint(encoder, lite):
             raise CrosslookError(f"{folder} was trained with other weights of {encoder.name} or lite: train it again")
         self.name = str(folder)
         self.folder: Path | None = folder
         self.fingerprint = fingerprint_of({"towers": config["towers"], "scorer": config["sha256"]})
         self.dim = encoder.dim
-        self.token_shape: tuple[int, int] = (config["regions"]["count"], config["regions"]["dim"])
-        self.token_dtype: str = config["regions"]["dtype"]
+        self.region_shape: tuple[int, int] = (config["regions"]["count"], config["regions"]["dim"])
+        self.region_dtype: str = config["regions"]["dtype"]
         self.image_size = encoder.image_size
-        self.max_words = encoder.max_words
+        self.max_tokens = encoder.max_tokens
         self.batch_size = encoder.batch_size
         self._encoder = encoder
-        self._words = words.text_tower
+        self._text_tower = lite.text_tower
         self._adapter_file = folder / ADAPTER
 
     @once
@@ -55,13 +57,16 @@ class AdaptedEncoder:
         return self._encoder.prepare(photo)
 
     def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:
-        found = self._encoder.encode_images(prepared)
-        tokens = []  # one by one, so that they do not depend on how many images there are
-        for cells, whole in zip(found.tokens, found.embeddings, strict=True):
-            inputs = {"cells": cells[None].astype(np.float32), "whole": whole[None]}
-            tokens.append(self._adapter.run(["tokens"], inputs)[0])
-        return ImageFeatures(found.embeddings, np.concatenate(tokens))
+        features = self._encoder.encode_images(prepared)
+        regions = []  # one image at a time, so that its regions do not depend on the number of images
+        for cells, embedding in zip(features.regions, features.embeddings, strict=True):
+            inputs = {"cells": cells[None].astype(np.float32), "whole": embedding[None]}
+            regions.append(self._adapter.run(["tokens"], inputs)[0])
+        return ImageFeatures(features.embeddings, np.concatenate(regions))
 
-    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        found = self._encoder.encode_texts(texts)
-        return replace(self._words.encode(texts), embeddings=found.embeddings, truncated=found.truncated)
+    def encode_texts(self, texts: Sequence[str]) -> QueryFeatures:
+        features = self._encoder.encode_texts(texts)
+        return replace(self._text_tower.encode(texts), embeddings=features.embeddings, truncated=features.truncated)
+
+    def token_spans(self, text: str) -> None:
+        """None: the encoder may see a part of the image only."""

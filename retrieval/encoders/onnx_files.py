@@ -15,7 +15,7 @@ OPSET = 17
 def export(
     module: Any, inputs: tuple[Any, ...], names: list[str], outputs: list[str], axes: dict[str, Any], fold: bool = True
 ) -> Any:
-    """An ONNX model. fold: whether what is made of weights alone is computed now, and not each time it is loaded."""
+    """A torch module as an ONNX model. fold: compute nodes that depend on weights only now, instead of at each load."""
     import io
 
     import onnx
@@ -59,8 +59,8 @@ def store_as_half(model: Any, smallest: int = 1024) -> None:
 
 
 def store_as_bytes(model: Any, smallest: int = 16384) -> None:
-    """Store every float32 weight of at least `smallest` values as int8 with a scale for each output channel, behind a
-    Cast and a Mul. Smaller ones are of the first stages, where an error spreads furthest."""
+    """Store every float32 weight of at least `smallest` values as int8, with a scale for each output channel, behind a
+    Cast and a Mul. Smaller weights belong to the first stages, whose errors spread through all others."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
@@ -68,7 +68,7 @@ def store_as_bytes(model: Any, smallest: int = 16384) -> None:
     for tensor in weights:
         values = numpy_helper.to_array(tensor)
         scale = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True) / 127.0
-        scale = np.maximum(scale, np.finfo(np.float32).tiny)  # of a channel that is zero throughout
+        scale = np.maximum(scale, np.finfo(np.float32).tiny)  # for channels of zeros
         narrow, scales, wide = (tensor.name + end for end in ("_bytes", "_scales", "_wide"))
         graph.initializer.remove(tensor)
         graph.initializer.append(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), narrow))
@@ -77,8 +77,8 @@ def store_as_bytes(model: Any, smallest: int = 16384) -> None:
         graph.node.insert(0, helper.make_node("Cast", [narrow], [wide], to=TensorProto.FLOAT))
 
 
-def quantize_word_table(model: Any) -> None:
-    """Replace the largest table that a Gather reads: row = scale * int8 row."""
+def quantize_token_table(model: Any) -> None:
+    """Store the largest table that a Gather reads as int8, with a float32 scale for each row."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph

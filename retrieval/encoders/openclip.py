@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
-from retrieval.encoders.base import ImageFeatures, TextFeatures, fingerprint_of, unit_norm
+from retrieval.encoders.base import ImageFeatures, QueryFeatures, TextQueries, fingerprint_of, unit_norm
 from retrieval.images import Photo
 from retrieval.privacy import from_cache_first
 
-GRID = 7
+GRID = 7  # regions are at most GRID x GRID cells
 
 
-class OpenClipEncoder:
+class OpenClipEncoder(TextQueries):
     """An open_clip model with its preprocessing and tokeniser.
 
-    Region tokens: the vision tower's last normalised map, averaged to at most 7x7 cells, float16. Word tokens: the text
-    tower's last hidden states. `model`, `tokenizer` and `config` are open_clip's, for training and exporting them;
-    normalized: whether the towers' last norms fit their maps, which CoCa's do not."""
+    Regions: the vision tower's last normalised map, averaged to at most 7x7 cells, float16. Token vectors of a
+    text: the text tower's last hidden states. `model`, `tokenizer` and `config` are open_clip's, for training and
+    exporting. normalized: whether the towers' last norms fit their maps; those of CoCa do not."""
 
     batch_size = 32
-    folder: Path | None = None  # a scorer for it is in a directory of its own, see `AdaptedEncoder`
+    folder: Path | None = None  # a scorer for such a model has its own directory, see `AdaptedEncoder`
 
     def __init__(
         self,
@@ -41,23 +41,23 @@ class OpenClipEncoder:
         device: str = "auto",
         half: bool | None = None,
     ) -> None:
-        """config: of the architecture, as open_clip has it. half: whether to compute in 16 bits, by default on a GPU,
-        where that is several times faster; on a CPU it is slower."""
+        """config: open_clip's configuration of the architecture. half: whether to compute in 16 bits; the default is to
+        do so on a GPU, where it is several times faster, and not on a CPU, where it is slower."""
         import torch
 
         self.name = name
         self.config = config
         self._device = torch_device(device)
         self._half = self._device.type == "cuda" if half is None else half
-        # Convolutions read all channels of a pixel at once; PyTorch's are several times faster so, on either device.
+        # PyTorch's convolutions are several times faster with all channels of a pixel side by side, on either device.
         self.model = model.eval().to(self._device, memory_format=torch.channels_last)
-        self._preprocess = preprocess
+        self.preprocess = preprocess
         self.tokenizer = tokenizer
-        self._tokenizing = Lock()  # those of the hub set their length at every call, and fail if two threads do
+        self._tokenizing = Lock()  # tokenisers of the hub set their length in each call, which fails in two threads
         size = model.visual.image_size
         self.image_size: int = max(size) if isinstance(size, tuple | list) else int(size)
-        self.max_words: int = tokenizer.context_length
-        self.token_dtype = "float16"
+        self.max_tokens: int = tokenizer.context_length
+        self.region_dtype = "float16"
         self.normalized = True
         grey = [self.prepare(Photo(np.full((8, 8, 3), 128, np.uint8), 8, 8, None))]
         try:
@@ -65,16 +65,16 @@ class OpenClipEncoder:
         except RuntimeError:
             self.normalized = False
             probe = self.encode_images(grey)
-        self._probe_words()
+        self._probe_tokens()
         self.dim: int = probe.embeddings.shape[1]
-        self.token_shape: tuple[int, int] = (probe.tokens.shape[1], probe.tokens.shape[2])
+        self.region_shape: tuple[int, int] = (probe.regions.shape[1], probe.regions.shape[2])
         self.fingerprint = fingerprint_of(
             {
                 "weights": weights_checksum(model),
                 "architecture": config,
                 "modules": repr(model),  # with what a set of weights asks for, such as another activation
                 "preprocess": {key: str(value) for key, value in model.visual.preprocess_cfg.items()},
-                "regions": {"map": "last", "grid": GRID, "shape": self.token_shape, "dtype": self.token_dtype},
+                "regions": {"map": "last", "grid": GRID, "shape": self.region_shape, "dtype": self.region_dtype},
             }
         )
 
@@ -82,85 +82,90 @@ class OpenClipEncoder:
         """float32 [3, side, side]: open_clip's own validation preprocessing."""
         from PIL import Image
 
-        return np.asarray(self._preprocess(Image.fromarray(photo.pixels)))
+        return np.asarray(self.preprocess(Image.fromarray(photo.pixels)))
 
     def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:
         import torch
 
-        pixels = self._sent(torch.from_numpy(np.stack(prepared))).contiguous(memory_format=torch.channels_last)
+        pixels = self._on_device(torch.from_numpy(np.stack(prepared))).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), self._autocast():
-            found = self.model.forward_intermediates(
+            outputs = self.model.forward_intermediates(
                 image=pixels, image_indices=1, normalize_intermediates=self.normalized
             )
-            cells = found["image_intermediates"][-1].float()
+            cells = outputs["image_intermediates"][-1].float()
             grid = grid_of(cells.shape[2], cells.shape[3])
-            tokens = torch.nn.functional.adaptive_avg_pool2d(cells, grid).flatten(2).transpose(1, 2)
-        embeddings = found["image_features"].float().cpu().numpy()
-        return ImageFeatures(unit_norm(embeddings), tokens.cpu().numpy().astype(np.float16))
+            regions = torch.nn.functional.adaptive_avg_pool2d(cells, grid).flatten(2).transpose(1, 2)
+        embeddings = outputs["image_features"].float().cpu().numpy()
+        return ImageFeatures(unit_norm(embeddings), regions.cpu().numpy().astype(np.float16))
 
-    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
+    def encode_texts(self, texts: Sequence[str]) -> QueryFeatures:
         import torch
 
-        ids, truncated = self._ids(texts)
+        ids, truncated = self.token_ids(texts)
         with torch.inference_mode(), self._autocast():
-            found = self.model.forward_intermediates(
-                text=self._sent(ids), text_indices=1, normalize_intermediates=self.normalized
+            outputs = self.model.forward_intermediates(
+                text=self._on_device(ids), text_indices=1, normalize_intermediates=self.normalized
             )
-        mask = self._word_mask(ids.numpy())
+        mask = self._token_mask(ids.numpy())
         longest = int(mask.sum(axis=1).max(initial=1))
-        words = found["text_intermediates"][-1].float().cpu().numpy()[:, :longest]
+        vectors = outputs["text_intermediates"][-1].float().cpu().numpy()[:, :longest]
         mask = mask[:, :longest]
-        return TextFeatures(
-            embeddings=unit_norm(found["text_features"].float().cpu().numpy()),  # 16 bits do not tell a norm of 1
-            tokens=words * mask[:, :, None],
+        return QueryFeatures(
+            embeddings=unit_norm(outputs["text_features"].float().cpu().numpy()),  # in 16 bits the norm is not quite 1
+            tokens=vectors * mask[:, :, None],
             mask=mask,
             truncated=truncated,
         )
 
-    def _ids(self, texts: Sequence[str]) -> tuple[Any, NDArray[np.bool_]]:
-        """Word pieces, int64 [n, max_words], and which texts have more, bool [n]: with room for one more piece, those
-        read otherwise, or have something in it."""
+    def token_spans(self, text: str) -> None:
+        """None: preprocessing may crop the image."""
+
+    def token_ids(self, texts: Sequence[str]) -> tuple[Any, NDArray[np.bool_]]:
+        """Ids, int64 [n, max_tokens], and which texts have more tokens, bool [n]. A text has more if room for one more
+        token changes its other ids, or is used."""
         with self._tokenizing:
             ids = self.tokenizer(list(texts))
-            roomier = self.tokenizer(list(texts), context_length=self.max_words + 1).numpy()
-        of_hub = getattr(self.tokenizer, "tokenizer", None)
-        padding = int(getattr(of_hub, "pad_token_id", None) or 0)
-        more = (roomier[:, :-1] != ids.numpy()).any(axis=1) | (roomier[:, -1] != padding)
-        return ids, np.asarray(more, dtype=np.bool_)
+            longer = self.tokenizer(list(texts), context_length=self.max_tokens + 1).numpy()
+        hub_tokenizer = getattr(self.tokenizer, "tokenizer", None)
+        padding = int(getattr(hub_tokenizer, "pad_token_id", None) or 0)
+        truncated = (longer[:, :-1] != ids.numpy()).any(axis=1) | (longer[:, -1] != padding)
+        return ids, np.asarray(truncated, dtype=np.bool_)
 
-    def _probe_words(self) -> None:
-        """Say now, not after hours of indexing, that texts cannot be encoded."""
+    def _probe_tokens(self) -> None:
+        """Fails now, not after hours of indexing, if texts cannot be encoded."""
         try:
             self.encode_texts(["a dog"])
         except Exception as error:
             raise CrosslookError(
-                f"the text tower of {self.name} does not give its words one by one, which ranking needs: choose a "
+                f"the text tower of {self.name} does not give a vector for each token, which ranking needs: choose a "
                 "model without a Hugging Face text tower"
             ) from error
 
-    def _word_mask(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _token_mask(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         from open_clip.tokenizer import SimpleTokenizer
 
-        if isinstance(self.tokenizer, SimpleTokenizer):  # its padding, 0, is also the id of "!": go by the end mark
+        if isinstance(self.tokenizer, SimpleTokenizer):  # its padding, 0, is also the id of "!"; EOS has the largest id
             return np.asarray(np.arange(ids.shape[1]) <= ids.argmax(axis=1)[:, None])
         return np.asarray(ids != getattr(self.model.text, "pad_id", 0))
 
-    def _sent(self, tensor: Any) -> Any:
-        """On the model's device; to a GPU from pinned memory, without waiting for it."""
+    def _on_device(self, tensor: Any) -> Any:
+        """The tensor on the model's device; copied to a GPU from pinned memory, asynchronously."""
         if self._device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self._device, non_blocking=True)
 
     def _autocast(self) -> Any:
-        """bfloat16, which has the range of float32; float16 on GPUs that are too old for it."""
+        """bfloat16, which has the range of float32; float16 on GPUs that lack bfloat16."""
         import torch
 
-        is_old = self._device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.autocast(self._device.type, dtype=torch.float16 if is_old else torch.bfloat16, enabled=self._half)
+        lacks_bfloat16 = self._device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.autocast(
+            self._device.type, dtype=torch.float16 if lacks_bfloat16 else torch.bfloat16, enabled=self._half
+        )
 
 
 def grid_of(rows: int, columns: int) -> tuple[int, int]:
-    """Cells that are kept of a map of so many."""
+    """The grid of regions for a map of rows x columns cells."""
     return min(GRID, rows), min(GRID, columns)
 
 
@@ -193,10 +198,10 @@ def load_openclip(name: str, device: str = "auto") -> OpenClipEncoder:
 def _directory_config(folder: Path) -> dict[str, Any]:
     path = folder / "open_clip_config.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        config: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CrosslookError(f"cannot read {path}: it is not a configuration of open_clip") from error
-    return found
+    return config
 
 
 def _create(
@@ -204,8 +209,8 @@ def _create(
 ) -> OpenClipEncoder:
     import open_clip
 
-    silenced = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # the hub's client reports every retry, and the error below says it all
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # the hub's client logs every retry; the error below says enough
     try:
         model, _, preprocess = from_cache_first(
             lambda: open_clip.create_model_and_transforms(architecture, pretrained=pretrained, require_pretrained=True)
@@ -220,12 +225,12 @@ def _create(
         )
         raise CrosslookError(f"cannot load the weights of {name}: {reason}; {remedy}") from error
     finally:
-        logging.disable(silenced)
+        logging.disable(disabled)
     return OpenClipEncoder(name, model, preprocess, tokenizer, config, device)
 
 
 def weights_checksum(model: Any) -> str:
-    """sha256 over names and values of all weights, whatever file they came from."""
+    """sha256 over the names and values of all weights, independent of the file format."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -234,7 +239,7 @@ def weights_checksum(model: Any) -> str:
 
 
 def torch_device(device: str) -> Any:
-    """`auto` is a GPU where there is one. Raises `CrosslookError` when `cuda` is asked for and not there."""
+    """`auto` is a GPU if torch has one. Raises `CrosslookError` for `cuda` without a CUDA device."""
     import torch
 
     has_cuda = torch.cuda.is_available()
@@ -246,5 +251,5 @@ def torch_device(device: str) -> Any:
 def _closest(name: str, names: Sequence[str]) -> str:
     from difflib import get_close_matches
 
-    found = get_close_matches(name, names, n=1)
-    return f" (did you mean {found[0]}?)" if found else ""
+    matches = get_close_matches(name, names, n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""

@@ -1,4 +1,4 @@
-"""An open_clip model on ONNX Runtime, without torch: runs what `retrieval.encoders.openclip_export` wrote."""
+"""An open_clip model on ONNX Runtime, without torch: runs what `retrieval.encoders.openclip_export` writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
-from retrieval.encoders.base import ImageFeatures, TextFeatures, unit_norm
+from retrieval.encoders.base import ImageFeatures, QueryFeatures, TextQueries, unit_norm
 from retrieval.encoders.preprocessing import Preprocessing
 from retrieval.encoders.runtime import once, open_session
 from retrieval.images import Photo
@@ -24,31 +24,30 @@ VERSION = 3
 IMAGE, TEXT, TOKENIZER, CONFIG = "image.onnx", "text.onnx", "tokenizer.json", "config.json"
 CLEANINGS = ("whitespace", "lower", "canonicalize")
 MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model")
-REFUSED = "refused"  # a file that says why a model is not exported
+REFUSED = "refused"  # a file with the reason why a model cannot be exported
 FILES = (IMAGE, TEXT, TOKENIZER)
 
 
-class ExportedEncoder:
-    """The open_clip model of the same name and fingerprint; embeddings differ by the rounding of int8 weights. Safe to
-    use from several threads."""
+class ExportedEncoder(TextQueries):
+    """The open_clip model of the same name and fingerprint; embeddings differ by the rounding of int8 weights."""
 
     batch_size = 16
     folder: Path | None = None
 
     def __init__(self, name: str, folder: Path) -> None:
-        """Raises `OSError`, `ValueError`, `KeyError` or `TypeError` for what is no export, or a damaged one."""
+        """Raises `OSError`, `ValueError`, `KeyError` or `TypeError` if `folder` holds no export or a damaged one."""
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         check_files(folder, config.get("files", {}))
         self.name = name
         self._files = folder
         self.fingerprint: str = config["fingerprint"]
         self.dim: int = config["dim"]
-        self.token_shape: tuple[int, int] = tuple(config["token_shape"])
-        self.token_dtype: str = config["token_dtype"]
-        self.max_words: int = config["max_words"]
+        self.region_shape: tuple[int, int] = tuple(config["token_shape"])
+        self.region_dtype: str = config["token_dtype"]
+        self.max_tokens: int = config["max_words"]
         self.prepare_photo = Preprocessing(**config["preprocessing"])
         self.image_size = self.prepare_photo.side
-        self._marks: tuple[int, int] | None = config["marks"] and tuple(config["marks"])
+        self._bos_eos: tuple[int, int] | None = config["marks"] and tuple(config["marks"])
         self._padding: int = config["padding"]
         self._cleaning: str = config["cleaning"]
         self._one_by_one: bool = config["one_by_one"]
@@ -82,54 +81,54 @@ class ExportedEncoder:
         return self.prepare_photo(photo)
 
     def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:
-        embeddings, tokens = self._run(self._image, ["embedding", "tokens"], "pixels", np.stack(prepared))
-        return ImageFeatures(unit_norm(embeddings), tokens.astype(self.token_dtype))
+        embeddings, regions = self._run(self._image, ["embedding", "tokens"], "pixels", np.stack(prepared))
+        return ImageFeatures(unit_norm(embeddings), regions.astype(self.region_dtype))
 
-    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        ids, truncated = self._pieces(texts)
-        embeddings, words = self._run(self._text, ["embedding", "words"], "ids", ids)
-        mask = self.word_mask(ids)
+    def encode_texts(self, texts: Sequence[str]) -> QueryFeatures:
+        ids, truncated = self.token_ids(texts)
+        embeddings, vectors = self._run(self._text, ["embedding", "words"], "ids", ids)
+        mask = self._token_mask(ids)
         longest = int(mask.sum(axis=1).max(initial=1))
-        words, mask = words[:, :longest], mask[:, :longest]
-        return TextFeatures(unit_norm(embeddings), words * mask[:, :, None], mask, truncated)
+        vectors, mask = vectors[:, :longest], mask[:, :longest]
+        return QueryFeatures(unit_norm(embeddings), vectors * mask[:, :, None], mask, truncated)
 
-    def _run(self, session: Any, outputs: list[str], name: str, given: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """Rows of a graph with int8 weights come one by one: its inputs are rounded to int8 as well, and what differs
-        in the last digit, as it does from one number of rows to another, would sometimes be rounded the other way."""
-        if not self._one_by_one or not len(given):
-            return list(session.run(outputs, {name: given}))
-        rows = [session.run(outputs, {name: given[[row]]}) for row in range(len(given))]
-        return [np.concatenate(each) for each in zip(*rows, strict=True)]
+    def token_spans(self, text: str) -> None:
+        """None: preprocessing may crop the image."""
 
-    def ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Word pieces, int64 [n, max_words], with what the model wants around and after them."""
-        return self._pieces(texts)[0]
+    def _run(self, session: Any, outputs: list[str], name: str, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """A graph with int8 weights runs on one row at a time. It rounds activations to int8 too, and their last digits
+        depend on the number of rows, so that a value between two steps could be rounded either way."""
+        if not self._one_by_one or not len(batch):
+            return list(session.run(outputs, {name: batch}))
+        rows = [session.run(outputs, {name: batch[[row]]}) for row in range(len(batch))]
+        return [np.concatenate(values) for values in zip(*rows, strict=True)]
 
-    def _pieces(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The same, and which texts have more of them, bool [n]."""
-        found = np.full((len(texts), self.max_words), self._padding, np.int64)
+    def token_ids(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids, int64 [n, max_tokens], with the special tokens and the padding that the model expects, and which texts
+        have more tokens, bool [n]."""
+        ids = np.full((len(texts), self.max_tokens), self._padding, np.int64)
         truncated = np.zeros(len(texts), np.bool_)
         for row, text in enumerate(texts):
-            encoded = self._tokenizer.encode(cleaned(text, self._cleaning))
-            pieces = encoded.ids
-            truncated[row] = bool(encoded.overflowing)  # by a tokeniser that adds its own marks
-            if self._marks is not None:
-                begin, end = self._marks
-                truncated[row] = len(pieces) > self.max_words - 2
-                pieces = [begin, *pieces[: self.max_words - 2], end]
-            found[row, : len(pieces)] = pieces[: self.max_words]
-        return found, truncated
+            encoding = self._tokenizer.encode(cleaned(text, self._cleaning))
+            tokens = encoding.ids
+            truncated[row] = bool(encoding.overflowing)  # of a tokeniser that adds special tokens itself
+            if self._bos_eos is not None:
+                bos, eos = self._bos_eos
+                truncated[row] = len(tokens) > self.max_tokens - 2
+                tokens = [bos, *tokens[: self.max_tokens - 2], eos]
+            ids[row, : len(tokens)] = tokens[: self.max_tokens]
+        return ids, truncated
 
-    def word_mask(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """bool [n, max_words]. Where marks surround a text, the last has the largest id; the padding may be a word."""
-        if self._marks is not None:
+    def _token_mask(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """bool [n, max_tokens]. The padding may be a token of the text as well, but EOS has the largest id."""
+        if self._bos_eos is not None:
             return np.asarray(np.arange(ids.shape[1]) <= ids.argmax(axis=1)[:, None])
         return np.asarray(ids != self._padding)
 
 
 def cleaned(text: str, how: str) -> str:
-    """As open_clip cleans texts: mangled letters and HTML entities restored, then by `whitespace`, `lower`, or
-    `canonicalize`, without punctuation."""
+    """A text as open_clip cleans it. Mangled letters and HTML entities are restored; `lower` and `canonicalize` make
+    letters small, and `canonicalize` removes punctuation."""
     text = text.encode("utf-8", "replace").decode()
     if not text.isascii():
         from ftfy import fix_text
@@ -148,8 +147,8 @@ def exports() -> Path:
 
 
 def export_folder(name: str) -> Path:
-    """Where the export of a model is, or would be. It belongs to the weights as they are: of a directory, or a file
-    named as weights, their sizes and times of change; other files of a directory do not count."""
+    """Where the export of a model is, or would be. Its name is a hash over the model's name and the sizes and times of
+    change of its weights: of the model files of a directory, or of a file that is named as weights."""
     parts = [str(VERSION), name]
     folder = Path(name)
     files = sorted(folder.iterdir()) if folder.is_dir() else [Path(name.partition(":")[2])]
@@ -161,7 +160,7 @@ def export_folder(name: str) -> Path:
 
 
 def seal(path: Path) -> dict[str, Any]:
-    """What is to be remembered of a file, by which `check_files` knows it again."""
+    """Size, time of change and checksum of a file, for `check_files`."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         status = os.fstat(file.fileno())
@@ -169,9 +168,10 @@ def seal(path: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path, seals: dict[str, dict[str, Any]]) -> None:
-    """Raises `OSError` when one of `FILES` is missing, and `ValueError` when one is not what was written. Content is
-    compared where the time of change is another; else the size has to do, so that a query need not read everything.
-    seals: by name; of exports by older versions there are none."""
+    """Raises `OSError` when one of `FILES` is missing, `ValueError` when one has changed. Only sizes are compared where
+    the time of change is the same, so that a query need not read all content; else checksums are.
+
+    seals: by file name; exports by older versions have none."""
     for name in FILES:
         status = (folder / name).stat()
         written = seals.get(name)
@@ -184,7 +184,7 @@ def check_files(folder: Path, seals: dict[str, dict[str, Any]]) -> None:
 
 
 def find_export(name: str) -> ExportedEncoder | None:
-    """The export of a model of open_clip, None where there is none yet, or it cannot be read or is damaged."""
+    """The export of an open_clip model; None if none exists, or it is damaged or cannot be read."""
     try:
         return ExportedEncoder(name, export_folder(name))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -14,8 +14,8 @@ FILTERS = ("bicubic", "bilinear")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """side: pixels of the square that the model sees. interpolation: `bicubic` or `bilinear`. squash: whether a picture
-    is distorted to the square, instead of cropped to its middle. mean, std: of each colour, 0 to 1."""
+    """side: of the model's square input, in pixels. interpolation: `bicubic` or `bilinear`. squash: whether a picture
+    is distorted to the square; else its middle is cropped. mean, std: of each channel, whose values are 0 to 1."""
 
     side: int
     interpolation: str
@@ -33,7 +33,7 @@ class Preprocessing:
         left, top = (round((length - self.side) / 2) for length in picture.size)
         picture = picture.crop((left, top, left + self.side, top + self.side))
         values = np.asarray(picture, dtype=np.float32) / np.float32(255)
-        mean, std = (np.array(each, dtype=np.float32) for each in (self.mean, self.std))
+        mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
         values = (values - mean) / std
         return np.ascontiguousarray(values.transpose(2, 0, 1))
 

@@ -1,10 +1,11 @@
-"""That a model cannot be exported is remembered, since finding out takes minutes; what passes is not."""
+"""Remembers that a model cannot be exported, which takes minutes to find out. Errors that pass are not remembered."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from retrieval.encoders.openclip_onnx import REFUSED
 
 AGAIN_AFTER = 7 * 24 * 3600  # seconds
 PACKAGES = ("crosslook", "onnx", "onnxruntime", "open_clip_torch", "torch")
-# What libraries in other languages say in exceptions of their own.
+# Messages of libraries in other languages, whose exceptions have no class of their own.
 PASSING = re.compile(
     r"os error \d+|no space left|disk (is )?full|quota exceeded|input/output error|too many open files"
     r"|bad[_ ]?alloc|out of memory|(failed|unable) to allocate|(cannot|could not) allocate|not enough memory",
@@ -21,11 +22,11 @@ PASSING = re.compile(
 
 
 class NotExportable(Exception):
-    """Why a model has to stay on torch."""
+    """The reason why a model needs torch."""
 
 
 def is_passing(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, says something about this moment: a disk, memory, a package."""
+    """Whether an error, or a cause of it, may be gone next time: a full disk, too little memory, a missing package."""
     while error is not None:
         if isinstance(error, OSError | MemoryError | ImportError) or PASSING.search(str(error)):
             return True
@@ -33,20 +34,31 @@ def is_passing(error: BaseException | None) -> bool:
     return False
 
 
+def permanent_error(action: Callable[[], None]) -> Exception | None:
+    """The error by which an action fails for good, None if it succeeds. Raises errors that pass."""
+    try:
+        action()
+    except Exception as error:  # the exporter, the quantiser and ONNX Runtime raise exceptions of many classes
+        if is_passing(error):
+            raise
+        return error
+    return None
+
+
 def refuse(folder: Path, error: Exception) -> None:
-    """Remember in the folder of an export why there is none."""
+    """Write the reason why a model cannot be exported into the folder of its export."""
     content = {"reason": f"{type(error).__name__}: {error}", "versions": _versions()}
     (folder / REFUSED).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def is_refused(folder: Path) -> bool:
-    """Whether that holds still. It is tried again with another version of one of the packages, and after a week: the
-    error may have been one that passes, without saying so."""
+    """Whether the model was refused, within a week and with the same versions of the packages. It is tried again after
+    a week because `is_passing` may not recognise every error that passes."""
     try:
         content = json.loads((folder / REFUSED).read_text(encoding="utf-8"))
         age = abs(time.time() - (folder / REFUSED).stat().st_mtime)
         return bool(content["versions"] == _versions()) and age < AGAIN_AFTER
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is of an older version
+    except (OSError, ValueError, KeyError, TypeError):  # it does not exist, or an older version wrote it
         return False
 
 

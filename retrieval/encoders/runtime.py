@@ -1,4 +1,4 @@
-"""How a model file runs: ONNX Runtime sessions."""
+"""ONNX Runtime sessions, by which model files run."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-ERRORS = 3  # the severity from which ONNX Runtime speaks, on stderr
+SHIPPED = Path(__file__).parents[1] / "weights"  # folder of the models that ship
+ERRORS = 3  # the least severity that ONNX Runtime logs, on stderr
 
 _SHARING = Lock()
 
 
 def import_onnxruntime(part: str = "") -> Any:
-    """The module `onnxruntime`, or a part of it by its dotted name, with its reports to its makers switched off.
-    Nothing else imports it."""
+    """The module `onnxruntime`, or a submodule by its dotted name, with telemetry switched off. No other function
+    imports it."""
     switch_off_reports()
-    is_of_host = "onnxruntime" in sys.modules
+    host_imported_it = "onnxruntime" in sys.modules
     onnxruntime = importlib.import_module("onnxruntime")
-    if hasattr(onnxruntime, "disable_telemetry_events"):  # which helps where a host program has imported it before
+    if hasattr(onnxruntime, "disable_telemetry_events"):  # needed if a host program has imported the module before
         onnxruntime.disable_telemetry_events()
-    if not is_of_host:  # of a host program the log is its own
+    if not host_imported_it:  # a host program configures its log itself
         onnxruntime.set_default_logger_severity(ERRORS)
     return importlib.import_module(f"onnxruntime.{part}") if part else onnxruntime
 
 
 class once(Generic[Value]):
-    """A property that is computed when it is first asked for, and once also where several threads ask at the same time,
-    which wait for it; what raises is tried again by the next. (`functools.cached_property` has no lock from Python 3.12
-    on, and in 3.11 one for all objects of a class.)"""
+    """A property that is computed once, when it is first read; threads that read it meanwhile wait. After an exception
+    the next read computes again. (`functools.cached_property` has no lock from Python 3.12 on, and in 3.11 one lock for
+    all objects of a class.)"""
 
     def __init__(self, compute: Callable[[Any], Value]) -> None:
         self._compute = compute
@@ -57,7 +58,7 @@ class once(Generic[Value]):
     def __get__(self, instance: object | None, owner: type | None = None) -> Self | Value:
         if instance is None:
             return self
-        computed = vars(instance)  # where a value is found before this is asked again
+        computed = vars(instance)  # a value in it is read without calling this method
         with computed.setdefault(f"computing {self._name}", RLock()):
             if self._name not in computed:
                 computed[self._name] = self._compute(instance)
@@ -65,8 +66,9 @@ class once(Generic[Value]):
             return value
 
 
-def open_session(model: Path, device: str = "cpu", remedy: str = "reinstall crosslook") -> InferenceSession:
-    """A session over one ONNX file. remedy: what to do where the file is damaged.
+def open_session(model: Path, device: str = "cpu", remedy: str | None = None) -> InferenceSession:
+    """A session over one ONNX file. remedy: of a damaged file, for the message; by default that of a file that ships,
+    or of one that `search train` wrote.
 
     Raises `CrosslookError` when the file is missing or damaged."""
     onnxruntime = import_onnxruntime()
@@ -84,15 +86,17 @@ def open_session(model: Path, device: str = "cpu", remedy: str = "reinstall cros
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, MemoryError) or "bad_alloc" in reason or "allocate memory" in reason:
             raise CrosslookError(f"cannot load {model}: there is not enough memory now") from error
+        if remedy is None:
+            remedy = "reinstall crosslook" if SHIPPED in model.parents else "train the model again"
         raise CrosslookError(f"cannot load {model}: {reason} ({remedy})") from error
 
 
 @cache
 def _share_threads() -> None:
-    """One pool for all sessions, of as many threads as this process may use. With pools of their own, the waiting
-    threads of each would take the cores from the one that computes."""
+    """One pool for all sessions, with as many threads as this process may use. With a pool for each session, the
+    waiting threads of one, which spin, would take the cores from the session that computes."""
     onnxruntime = import_onnxruntime()
-    with suppress(import_onnxruntime("capi.onnxruntime_pybind11_state").Fail):  # others made one, which is shared then
+    with suppress(import_onnxruntime("capi.onnxruntime_pybind11_state").Fail):  # a host program made one: it is shared
         onnxruntime.set_global_thread_pool_sizes(usable_cores(), 1)
 
 
@@ -102,6 +106,6 @@ def has_cuda() -> bool:
 
 
 def check_device(device: str) -> None:
-    """Raises `CrosslookError` when `cuda` is asked for and not there."""
+    """Raises `CrosslookError` for `cuda` where ONNX Runtime has no CUDA."""
     if device == "cuda" and not has_cuda():
         raise CrosslookError("this ONNX Runtime has no CUDA: use --device cpu, or install onnxruntime-gpu in its place")

@@ -4,45 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from indexes.errors import CrosslookError
-from retrieval.encoders.base import TextFeatures
+from retrieval.encoders.base import QueryFeatures
 from retrieval.encoders.runtime import once, open_session
 
 BATCH = 32
 
 
 class TextTower:
-    """Tokeniser and tower, each loaded when first used."""
+    """Tokeniser and tower. Each is loaded when it is first used."""
 
-    def __init__(self, model: Path, tokenizer: Path, max_words: int) -> None:
+    def __init__(self, model: Path, tokenizer: Path, max_tokens: int) -> None:
         self._model = model
         self._tokenizer_file = tokenizer
-        self._max_words = max_words
+        self._max_tokens = max_tokens
 
     @once
-    def _session(self):  # type: ignore[no-untyped-def]
+    def _session(self) -> Any:
         return open_session(self._model)
 
     @once
-    def _tokenizer(self):  # type: ignore[no-untyped-def]
+    def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
         try:
             tokenizer = Tokenizer.from_file(str(self._tokenizer_file))
         except Exception as error:  # the library raises no other kind
             raise CrosslookError(f"cannot read {self._tokenizer_file}: {error} (reinstall crosslook)") from error
-        tokenizer.enable_truncation(self._max_words)
+        tokenizer.enable_truncation(self._max_tokens)
         tokenizer.no_padding()
         return tokenizer
 
-    def encode(self, texts: Sequence[str]) -> TextFeatures:
-        """Embeddings, and for every word piece, [CLS] and [SEP] included, a token of twice their length: the last
-        hidden state, which tells of the whole text, and what the piece means by itself, which is zero for those two."""
-        encoded = self._tokenizer.encode_batch([_as_unicode(text) for text in texts])
-        lengths = np.array([len(text.ids) for text in encoded], dtype=np.int64)
+    def encode(self, texts: Sequence[str]) -> QueryFeatures:
+        """Embeddings, and a vector of length 2 dim for each token, [CLS] and [SEP] included. Its first half is the last
+        hidden state, which depends on the entire text; its second half is the token's row of the embedding table,
+        centred, which is zero for [CLS] and [SEP]."""
+        encodings = self._tokenizer.encode_batch([_as_unicode(text) for text in texts])
+        lengths = np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
         longest = int(lengths.max(initial=1))
         embeddings = np.zeros((len(texts), self.dim), dtype=np.float32)
         tokens = np.zeros((len(texts), longest, 2 * self.dim), dtype=np.float32)
@@ -52,29 +54,29 @@ class TextTower:
             width = int(lengths[batch].max())
             ids = np.zeros((len(batch), width), dtype=np.int64)
             for row, index in enumerate(batch):
-                ids[row, : lengths[index]] = encoded[index].ids
+                ids[row, : lengths[index]] = encodings[index].ids
             mask = np.arange(width) < lengths[batch, None]
-            found = self._session.run(["embedding", "words"], {"ids": ids, "mask": mask.astype(np.int64)})
-            embeddings[batch] = found[0]
-            tokens[batch, :width] = found[1] * mask[:, :, None]
-        return TextFeatures(
+            inputs = {"ids": ids, "mask": mask.astype(np.int64)}
+            embeddings[batch], vectors = self._session.run(["embedding", "words"], inputs)
+            tokens[batch, :width] = vectors * mask[:, :, None]
+        return QueryFeatures(
             embeddings=embeddings,
             tokens=tokens,
             mask=np.arange(longest) < lengths[:, None],
-            truncated=np.array([bool(text.overflowing) for text in encoded], dtype=np.bool_),
+            truncated=np.array([bool(encoding.overflowing) for encoding in encodings], dtype=np.bool_),
         )
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where each of the word pieces that `encode` gives begins and ends in the text; [CLS] and [SEP] are empty."""
+        """Start and end in the text of each token that `encode` gives a vector; (0, 0) for [CLS] and [SEP]."""
         return list(self._tokenizer.encode(_as_unicode(text)).offsets)
 
-    def pieces(self, text: str) -> list[int]:
-        """The ids of the word pieces that `encode` reads."""
+    def token_ids(self, text: str) -> list[int]:
+        """The ids of the tokens that `encode` reads."""
         return list(self._tokenizer.encode(_as_unicode(text)).ids)
 
     @property
-    def markers(self) -> list[int]:
-        """The ids that are no words."""
+    def special_ids(self) -> list[int]:
+        """The ids of tokens that stand for no part of a text."""
         return [self._tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "[UNK]", "[MASK]", "[PAD]")]
 
     @property
@@ -83,5 +85,5 @@ class TextTower:
 
 
 def _as_unicode(text: str) -> str:
-    """A lone surrogate (a byte of the command line that is not UTF-8) is no text: it becomes a question mark."""
+    """Replaces lone surrogates, which stand for bytes of the command line that are not UTF-8, by question marks."""
     return text.encode("utf-8", "replace").decode()

@@ -1,12 +1,13 @@
-"""The trained fusion scorer at query time, on ONNX Runtime.
+"""The trained fusion scorer at query time, on ONNX Runtime: the network that `retrieval.training.model.reader` trains
+and describes.
 
-A language model of captions whose words attend to the regions of an image: its logit is how much likelier the image
-makes the query. It was trained, and is described, in `retrieval.training.model.reader`."""
+It is a language model of captions whose tokens attend to the regions of an image. Its output, called fusion, is how
+much likelier the image makes the query: exp(s) * (log p(text | image) - prior * log p(text)), with a learnt scale and
+prior (equation 6 there)."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,73 +16,75 @@ from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
 from retrieval.calibration import Calibration
-from retrieval.encoders.base import TextFeatures
+from retrieval.encoders.base import QueryFeatures
 from retrieval.encoders.runtime import once, open_session
+from retrieval.fusion.base import Candidates, EncodedQuery, Evidence, TwoWayLogits
 
 SCORER = "scorer.onnx"
 EXPLAINER = "explainer.onnx"
 IMAGES_AT_ONCE = 100
-MARKS = 2  # of the begin and the end of a text
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Which regions of one image speak for which word of a text. fusion: the scorer's logit for the pair, before
-    calibration. lost: float32 [words, regions], how much of that logit each word would lose if nothing could attend to
-    the region."""
-
-    fusion: float
-    lost: NDArray[np.float32]
-
-    @property
-    def heat(self) -> NDArray[np.float32]:
-        """float32 [words, regions], 0 and up, in units of the logit: what speaks for a match. The gradient of the logit
-        by the attention (Chefer et al. 2021, "Generic Attention-model Explainability", and the maps of ALBEF and BLIP)
-        estimates this; here it is measured."""
-        return np.maximum(self.lost, 0)
+SPECIAL_TOKENS = 2  # [CLS] and [SEP], which every text has
 
 
 class FusionScorer:
-    """The scorer in a model directory. Its logits are a * similarity + b * fusion + c, calibrated on a validation set.
-    Safe to use from several threads.
+    """The scorer in a model directory. Its match logit is a * similarity + b * fusion + c, fitted on a validation set,
+    with other weights for ranking texts (see `Calibration`).
 
-    Raises `CrosslookError` for a directory that an older version wrote, or that is damaged."""
+    folder: the model directory. Raises `CrosslookError` for one that an older version wrote, or that is damaged."""
 
+    reranks = True
     calibrated = True
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         try:
-            found = json.loads((folder / "config.json").read_text(encoding="utf-8"))["calibration"]
-            if "to_image" not in found:
+            weights = json.loads((folder / "config.json").read_text(encoding="utf-8"))["calibration"]
+            if "to_image" not in weights:
                 raise CrosslookError(f"{folder} was written by an older version: train it again")
-            self.to_image, self.to_text = Calibration(**found["to_image"]), Calibration(**found["to_text"])
+            self.to_image, self.to_text = Calibration(**weights["to_image"]), Calibration(**weights["to_text"])
         except (ValueError, KeyError, TypeError) as error:
             raise CrosslookError(f"{folder}/config.json is damaged: train the model again") from error
 
     @once
     def _session(self) -> Any:
-        return open_session(self._folder / SCORER)
+        return open_session(self.folder / SCORER)
 
     @once
     def _explainer(self) -> Any:
-        return open_session(self._folder / EXPLAINER)
+        return open_session(self.folder / EXPLAINER)
 
     def load(self) -> None:
         _ = self._session
 
-    def fusion(self, text: TextFeatures, tokens: NDArray[Any]) -> NDArray[np.float32]:
-        if text.mask[0].sum() <= MARKS:
-            return np.zeros(len(tokens), np.float32)  # no words, which no image makes likelier
-        parts = [tokens[low : low + IMAGES_AT_ONCE] for low in range(0, len(tokens), IMAGES_AT_ONCE)]
-        return np.concatenate([self._session.run(["fusion"], self._inputs(text, part))[0] for part in parts])
+    def score(self, query: EncodedQuery, candidates: Candidates) -> NDArray[np.float32]:
+        return self.to_image.logits(candidates.similarities, self._fusion(query, candidates))
 
-    def evidence(self, text: TextFeatures, tokens: NDArray[Any]) -> Evidence:
-        """Of one text and one image, whose tokens are [regions, token_dim]."""
-        fusion, lost = self._explainer.run(["fusion", "evidence"], self._inputs(text, tokens))
-        return Evidence(float(fusion), lost)
+    def score_both_ways(self, query: EncodedQuery, candidates: Candidates) -> TwoWayLogits:
+        similarities, fusion = candidates.similarities, self._fusion(query, candidates)
+        length = int(query.features.mask.sum())
+        to_text = self.to_text.logits(similarities, fusion, length)
+        return TwoWayLogits(self.to_image.logits(similarities, fusion), to_text)
 
-    @staticmethod
-    def _inputs(text: TextFeatures, tokens: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        words = text.tokens[0][text.mask[0]]
-        return {"words": words, "regions": np.ascontiguousarray(tokens)}
+    def explain(self, query: EncodedQuery, similarity: np.float32, regions: NDArray[Any]) -> Evidence | None:
+        if not (self.folder / EXPLAINER).is_file():  # of a scorer for another encoder
+            return None
+        fusion, lost = self._explainer.run(["fusion", "evidence"], _inputs(query.features, regions))
+        return Evidence(float(self.to_image.logits(similarity, float(fusion))), float(fusion), lost)
+
+    def _fusion(self, query: EncodedQuery, candidates: Candidates) -> NDArray[np.float32]:
+        query.query.only_text("the fusion scorer")
+        if not len(candidates):
+            return np.zeros(0, np.float32)
+        return self.fusion(query.features, candidates.regions())
+
+    def fusion(self, features: QueryFeatures, regions: NDArray[Any]) -> NDArray[np.float32]:
+        """float32 [n]; zeros for a text without words, which no image makes likelier. features: of one text. regions:
+        [n, regions, region_dim]."""
+        if not len(regions) or features.mask[0].sum() <= SPECIAL_TOKENS:
+            return np.zeros(len(regions), np.float32)
+        batches = [regions[low : low + IMAGES_AT_ONCE] for low in range(0, len(regions), IMAGES_AT_ONCE)]
+        return np.concatenate([self._session.run(["fusion"], _inputs(features, batch))[0] for batch in batches])
+
+
+def _inputs(features: QueryFeatures, regions: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    return {"words": features.tokens[0][features.mask[0]], "regions": np.ascontiguousarray(regions)}

@@ -16,22 +16,22 @@ def made_up(count=60_000, a=6.0, b=2.5, c=-4.0, seed=0):
 
 
 def test_the_true_parameters_are_found():
-    found = fit(*made_up())
-    assert (found.a, found.b, found.c) == pytest.approx((6.0, 2.5, -4.0), rel=0.05)
+    fitted = fit(*made_up())
+    assert (fitted.a, fitted.b, fitted.c) == pytest.approx((6.0, 2.5, -4.0), rel=0.05)
 
 
 def test_the_fit_maximises_the_likelihood():
     """No neighbour in any direction is likelier."""
     similarities, fusion, labels = made_up(5_000)
-    found = fit(similarities, fusion, labels)
+    fitted = fit(similarities, fusion, labels)
 
     def likelihood(a, b, c):
         share = matches(a * similarities + b * fusion + c)
         return np.log(np.where(labels, share, 1 - share)).sum()
 
-    best = likelihood(found.a, found.b, found.c)
+    best = likelihood(fitted.a, fitted.b, fitted.c)
     for step in np.concatenate([np.eye(3), -np.eye(3)]) * 0.01:
-        assert likelihood(*(np.array([found.a, found.b, found.c]) + step)) < best
+        assert likelihood(*(np.array([fitted.a, fitted.b, fitted.c]) + step)) < best
 
 
 def lists(queries=4_000, candidates=20, a=6.0, b=2.5, seed=0):
@@ -44,16 +44,16 @@ def lists(queries=4_000, candidates=20, a=6.0, b=2.5, seed=0):
 
 
 def test_lists_tell_the_proportion_of_the_weights():
-    found = fit_lists(*lists())
-    assert found.b / found.a == pytest.approx(2.5 / 6, rel=0.05) and found.a > 0
+    fitted = fit_lists(*lists())
+    assert fitted.b / fitted.a == pytest.approx(2.5 / 6, rel=0.05) and fitted.a > 0
 
 
 def test_lists_of_several_matches_ask_that_some_match_comes_first():
-    """At the weights that are found, the likelihood of that is at its peak."""
+    """The likelihood has its maximum at the fitted weights."""
     rng = np.random.default_rng(3)
     scores = rng.normal(size=(300, 12, 3))
     is_match = scores @ [1.0, -0.5, 0.3] + rng.gumbel(size=(300, 12)) > 2.2
-    found = list_weights(scores, is_match)
+    best = list_weights(scores, is_match)
 
     def likelihood(weights):
         shares = np.exp(scores @ weights)[is_match.any(axis=1)]
@@ -62,7 +62,7 @@ def test_lists_of_several_matches_ask_that_some_match_comes_first():
 
     assert (is_match.sum(axis=1) > 1).sum() > 100
     for step in 1e-2 * np.concatenate([np.eye(3), -np.eye(3)]):
-        assert likelihood(found + step) < likelihood(found)
+        assert likelihood(best + step) < likelihood(best)
 
 
 def test_lists_tell_what_the_length_of_a_text_is_worth():
@@ -71,60 +71,60 @@ def test_lists_tell_what_the_length_of_a_text_is_worth():
     lengths = rng.integers(4, 30, similarities.shape)
     logits = 6 * similarities + 2.5 * fusion + 1.5 * np.log(lengths) + rng.gumbel(size=lengths.shape)
     is_match = logits == logits.max(axis=1, keepdims=True)
-    found = fit_lists(similarities, fusion, is_match, lengths)
-    assert (found.b / found.a, found.d / found.a) == pytest.approx((2.5 / 6, 1.5 / 6), rel=0.1)
+    fitted = fit_lists(similarities, fusion, is_match, lengths)
+    assert (fitted.b / fitted.a, fitted.d / fitted.a) == pytest.approx((2.5 / 6, 1.5 / 6), rel=0.1)
     assert fit_lists(similarities, fusion, is_match).d == 0
-    best = found.logits(similarities, fusion, lengths).argmax(axis=1)
-    assert best.tolist() != found.logits(similarities, fusion).argmax(axis=1).tolist()
+    best = fitted.logits(similarities, fusion, lengths).argmax(axis=1)
+    assert best.tolist() != fitted.logits(similarities, fusion).argmax(axis=1).tolist()
 
 
 def test_a_fusion_of_pure_noise_gets_no_weight_in_lists():
     similarities, _, is_match = lists(b=0.0)
     noise = np.random.default_rng(1).normal(size=similarities.shape)
-    found = fit_lists(similarities, noise, is_match)
-    assert abs(found.b) * noise.std() < 0.05 * found.a * similarities.std()
+    fitted = fit_lists(similarities, noise, is_match)
+    assert abs(fitted.b) * noise.std() < 0.05 * fitted.a * similarities.std()
 
 
 def test_matches_fitted_on_lists_are_believable():
     similarities, fusion, is_match = lists()
-    found = matches(fit_lists(similarities, fusion, is_match).logits(similarities, fusion))
-    assert reliability(found, is_match).error < 0.02
+    predicted = matches(fit_lists(similarities, fusion, is_match).logits(similarities, fusion))
+    assert reliability(predicted, is_match).error < 0.02
 
 
 def test_lists_without_a_match_count_for_the_probability_alone():
     similarities, fusion, is_match = lists()
     emptied = is_match.copy()
     emptied[::2] = False
-    whole, half = fit_lists(similarities, fusion, is_match), fit_lists(similarities, fusion, emptied)
-    assert half.b / half.a == pytest.approx(whole.b / whole.a, rel=0.1)
+    full, half = fit_lists(similarities, fusion, is_match), fit_lists(similarities, fusion, emptied)
+    assert half.b / half.a == pytest.approx(full.b / full.a, rel=0.1)
     assert matches(half.logits(similarities, fusion)).mean() == pytest.approx(emptied.mean(), rel=1e-3)
 
 
 def test_a_score_that_never_varies_has_no_weight():
-    found = fit([0.1, 0.4, 0.2, 0.9], [3, 3, 3, 3], [False, True, False, True])
-    assert found.b == 0 and found.a > 0
+    fitted = fit([0.1, 0.4, 0.2, 0.9], [3, 3, 3, 3], [False, True, False, True])
+    assert fitted.b == 0 and fitted.a > 0
 
 
 def test_the_fit_does_not_depend_on_the_scale_of_the_scores():
     similarities, fusion, labels = made_up(5_000)
-    found, scaled = fit(similarities, fusion, labels), fit(similarities * 1e-3, fusion * 1e4, labels)
-    assert (scaled.a * 1e-3, scaled.b * 1e4, scaled.c) == pytest.approx((found.a, found.b, found.c), rel=1e-4)
+    fitted, scaled = fit(similarities, fusion, labels), fit(similarities * 1e-3, fusion * 1e4, labels)
+    assert (scaled.a * 1e-3, scaled.b * 1e4, scaled.c) == pytest.approx((fitted.a, fitted.b, fitted.c), rel=1e-4)
 
 
 def test_pairs_that_can_be_told_apart_perfectly_still_give_finite_parameters():
-    found = fit([0.1, 0.2, 0.8, 0.9], [0, 0, 0, 0], [False, False, True, True])
-    assert np.isfinite([found.a, found.b, found.c]).all() and found.a > 0
-    shares = matches(found.logits([0.1, 0.2, 0.8, 0.9], [0, 0, 0, 0]))
+    fitted = fit([0.1, 0.2, 0.8, 0.9], [0, 0, 0, 0], [False, False, True, True])
+    assert np.isfinite([fitted.a, fitted.b, fitted.c]).all() and fitted.a > 0
+    shares = matches(fitted.logits([0.1, 0.2, 0.8, 0.9], [0, 0, 0, 0]))
     assert shares.min() > 0.1 and shares.max() < 0.9, "four pairs make nothing certain"
 
 
 def test_lists_never_turn_their_own_order_round():
-    """Where the queries of high scores are those without a match."""
+    """Even if the queries with high scores are those without a match."""
     similarities, fusion, is_match = lists()
     is_match[::2] = False
     similarities[::2] += 5
-    found = fit_lists(similarities, fusion, is_match)
-    assert found.a > 0 and found.b > 0
+    fitted = fit_lists(similarities, fusion, is_match)
+    assert fitted.a > 0 and fitted.b > 0
 
 
 @pytest.mark.parametrize("label", [True, False])
@@ -151,10 +151,10 @@ def test_calibrated_matches_are_believable_and_raw_ones_are_not():
 
 def test_the_calibration_error_of_a_small_example():
     """Bin [0, .5): predicted .2, observed 0; bin [.5, 1]: predicted .8, observed .5. Two pairs each."""
-    found = reliability([0.1, 0.3, 0.7, 0.9], [False, False, False, True], bins=2)
-    assert found.count.tolist() == [2, 2]
-    assert found.predicted.tolist() == pytest.approx([0.2, 0.8]) and found.observed.tolist() == [0, 0.5]
-    assert found.error == pytest.approx((0.2 + 0.3) / 2)
+    small = reliability([0.1, 0.3, 0.7, 0.9], [False, False, False, True], bins=2)
+    assert small.count.tolist() == [2, 2]
+    assert small.predicted.tolist() == pytest.approx([0.2, 0.8]) and small.observed.tolist() == [0, 0.5]
+    assert small.error == pytest.approx((0.2 + 0.3) / 2)
 
 
 def test_a_match_of_exactly_one_has_a_bin():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +12,11 @@ import pytest
 import retrieval
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
-from retrieval.calibration import Calibration
 from retrieval.engine import Engine
+from retrieval.images import Photo
 from retrieval.indexing.pipeline import index_folders
+from retrieval.query import ImagePart, Query, TextPart
+from tests.retrieval.made_up_scorers import Brightest, Calibrated, LastFirst
 from tests.support import FakeEncoder, write_photos
 
 HEAVY = ("torch", "torchvision", "timm", "transformers", "open_clip", "sentence_transformers")
@@ -32,20 +33,6 @@ def path(tmp_path, encoder):
 @pytest.fixture
 def engine(path, encoder):
     return Engine(Collection.open(path), encoder)
-
-
-class LastFirst:
-    """A scorer that turns the candidates' order round, and remembers what it saw."""
-
-    calibrated = False
-    to_image = Calibration(-1, 0, 0)
-
-    def load(self):
-        pass
-
-    def fusion(self, text, tokens):
-        self.seen = (text, tokens)
-        return np.zeros(len(tokens), np.float32)
 
 
 def test_hits_come_by_similarity(engine, path, encoder):
@@ -73,13 +60,13 @@ def test_fewer_images_than_asked_for_give_fewer_hits(engine):
 
 
 def test_only_images_in_a_folder(engine, tmp_path):
-    results = engine.search("a dog", k=12, below=tmp_path / "photos" / "b")
+    results = engine.search("a dog", k=12, in_folder=tmp_path / "photos" / "b")
     assert len(results) == 6
     assert all(Path(hit.path).parent.name == "b" for hit in results)
 
 
 def test_a_folder_of_nothing_indexed_gives_no_hits(engine, tmp_path):
-    assert len(engine.search("a dog", below=tmp_path / "elsewhere")) == 0
+    assert len(engine.search("a dog", in_folder=tmp_path / "elsewhere")) == 0
 
 
 def test_a_scorer_ranks_the_candidates_and_only_them(path, encoder):
@@ -88,8 +75,8 @@ def test_a_scorer_ranks_the_candidates_and_only_them(path, encoder):
     nearest = [hit.path for hit in Engine(Collection.open(path), encoder).search("a dog", k=5)]
     results = engine.search("a dog", k=3)
     assert [hit.path for hit in results] == nearest[::-1][:3]
-    text, tokens = scorer.seen
-    assert tokens.shape == (5, 2, 3) and text.embeddings.shape == (1, 8)
+    query, regions = scorer.last_call
+    assert regions.shape == (5, 2, 3) and query.features.embeddings.shape == (1, 8)
     assert [hit.score for hit in results] == [-hit.similarity for hit in results]
 
 
@@ -97,10 +84,10 @@ def test_a_scorer_sees_the_tokens_of_the_very_images(path, encoder):
     scorer = LastFirst()
     collection = Collection.open(path)
     Engine(collection, encoder, scorer, candidates=12).search("a dog")
-    _, tokens = scorer.seen
+    _, regions = scorer.last_call
     query = encoder.encode_texts(["a dog"]).embeddings
     _, positions = collection.nearest(query, 12)
-    np.testing.assert_array_equal(tokens, collection.tokens(positions[0]))
+    np.testing.assert_array_equal(regions, collection.regions(positions[0]))
 
 
 def test_more_results_than_candidates_are_all_scored(path, encoder):
@@ -112,19 +99,6 @@ def test_more_results_than_candidates_are_all_scored(path, encoder):
 def test_no_candidates_are_refused(path, encoder):
     with pytest.raises(CrosslookError, match="1 or more"):
         Engine(Collection.open(path), encoder, LastFirst(), candidates=0)
-
-
-class Calibrated:
-    """A scorer of logits 3, 2, 1, 0, -1, ... for the candidates, nearest first."""
-
-    calibrated = True
-    to_image = Calibration(0, 1, 0)
-
-    def load(self):
-        pass
-
-    def fusion(self, text, tokens):
-        return 3.0 - np.arange(len(tokens), dtype=np.float32)
 
 
 def test_a_match_is_the_probability_of_the_logit(path, encoder):
@@ -142,20 +116,9 @@ def test_what_matches_too_little_is_left_out(path, encoder):
 
 
 def test_without_calibration_there_is_no_match_and_nothing_is_left_out(path, encoder, engine):
-    for each in (engine, Engine(Collection.open(path), encoder, LastFirst())):
-        results = each.search("a dog", k=12, min_match=0.9)
+    for uncalibrated in (engine, Engine(Collection.open(path), encoder, LastFirst())):
+        results = uncalibrated.search("a dog", k=12, min_match=0.9)
         assert len(results) == 12 and results.best_match is None and results[0].match is None
-
-
-class Brightest:
-    """A scorer that sees the images again, and likes them bright."""
-
-    calibrated = False
-    image_size = 4
-
-    def score_photos(self, text, photos):
-        self.seen = (text, len(photos))
-        return np.array([photo.pixels.mean() for photo in photos], np.float32)
 
 
 def test_a_scorer_may_see_the_images_again_and_those_gone_are_counted(path, encoder, tmp_path):
@@ -166,7 +129,7 @@ def test_a_scorer_may_see_the_images_again_and_those_gone_are_counted(path, enco
     broken.write_bytes(b"no image any more")
     scorer = Brightest()
     results = Engine(Collection.open(path), encoder, scorer).search("a dog", k=12)
-    assert scorer.seen == ("a dog", 10)
+    assert scorer.last_call == ("a dog", 10)
     brightness = [np.asarray(Image.open(hit.path)).mean() for hit in results]
     assert len(results) == 10 and brightness == sorted(brightness, reverse=True)
     assert results.unreadable == 2 and not {Path(hit.path) for hit in results} & {gone, broken}
@@ -179,10 +142,10 @@ def test_when_all_are_gone_nothing_is_found(path, encoder, tmp_path):
     assert len(results) == 0 and results.unreadable == 12
 
 
-@pytest.mark.parametrize("least", [-0.1, 1.1, float("nan")])
-def test_a_least_match_that_is_no_probability_is_refused(engine, least):
+@pytest.mark.parametrize("min_match", [-0.1, 1.1, float("nan")])
+def test_a_least_match_that_is_no_probability_is_refused(engine, min_match):
     with pytest.raises(CrosslookError, match="0 to 1"):
-        engine.search("a dog", min_match=least)
+        engine.search("a dog", min_match=min_match)
 
 
 def test_a_model_without_a_scorer_cannot_explain(engine, tmp_path):
@@ -224,7 +187,8 @@ def test_opening_with_another_model_is_refused_with_both_names(path):
 
 
 def test_the_public_names_are_there():
-    assert {"Engine", "Hit", "Results", "CrosslookError"} <= set(retrieval.__all__)
+    names = {"Engine", "Query", "Hit", "Results", "Scorer", "Explanation", "CrosslookError"}
+    assert names == set(retrieval.__all__) and all(hasattr(retrieval, name) for name in names)
 
 
 @pytest.mark.parametrize(
@@ -232,68 +196,43 @@ def test_the_public_names_are_there():
     ["query", "index", pytest.param("query", marks=pytest.mark.torch), pytest.param("index", marks=pytest.mark.torch)],
 )
 def test_nothing_heavy_is_imported(tmp_path, what):
-    """Neither to search nor to index with `lite`, in a process of its own; where torch is installed, and where not."""
+    """Neither to search nor to index with `lite`, in a new process; with torch installed, and without."""
     write_photos(tmp_path / "photos", 2)
     script = f"""
 import sys
 from pathlib import Path
 from retrieval.encoders import load_encoder
 from retrieval.indexing.pipeline import index_folders
-from cli.commands import app
+from retrieval.query import ImagePart, Query, TextPart
+from tests.retrieval.made_up_scorers import Brightest, Calibrated, LastFirst, MadeUpScorer
+from retrieval.engine import Engine
 index_folders([{str(tmp_path / "photos")!r}], Path({str(tmp_path / "c")!r}), load_encoder())
 if {what!r} == "query":
-    sys.argv[1:] = ["-i", {str(tmp_path / "c")!r}, "a dog"]
-    app(standalone_mode=False)
+    Engine.open({str(tmp_path / "c")!r}).search("a dog")
 print("LOADED", [name for name in {HEAVY!r} if name in sys.modules])
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "LOADED []"
 
 
-class Loads(LastFirst):
-    """A scorer that says when it is loaded, and cannot be used until it is."""
-
-    def __init__(self, error=None):
-        self.loaded = 0
-        self.error = error
-
-    def load(self):
-        self.loaded += 1
-        if self.error is not None:
-            raise self.error
-
-    def fusion(self, text, tokens):
-        if self.error is not None:
-            raise self.error
-        assert self.loaded == 1
-        return super().fusion(text, tokens)
+def test_queries_that_the_encoder_cannot_embed_are_one_line(engine):
+    photo = Photo(np.zeros((4, 4, 3), np.uint8), 4, 4, None)
+    text = TextPart("a dog")
+    for parts in ((ImagePart(photo),), (text, ImagePart(photo)), (text, text), (TextPart("a dog", 0.5),)):
+        with pytest.raises(CrosslookError, match=r"^the model fake reads queries of one text only[^\n]*$"):
+            engine.search(Query(parts))
+    assert engine.search(Query((text,))).hits == engine.search("a dog").hits
 
 
-def test_the_scorer_is_loaded_once_while_the_first_text_is_encoded(path, encoder):
-    scorer = Loads()
-    engine = Engine(Collection.open(path), encoder, scorer)
-    assert scorer.loaded == 0
-    for _ in range(2):
-        assert len(engine.search("a dog"))
-    assert scorer.loaded == 1
+def test_several_queries_get_what_each_gets_alone(engine):
+    texts = ["a dog", "a cat on a beach", "a dog"]
+    assert [results.hits for results in engine.search_many(texts)] == [engine.search(text).hits for text in texts]
+    assert engine.search_many([]) == []
 
 
-def test_what_cannot_be_loaded_is_told_by_the_search(path, encoder):
-    engine = Engine(Collection.open(path), encoder, Loads(CrosslookError("the scorer is damaged")))
-    for _ in range(2):
-        with pytest.raises(CrosslookError, match="the scorer is damaged"):
-            engine.search("a dog")
-
-
-def test_many_threads_get_from_a_new_engine_what_one_thread_gets(tmp_path):
-    """Folders, an ANN index, rows and failures among it; freed memory is overwritten, so that nobody reads it."""
-    script = Path(__file__).with_name("engine_from_many_threads.py")
-    run = subprocess.run(
-        [sys.executable, script, tmp_path / "c", "5"],
-        env=os.environ | {"MALLOC_PERTURB_": "165", "MALLOC_CHECK_": "3"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert run.returncode == 0, run.stderr
-    assert int(run.stdout.split()[0]) > 100
+def test_what_is_no_query_or_no_list_of_them_is_refused_in_one_line(engine):
+    with pytest.raises(CrosslookError, match=r"^a text is not a list of queries: [^\n]*$"):
+        engine.search_many("dog")
+    for search in (lambda: engine.search(5), lambda: engine.search_many(["a dog", None])):
+        with pytest.raises(CrosslookError, match=r"^a query is a text or a Query, not [^\n]*$"):
+            search()

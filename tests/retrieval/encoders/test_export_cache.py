@@ -1,4 +1,4 @@
-"""The cache of exported models: what is damaged is never used, what passes is never remembered."""
+"""The cache of exported models: damaged exports are not used, and errors that pass are not remembered."""
 
 from __future__ import annotations
 
@@ -104,21 +104,29 @@ def test_a_whole_export_is_used(export, tiny_clip, change):
 
 
 def test_a_truncated_graph_is_made_again_and_gives_the_same(export, tiny_clip):
-    before = find_export(str(tiny_clip)).encode_texts(["a dog"]).embeddings
+    intact = find_export(str(tiny_clip))
+    assert intact is not None
+    before = intact.encode_texts(["a dog"]).embeddings
     os.truncate(export / TEXT, 1000)
     assert (load_encoder(str(tiny_clip)).encode_texts(["a dog"]).embeddings == before).all()
 
 
 def test_of_two_that_want_a_model_one_exports_it(empty_cache, tiny_clip, monkeypatch):
-    from retrieval.encoders import openclip_export as exporting
+    from retrieval.encoders import openclip_export
     from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip_graphs import write_graphs
 
-    writes, write = [], exporting._write
-    monkeypatch.setattr(exporting, "_write", lambda *given: writes.append(given) or write(*given))
+    writes = []
+
+    def count_and_write(encoder, folder):
+        writes.append(folder)
+        write_graphs(encoder, folder)
+
+    monkeypatch.setattr(openclip_export, "write_graphs", count_and_write)
     encoders = [load_openclip(str(tiny_clip), "cpu") for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
-        exports = list(threads.map(exporting.exported, encoders))
-    assert len(writes) == 1 and all(isinstance(each, ExportedEncoder) for each in exports)
+        exports = list(threads.map(openclip_export.exported, encoders))
+    assert len(writes) == 1 and all(isinstance(export, ExportedEncoder) for export in exports)
 
 
 def test_what_a_kill_left_behind_is_cleared_away(empty_cache, tiny_clip):
@@ -129,7 +137,7 @@ def test_what_a_kill_left_behind_is_cleared_away(empty_cache, tiny_clip):
     assert isinstance(load_encoder(str(tiny_clip)), ExportedEncoder)
     assert {path.name for path in folder.parent.iterdir() if path.is_dir()} == {
         folder.name,
-        "0123456789abcdef.abc123",  # of another model, which may be at work
+        "0123456789abcdef.abc123",  # of another model, which another process may be writing
     }
 
 
@@ -145,20 +153,20 @@ PASSING = {
 
 
 @pytest.mark.parametrize("error", PASSING.values(), ids=PASSING)
-@pytest.mark.parametrize("part", ["_write", "_check", "_quantize_graph"])
+@pytest.mark.parametrize("part", ["write_graphs", "check", "quantize_graph"])
 def test_what_passes_is_not_remembered(empty_cache, on_torch, monkeypatch, part, error):
-    from retrieval.encoders import openclip_export as exporting
+    from retrieval.encoders import openclip_export, openclip_quantization
 
-    def fail(*given):
+    def fail(*arguments):
         raise error
 
-    if part != "_write":
-        monkeypatch.setattr(exporting, "_write", lambda encoder, folder: (folder / CONFIG).write_text("{}"))
-        monkeypatch.setattr(exporting, "ExportedEncoder", lambda *given: None)
-    if part == "_quantize_graph":
-        monkeypatch.setattr(exporting, "_check", lambda *given: None)
-    monkeypatch.setattr(exporting, part, fail)
-    assert exporting.exported(on_torch) is None
+    if part != "write_graphs":
+        monkeypatch.setattr(openclip_export, "write_graphs", lambda encoder, folder: (folder / CONFIG).write_text("{}"))
+        monkeypatch.setattr(openclip_export, "ExportedEncoder", lambda *arguments: None)
+    if part == "quantize_graph":
+        monkeypatch.setattr(openclip_export, "check", lambda *arguments: None)
+    monkeypatch.setattr(openclip_quantization if part == "quantize_graph" else openclip_export, part, fail)
+    assert openclip_export.exported(on_torch) is None
     folder = export_folder(on_torch.name)
     assert not is_refused(folder) and [path for path in folder.parent.iterdir() if path.is_dir()] == []
 
@@ -177,18 +185,18 @@ def test_what_came_of_a_passing_fault_is_one():
 @pytest.fixture
 def refused(empty_cache, on_torch, monkeypatch):
     """The folder of a model that could not be exported; writing is counted from now on."""
-    from retrieval.encoders import openclip_export as exporting
+    from retrieval.encoders import openclip_export
 
     writes = []
 
-    def fail(*given):
-        writes.append(given)
+    def fail(*arguments):
+        writes.append(arguments)
         raise ValueError("an operator that ONNX has not")
 
-    monkeypatch.setattr(exporting, "_write", fail)
-    assert exporting.exported(on_torch) is None
+    monkeypatch.setattr(openclip_export, "write_graphs", fail)
+    assert openclip_export.exported(on_torch) is None
     writes.clear()
-    return export_folder(on_torch.name), writes, exporting.exported
+    return export_folder(on_torch.name), writes, openclip_export.exported
 
 
 def test_what_does_not_pass_is_remembered_with_its_reason(refused, on_torch):

@@ -6,19 +6,20 @@ import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.guarding import run_guarded
-from tests.support import TINY_CLIP
+from tests.tiny_clip import TINY_CLIP
 
 pytestmark = pytest.mark.torch
 
 
 @pytest.fixture
 def online(monkeypatch):
-    """As if the network might be used."""
+    """The hub's client in online mode."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -94,7 +95,7 @@ def test_threads_that_load_at_once_do_not_put_one_another_offline(online):
 
 
 def test_a_cached_model_of_the_hub_loads_without_a_socket(tiny_clip, tmp_path):
-    """By its name, with the network allowed: the guard would end the process."""
+    """Loaded by its name in online mode; the guard ends a process that opens a socket."""
     snapshot = tmp_path / "mine" / "hub" / "models--made-up--tiny" / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     (snapshot.parents[1] / "refs").mkdir()
@@ -115,18 +116,20 @@ print(load_openclip("Tiny:here", "cpu").dim)
 
 
 def test_a_tokeniser_that_two_threads_cannot_use_is_used_by_one(tiny_clip):
-    """Those of the hub raise "Already borrowed"."""
+    """Tokenisers of the hub raise "Already borrowed" when two threads use them."""
     from retrieval.encoders.openclip import load_openclip
 
     encoder = load_openclip(str(tiny_clip), "cpu")
     busy = threading.Lock()
 
-    class Exclusive(type(encoder.tokenizer)):
+    tokenizer_class: Any = type(encoder.tokenizer)
+
+    class Exclusive(tokenizer_class):
         def __call__(self, texts, context_length=None):
             if not busy.acquire(blocking=False):
                 raise RuntimeError("Already borrowed")
             try:
-                threading.Event().wait(0.002)  # so that others come meanwhile
+                threading.Event().wait(0.002)  # other threads call meanwhile
                 return super().__call__(texts, context_length)
             finally:
                 busy.release()
@@ -134,26 +137,26 @@ def test_a_tokeniser_that_two_threads_cannot_use_is_used_by_one(tiny_clip):
     expected = encoder.encode_texts(["a dog on a beach"]).embeddings
     encoder.tokenizer.__class__ = Exclusive
     with ThreadPoolExecutor(8) as threads:
-        for found in threads.map(encoder.encode_texts, [["a dog on a beach"]] * 40):
-            np.testing.assert_allclose(found.embeddings, expected, atol=1e-6)
+        for features in threads.map(encoder.encode_texts, [["a dog on a beach"]] * 40):
+            np.testing.assert_allclose(features.embeddings, expected, atol=1e-6)
 
 
 def test_a_text_that_just_fits_is_not_cut(tiny_clip):
-    """16 pieces, begin and end among them, on torch and as exported."""
+    """16 tokens, BOS and EOS among them, on torch and as exported."""
     from retrieval.encoders import load_encoder
     from retrieval.encoders.openclip import load_openclip
 
     texts = ["dog " * count for count in (0, 1, 13, 14, 15, 16, 99)]
     expected = [False, False, False, False, True, True, True]
     for encoder in (load_openclip(str(tiny_clip), "cpu"), load_encoder(str(tiny_clip), "cpu")):
-        found = encoder.encode_texts(texts)
-        assert found.truncated.tolist() == expected, type(encoder)
-        assert found.mask.sum(axis=1).tolist() == [2, 3, 15, 16, 16, 16, 16]
+        features = encoder.encode_texts(texts)
+        assert features.truncated.tolist() == expected, type(encoder)
+        assert features.mask.sum(axis=1).tolist() == [2, 3, 15, 16, 16, 16, 16]
 
 
-@pytest.fixture(params=["its end is its padding", "its end is not its padding"])
+@pytest.fixture(params=["EOS is its padding", "EOS is not its padding"])
 def of_hub(request, tiny_clip):
-    """A tokeniser as the hub's are, whose marks are its own, in an encoder."""
+    """An encoder with a tokeniser like those of the hub, which adds special tokens itself."""
     from open_clip.tokenizer import HFTokenizer
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -164,7 +167,7 @@ def of_hub(request, tiny_clip):
     fast = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     fast.pre_tokenizer = pre_tokenizers.Whitespace()
     fast.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    pad = "</s>" if "is its" in request.param else "<pad>"
+    pad = "</s>" if request.param == "EOS is its padding" else "<pad>"
     made = HFTokenizer.__new__(HFTokenizer)
     made.tokenizer = PreTrainedTokenizerFast(tokenizer_object=fast, pad_token=pad, eos_token="</s>", unk_token="<unk>")
     made.context_length, made.clean_fn, made.strip_sep_token, made.tokenizer_mode = 16, str, False, ""
@@ -175,4 +178,4 @@ def of_hub(request, tiny_clip):
 
 def test_a_text_that_just_fits_a_tokeniser_of_the_hub_is_not_cut(of_hub):
     texts = ["dog " * count for count in (1, 14, 15, 16, 99)]
-    assert of_hub._ids(texts)[1].tolist() == [False, False, False, True, True]
+    assert of_hub.token_ids(texts)[1].tolist() == [False, False, False, True, True]

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli.demo import gather_samples
 from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
-from retrieval.encoders.lite import TOWERS as TOWERS
-from retrieval.encoders.lite import LiteEncoder
+from retrieval.encoders.lite import TOWERS, LiteEncoder
 from retrieval.images import Photo, decode
+from retrieval.samples import gather_samples
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +43,10 @@ def test_the_fingerprint_follows_the_weights(lite, tmp_path):
 
 
 def test_embeddings_are_unit_norm_and_tokens_have_the_stated_shape(lite, photos):
-    found = lite.encode_images([lite.prepare(photo) for photo in photos.values()])
-    assert found.embeddings.dtype == np.float32 and found.embeddings.shape == (len(photos), lite.dim)
-    np.testing.assert_allclose(np.linalg.norm(found.embeddings, axis=1), 1, atol=1e-5)
-    assert found.tokens.dtype == lite.token_dtype and found.tokens.shape[1:] == lite.token_shape == (49, 672)
+    features = lite.encode_images([lite.prepare(photo) for photo in photos.values()])
+    assert features.embeddings.dtype == np.float32 and features.embeddings.shape == (len(photos), lite.dim)
+    np.testing.assert_allclose(np.linalg.norm(features.embeddings, axis=1), 1, atol=1e-5)
+    assert features.regions.dtype == lite.region_dtype and features.regions.shape[1:] == lite.region_shape == (49, 672)
     text = lite.encode_texts(["a dog", "a cup of coffee on a table"])
     np.testing.assert_allclose(np.linalg.norm(text.embeddings, axis=1), 1, atol=1e-5)
 
@@ -55,10 +54,10 @@ def test_embeddings_are_unit_norm_and_tokens_have_the_stated_shape(lite, photos)
 def test_an_image_is_encoded_alike_alone_and_among_others(lite, photos):
     prepared = [lite.prepare(photo) for photo in photos.values()]
     together = lite.encode_images(prepared)
-    for index, alone in enumerate(prepared):
-        found = lite.encode_images([alone])
-        np.testing.assert_array_equal(found.embeddings[0], together.embeddings[index])
-        np.testing.assert_array_equal(found.tokens[0], together.tokens[index])
+    for index, image in enumerate(prepared):
+        alone = lite.encode_images([image])
+        np.testing.assert_array_equal(alone.embeddings[0], together.embeddings[index])
+        np.testing.assert_array_equal(alone.regions[0], together.regions[index])
 
 
 def test_a_text_is_encoded_alike_alone_and_among_others(lite):
@@ -67,27 +66,27 @@ def test_a_text_is_encoded_alike_alone_and_among_others(lite):
     for index, text in enumerate(texts[:5]):
         alone = lite.encode_texts([text])
         np.testing.assert_allclose(alone.embeddings[0], together.embeddings[index], atol=1e-5)
-        words = int(alone.mask.sum())
-        np.testing.assert_allclose(alone.tokens[0, :words], together.tokens[index, :words], atol=1e-4)
-        assert together.mask[index].sum() == words
-        assert not together.tokens[index, words:].any()
+        length = int(alone.mask.sum())
+        np.testing.assert_allclose(alone.tokens[0, :length], together.tokens[index, :length], atol=1e-4)
+        assert together.mask[index].sum() == length
+        assert not together.tokens[index, length:].any()
 
 
-def test_region_tokens_lie_as_the_picture_does(lite):
-    """Row by row from the top left: what changes in a corner of the picture changes that corner's token most."""
+def test_regions_lie_as_the_picture_does(lite):
+    """Row by row from the top left: a change in a corner of the picture changes the region of that corner most."""
     grey = np.full((224, 224, 3), 128, np.uint8)
     for row, column in ((0, 0), (0, 6), (6, 0), (6, 6), (2, 4)):
         marked = grey.copy()
         noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
         marked[32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = noise
-        tokens = lite.encode_images([grey, marked]).tokens.astype(np.float32)
-        changed = np.abs(tokens[1] - tokens[0]).sum(axis=1).reshape(7, 7)
-        found_row, found_column = np.unravel_index(changed.argmax(), (7, 7))
-        assert abs(found_row - row) <= 1 and abs(found_column - column) <= 1
+        regions = lite.encode_images([grey, marked]).regions.astype(np.float32)
+        changed = np.abs(regions[1] - regions[0]).sum(axis=1).reshape(7, 7)
+        most_row, most_column = np.unravel_index(changed.argmax(), (7, 7))
+        assert abs(most_row - row) <= 1 and abs(most_column - column) <= 1
 
 
 def test_the_embedding_is_the_mean_of_class_embeddings_weighted_by_probability(lite, photos):
-    """ConSE, written out."""
+    """ConSE by its formula."""
     from safetensors.numpy import load_file
 
     classes = load_file(TOWERS / "model.safetensors")["class_embeddings"].astype(np.float64)
@@ -102,8 +101,8 @@ def test_the_embedding_is_the_mean_of_class_embeddings_weighted_by_probability(l
 
 def test_maps_of_three_depths_are_within_reach(lite, photos):
     names = ["logits", "stride8", "stride16", "stride32"]
-    found = lite.maps([lite.prepare(photos["coffee"])], names)
-    assert [item.shape for item in found] == [(1, 1000), (1, 48, 28, 28), (1, 120, 14, 14), (1, 672, 7, 7)]
+    maps = lite.maps([lite.prepare(photos["coffee"])], names)
+    assert [values.shape for values in maps] == [(1, 1000), (1, 48, 28, 28), (1, 120, 14, 14), (1, 672, 7, 7)]
 
 
 def test_the_whole_picture_is_seen(lite):
@@ -120,20 +119,20 @@ def test_the_whole_picture_is_seen(lite):
     [("a cat", "chelsea"), ("a cup of coffee", "coffee"), ("a temple", "china"), ("a flower", "flower")],
 )
 def test_a_sample_photo_is_found_by_what_it_shows(lite, photos, query, photo):
-    embeddings = lite.encode_images([lite.prepare(each) for each in photos.values()]).embeddings
+    embeddings = lite.encode_images([lite.prepare(image) for image in photos.values()]).embeddings
     best = int((embeddings @ lite.encode_texts([query]).embeddings[0]).argmax())
     assert list(photos)[best] == photo
 
 
 def test_a_text_beyond_the_limit_is_cut_and_marked(lite):
-    found = lite.encode_texts(["a dog", "dog " * 3000])
-    assert found.truncated.tolist() == [False, True]
-    assert found.mask.sum(axis=1).tolist() == [4, lite.max_words]
+    features = lite.encode_texts(["a dog", "dog " * 3000])
+    assert features.truncated.tolist() == [False, True]
+    assert features.mask.sum(axis=1).tolist() == [4, lite.max_tokens]
 
 
 def test_words_outside_the_vocabulary_do_not_fail(lite):
-    found = lite.encode_texts(["🏠", "日本語の写真", "\x00\x01", "\u202eabc"])
-    assert np.isfinite(found.embeddings).all()
+    features = lite.encode_texts(["🏠", "日本語の写真", "\x00\x01", "\u202eabc"])
+    assert np.isfinite(features.embeddings).all()
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage"])
@@ -205,7 +204,7 @@ opened = []
 def work():
     opened.append(open_session(Path("retrieval/weights/lite-heads/text_head.onnx")))
 threads = [threading.Thread(target=work) for _ in range(3)]
-[each.start() for each in threads], [each.join() for each in threads]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
 print(len(opened), len(made))
 """
     run = subprocess.run(
@@ -225,7 +224,7 @@ model = Path("retrieval/weights/lite-heads/text_head.onnx")
 options = onnxruntime.SessionOptions()
 options.use_per_session_threads = False
 theirs = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-print([each.name for each in open_session(model).get_outputs()])
+print([output.name for output in open_session(model).get_outputs()])
 """
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]

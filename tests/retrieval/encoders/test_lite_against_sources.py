@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from cli.demo import gather_samples
 from indexes.errors import CrosslookError
 from retrieval.encoders import build_lite, onnx_files
 from retrieval.encoders.lite import TOWERS
 from retrieval.images import decode
+from retrieval.samples import gather_samples
 
 pytestmark = pytest.mark.torch
 TEXTS = ["a dog", "Two children are playing football in the rain.", "a cup of coffee on a table"]
@@ -28,7 +28,7 @@ def prepared(lite, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def timm_models():
-    """timm's models with the published weights, whose tensors come in the same order and shapes."""
+    """timm's models with the published weights, whose tensors have the same order and shapes."""
     import timm
     import torch
 
@@ -37,10 +37,10 @@ def timm_models():
         published = torch.load(build_lite.source(name), map_location="cpu", weights_only=True)
         model = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
         shapes = [tuple(value.shape) for key, value in published.items() if "num_batches" not in key]
-        own = [(key, value) for key, value in model.state_dict().items() if "num_batches" not in key]
-        assert shapes == [tuple(value.shape) for _, value in own]
+        weights = [(key, value) for key, value in model.state_dict().items() if "num_batches" not in key]
+        assert shapes == [tuple(value.shape) for _, value in weights]
         values = [value for key, value in published.items() if "num_batches" not in key]
-        model.load_state_dict({key: value for (key, _), value in zip(own, values, strict=True)}, strict=False)
+        model.load_state_dict({key: value for (key, _), value in zip(weights, values, strict=True)}, strict=False)
         models.append(model.eval())
     return models
 
@@ -54,15 +54,15 @@ def test_the_image_tower_gives_what_timm_gives(lite, prepared, timm_models):
         expected = (small(pixels) + large(pixels)) / 2
         maps = large.forward_intermediates(pixels, indices=[2, 3, 4], intermediates_only=True)
         last = small.forward_intermediates(pixels, indices=[4], intermediates_only=True)[0]
-    found = lite.maps(prepared, ["logits", "stride8", "stride16", "stride32"])
+    outputs = lite.maps(prepared, ["logits", "stride8", "stride16", "stride32"])
     # Large weights are stored as int8, the others as float16.
-    for ours, theirs in zip(found, [expected, *maps[:2], torch.cat([maps[2], last], dim=1)], strict=True):
+    for ours, theirs in zip(outputs, [expected, *maps[:2], torch.cat([maps[2], last], dim=1)], strict=True):
         theirs = theirs.numpy()
         assert ours.shape == theirs.shape
-        for row, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            lengths = np.linalg.norm(one), np.linalg.norm(other)
-            least = 0.99 if row < 2 else 0.997  # noise and grey are nothing that the weights were made for
-            assert one.ravel() @ other.ravel() > least * lengths[0] * lengths[1]
+        for row, (our_map, their_map) in enumerate(zip(ours, theirs, strict=True)):
+            lengths = np.linalg.norm(our_map), np.linalg.norm(their_map)
+            threshold = 0.99 if row < 2 else 0.997  # noise and grey are unlike what the weights were trained on
+            assert our_map.ravel() @ their_map.ravel() > threshold * lengths[0] * lengths[1]
             assert lengths[0] == pytest.approx(lengths[1], rel=0.03)
 
 
@@ -72,22 +72,22 @@ def test_the_text_tower_gives_what_transformers_gives(lite):
 
     folder = build_lite.source("text").parent
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
-    found = lite.encode_texts(TEXTS)
+    features = lite.encode_texts(TEXTS)
     table = model.embeddings.word_embeddings.weight.detach().numpy()
     for index, text in enumerate(TEXTS):
         inputs = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
-            words = model(**inputs).last_hidden_state[0]
-        mean = torch.nn.functional.normalize(words.mean(0), dim=0).numpy()
-        assert found.embeddings[index] @ mean > 0.999
-        ours, alone = np.split(found.tokens[index][found.mask[index]], 2, axis=1)
-        assert ours.shape == alone.shape == words.shape
-        cosines = (ours * words.numpy()).sum(1) / np.linalg.norm(ours, axis=1) / words.norm(dim=1).numpy()
+            states = model(**inputs).last_hidden_state[0]
+        mean = torch.nn.functional.normalize(states.mean(0), dim=0).numpy()
+        assert features.embeddings[index] @ mean > 0.999
+        ours, meanings = np.split(features.tokens[index][features.mask[index]], 2, axis=1)
+        assert ours.shape == meanings.shape == states.shape
+        cosines = (ours * states.numpy()).sum(1) / np.linalg.norm(ours, axis=1) / states.norm(dim=1).numpy()
         assert cosines.min() > 0.995
         rows = table[inputs["input_ids"][0]] - table.mean(axis=0)
         rows *= 384**0.5 / np.linalg.norm(rows, axis=1, keepdims=True)
-        np.testing.assert_allclose(alone[1:-1], rows[1:-1], atol=0.15)  # the table is int8
-        assert not alone[0].any() and not alone[-1].any(), "begin and end mean nothing"
+        np.testing.assert_allclose(meanings[1:-1], rows[1:-1], atol=0.15)  # the table is int8
+        assert not meanings[0].any() and not meanings[-1].any(), "[CLS] and [SEP] mean nothing"
 
 
 def test_the_classifier_knows_what_is_on_sample_photos(lite, tmp_path):
@@ -101,7 +101,7 @@ def test_the_classifier_knows_what_is_on_sample_photos(lite, tmp_path):
 
 
 def test_building_again_gives_what_ships(tmp_path):
-    """Byte for byte, but for the last bits of batch norms, which torch folds as the processor at hand rounds."""
+    """Byte for byte, except for the last bits of folded batch norms, which depend on the processor."""
     import onnx
     from onnx import numpy_helper
 

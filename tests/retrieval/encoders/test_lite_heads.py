@@ -9,12 +9,12 @@ import shutil
 import numpy as np
 import pytest
 
-from cli.demo import gather_samples
 from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
 from retrieval.encoders.lite import HEADS, LiteEncoder
 from retrieval.fusion import own_scorer
 from retrieval.images import decode
+from retrieval.samples import gather_samples
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,12 @@ def test_what_ships_is_small_and_is_what_the_configuration_says():
 
 def test_an_image_is_encoded_alike_alone_and_among_others(trained, photos):
     together = trained.encode_images(list(photos.values()))
-    assert together.tokens.dtype == np.int8 and together.tokens[0].nbytes <= 16_000
+    assert together.regions.dtype == np.int8 and together.regions[0].nbytes <= 16_000
     np.testing.assert_allclose(np.linalg.norm(together.embeddings, axis=1), 1, atol=1e-5)
     for index, alone in enumerate(photos.values()):
-        one = trained.encode_images([alone])
-        np.testing.assert_array_equal(one.embeddings[0], together.embeddings[index])
-        np.testing.assert_array_equal(one.tokens[0], together.tokens[index])
+        features = trained.encode_images([alone])
+        np.testing.assert_array_equal(features.embeddings[0], together.embeddings[index])
+        np.testing.assert_array_equal(features.regions[0], together.regions[index])
 
 
 def test_a_text_is_encoded_alike_alone_and_among_others(trained):
@@ -62,10 +62,11 @@ def test_a_sample_photo_is_found_by_what_it_shows(trained, photos, query, photo)
 
 
 def test_a_text_without_words_scores_nought_and_others_do_not(trained, photos):
-    tokens, scorer = trained.encode_images(list(photos.values())).tokens, own_scorer(trained)
+    regions, scorer = trained.encode_images(list(photos.values())).regions, own_scorer(trained)
+    assert scorer is not None
     for text, has_words in (("\u200b", False), ("cat", True), ("a dog " * 200, True)):
-        found = scorer.fusion(trained.encode_texts([text]), tokens)
-        assert found.shape == (len(photos),) and found.any() == has_words and np.isfinite(found).all()
+        fusion = scorer.fusion(trained.encode_texts([text]), regions)
+        assert fusion.shape == (len(photos),) and fusion.any() == has_words and np.isfinite(fusion).all()
 
 
 def test_the_towers_alone_are_another_model(trained):

@@ -27,8 +27,8 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_directory_loads_whatever_its_name(here, name):
     shutil.copytree(HEADS, here / name)
-    for given in (here / name, f"./{name}"):
-        encoder = load_encoder(str(given), "cpu")
+    for typed_name in (here / name, f"./{name}"):
+        encoder = load_encoder(str(typed_name), "cpu")
         assert encoder.name == str(here / name)
         assert encoder.fingerprint == load_encoder("lite", "cpu").fingerprint
 
@@ -54,7 +54,7 @@ def test_what_is_neither_says_what_to_use(name):
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("typed_name", "expected"),
     [
         ("m", "m"),
         ("./m", "m"),
@@ -66,22 +66,22 @@ def test_what_is_neither_says_what_to_use(name):
         ("link/../link", "far/../link"),
     ],
 )
-def test_a_directory_is_remembered_by_its_absolute_path(here, given, expected):
+def test_a_directory_is_remembered_by_its_absolute_path(here, typed_name, expected):
     for folder in ("m", "sub", "far/away", "far/n"):
         (here / folder).mkdir(parents=True)
     (here / "link").symlink_to(here / "far" / "away")
-    found = canonical_name(given)
-    if expected == "far/../link":  # is none
-        assert found == given
+    name = canonical_name(typed_name)
+    if expected == "far/../link":  # does not exist
+        assert name == typed_name
     else:
-        assert os.path.isabs(found) and Path(found).samefile(here / expected)
-        assert found == str(here / expected) or ".." in given
+        assert os.path.isabs(name) and Path(name).samefile(here / expected)
+        assert name == str(here / expected) or ".." in typed_name
 
 
 def test_weights_in_a_file_are_remembered_by_its_absolute_path(here):
     (here / "weights.pt").touch()
-    for given in ("ViT-B-32:weights.pt", "ViT-B-32:./weights.pt", "ViT-B-32:~/weights.pt"):
-        assert canonical_name(given) == f"ViT-B-32:{here / 'weights.pt'}"
+    for typed_name in ("ViT-B-32:weights.pt", "ViT-B-32:./weights.pt", "ViT-B-32:~/weights.pt"):
+        assert canonical_name(typed_name) == f"ViT-B-32:{here / 'weights.pt'}"
 
 
 @pytest.mark.parametrize("name", ["lite", "lite-untrained"])

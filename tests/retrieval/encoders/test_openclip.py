@@ -1,4 +1,4 @@
-"""open_clip models as encoders, against open_clip itself. Weights are random but fixed: hubs are not for tests."""
+"""open_clip models as encoders, against open_clip itself, with random weights from a fixed seed."""
 
 from __future__ import annotations
 
@@ -42,41 +42,42 @@ def test_embeddings_are_those_of_open_clip(name, photos):
     import torch
 
     encoder, model, preprocess = random_model(name)
-    found = encoder.encode_images([encoder.prepare(photo) for photo in photos])
+    features = encoder.encode_images([encoder.prepare(photo) for photo in photos])
     text = encoder.encode_texts(TEXTS)
     with torch.no_grad():
         pixels = torch.stack([preprocess(Image.fromarray(photo.pixels)) for photo in photos])
         expected = model.encode_image(pixels, normalize=True).numpy()
         expected_text = model.encode_text(open_clip.get_tokenizer(name)(TEXTS), normalize=True).numpy()
-    np.testing.assert_allclose(found.embeddings, expected, atol=1e-5)
+    np.testing.assert_allclose(features.embeddings, expected, atol=1e-5)
     np.testing.assert_allclose(text.embeddings, expected_text, atol=1e-5)
-    assert found.tokens.shape[1:] == encoder.token_shape
+    assert features.regions.shape[1:] == encoder.region_shape
     assert text.tokens.shape[:2] == text.mask.shape
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "RN50"])
 def test_what_a_gpu_computes_in_16_bits_stays_near(name, photos):
-    whole, _, _ = random_model(name)
+    full, _, _ = random_model(name)
     half, _, _ = random_model(name, half=True)
-    prepared = [whole.prepare(photo) for photo in photos]
-    expected, found = (encoder.encode_images(prepared) for encoder in (whole, half))
-    texts, half_texts = (encoder.encode_texts(TEXTS) for encoder in (whole, half))
-    assert half.fingerprint == whole.fingerprint and half.token_shape == whole.token_shape
-    for one, other in ((found.embeddings, expected.embeddings), (half_texts.embeddings, texts.embeddings)):
-        assert one.dtype == np.float32 and not np.array_equal(one, other)
-        np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-6)
-        assert (one * other).sum(1).min() > 0.999
-    assert found.tokens.dtype == np.float16
+    prepared = [full.prepare(photo) for photo in photos]
+    images, half_images = (encoder.encode_images(prepared) for encoder in (full, half))
+    texts, half_texts = (encoder.encode_texts(TEXTS) for encoder in (full, half))
+    assert half.fingerprint == full.fingerprint and half.region_shape == full.region_shape
+    for features, expected in ((half_images, images), (half_texts, texts)):
+        embeddings = features.embeddings
+        assert embeddings.dtype == np.float32 and not np.array_equal(embeddings, expected.embeddings)
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+        assert (embeddings * expected.embeddings).sum(1).min() > 0.999
+    assert half_images.regions.dtype == np.float16
 
 
 def test_a_model_directory_is_an_encoder(tiny_clip, photos):
     encoder = load_encoder(str(tiny_clip))
     assert encoder.name == str(tiny_clip)
-    assert (encoder.dim, encoder.token_shape, encoder.image_size) == (32, (16, 48), 64)
+    assert (encoder.dim, encoder.region_shape, encoder.image_size) == (32, (16, 48), 64)
     assert encoder.encode_images([encoder.prepare(photos[0])]).embeddings.shape == (1, 32)
 
 
-def test_region_tokens_are_the_last_map_row_by_row(tiny_clip, photos):
+def test_regions_are_the_last_map_row_by_row(tiny_clip, photos):
     import torch
 
     from retrieval.encoders.openclip import load_openclip
@@ -88,8 +89,8 @@ def test_region_tokens_are_the_last_map_row_by_row(tiny_clip, photos):
     with torch.no_grad():
         _, patches = visual(torch.from_numpy(prepared)[None])
     visual.output_tokens = False
-    found = encoder.encode_images([prepared]).tokens[0].astype(np.float32)
-    np.testing.assert_allclose(found, visual.ln_post(patches)[0].detach().numpy(), atol=0.02)
+    regions = encoder.encode_images([prepared]).regions[0].astype(np.float32)
+    np.testing.assert_allclose(regions, visual.ln_post(patches)[0].detach().numpy(), atol=0.02)
 
 
 def test_the_fingerprint_follows_weights_and_not_names(tiny_clip, tmp_path):
@@ -105,10 +106,10 @@ def test_the_fingerprint_follows_weights_and_not_names(tiny_clip, tmp_path):
     assert load_encoder(str(tmp_path)).fingerprint != before
 
 
-def test_the_mask_covers_the_words_and_not_the_padding(tiny_clip):
-    found = load_encoder(str(tiny_clip)).encode_texts(["dog", "dog!!", "a dog"])
-    assert found.mask.sum(axis=1).tolist() == [3, 4, 4]  # start, words, end; "!!" is one piece
-    assert found.truncated.tolist() == [False, False, False]
+def test_the_mask_covers_the_tokens_and_not_the_padding(tiny_clip):
+    features = load_encoder(str(tiny_clip)).encode_texts(["dog", "dog!!", "a dog"])
+    assert features.mask.sum(axis=1).tolist() == [3, 4, 4]  # with BOS and EOS; "!!" is one token
+    assert features.truncated.tolist() == [False, False, False]
     assert load_encoder(str(tiny_clip)).encode_texts(["dog " * 99]).truncated.tolist() == [True]
 
 
@@ -145,23 +146,23 @@ def test_a_collection_can_be_searched_after_its_model_directory_was_moved(tiny_c
     shutil.copytree(tiny_clip, tmp_path / "here")
     write_photos(tmp_path / "photos", 3)
     index_folders([tmp_path / "photos"], tmp_path / "c", load_encoder(str(tmp_path / "here")))
-    (tmp_path / "here").rename(tmp_path / "there")
-    assert len(Engine.open(tmp_path / "c", model=str(tmp_path / "there")).search("a dog")) == 3
+    (tmp_path / "here").rename(tmp_path / "moved")
+    assert len(Engine.open(tmp_path / "c", model=str(tmp_path / "moved")).search("a dog")) == 3
 
 
-def test_a_text_tower_that_gives_no_words_is_refused_at_once(tiny_clip):
+def test_a_text_tower_without_token_vectors_is_refused_at_once(tiny_clip):
     from retrieval.encoders.openclip import OpenClipEncoder, load_openclip
 
-    whole = load_openclip(str(tiny_clip), "cpu")
+    encoder = load_openclip(str(tiny_clip), "cpu")
 
-    class NoWords:
+    class NoTokens:
         context_length = 16
 
         def __call__(self, texts):
             raise AttributeError("no forward_intermediates")
 
     with pytest.raises(CrosslookError, match="without a Hugging Face text tower"):
-        OpenClipEncoder("some", whole.model, whole._preprocess, NoWords(), {}, "cpu")
+        OpenClipEncoder("some", encoder.model, encoder.preprocess, NoTokens(), {}, "cpu")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from retrieval.encoders.openclip_onnx import (
 )
 from retrieval.encoders.preprocessing import Preprocessing
 from retrieval.images import Photo
-from tests.support import TINY_CLIP
+from tests.tiny_clip import TINY_CLIP
 
 pytestmark = pytest.mark.torch
 TEXTS = [
@@ -48,7 +48,7 @@ def photos():
 
 @pytest.fixture(params=[16, 4], ids=["4x4 cells", "16x16 cells"])
 def clip(request, tmp_path):
-    """A tiny CLIP whose map is kept, and one whose map 7 does not divide."""
+    """A tiny CLIP whose map has fewer cells than 7x7, and one whose map 7 does not divide."""
     import torch
     from open_clip import CLIP
     from safetensors.torch import save_file
@@ -63,26 +63,28 @@ def clip(request, tmp_path):
 
 
 def test_it_gives_what_torch_gives(clip, photos, monkeypatch):
-    from retrieval.encoders import openclip_export as exporting
+    from retrieval.encoders import openclip_export
     from retrieval.encoders.openclip import load_openclip
 
-    monkeypatch.setattr(exporting, "_quantize", lambda *given: None)
-    found, own = load_encoder(str(clip)), load_openclip(str(clip), "cpu")
-    assert isinstance(found, ExportedEncoder)
-    for name in ("name", "fingerprint", "dim", "token_shape", "token_dtype", "image_size", "max_words"):
-        assert getattr(found, name) == getattr(own, name)
-    prepared = [found.prepare(photo) for photo in photos]
-    np.testing.assert_allclose(prepared, [own.prepare(photo) for photo in photos], atol=1e-6)
-    images, expected = found.encode_images(prepared), own.encode_images(prepared)
+    monkeypatch.setattr(openclip_export, "quantize", lambda *arguments: None)
+    export, on_torch = load_encoder(str(clip)), load_openclip(str(clip), "cpu")
+    assert isinstance(export, ExportedEncoder)
+    for name in ("name", "fingerprint", "dim", "region_shape", "region_dtype", "image_size", "max_tokens"):
+        assert getattr(export, name) == getattr(on_torch, name)
+    config = json.loads((export_folder(str(clip)) / "config.json").read_text())
+    assert (tuple(config["token_shape"]), config["token_dtype"]) == (on_torch.region_shape, on_torch.region_dtype)
+    prepared = [export.prepare(photo) for photo in photos]
+    np.testing.assert_allclose(prepared, [on_torch.prepare(photo) for photo in photos], atol=1e-6)
+    images, expected = export.encode_images(prepared), on_torch.encode_images(prepared)
     np.testing.assert_allclose(images.embeddings, expected.embeddings, atol=1e-4)
-    np.testing.assert_allclose(images.tokens.astype(float), expected.tokens.astype(float), atol=5e-3)
-    assert images.tokens.dtype == expected.tokens.dtype
-    texts, expected = found.encode_texts(TEXTS), own.encode_texts(TEXTS)
-    np.testing.assert_array_equal(found.ids(TEXTS), own.tokenizer(TEXTS).numpy())
-    np.testing.assert_allclose(texts.embeddings, expected.embeddings, atol=1e-4)
-    np.testing.assert_allclose(texts.tokens, expected.tokens, atol=1e-3)
-    np.testing.assert_array_equal(texts.mask, expected.mask)
-    np.testing.assert_array_equal(texts.truncated, expected.truncated)
+    np.testing.assert_allclose(images.regions.astype(float), expected.regions.astype(float), atol=5e-3)
+    assert images.regions.dtype == expected.regions.dtype
+    texts, expected_texts = export.encode_texts(TEXTS), on_torch.encode_texts(TEXTS)
+    np.testing.assert_array_equal(export.token_ids(TEXTS)[0], on_torch.tokenizer(TEXTS).numpy())
+    np.testing.assert_allclose(texts.embeddings, expected_texts.embeddings, atol=1e-4)
+    np.testing.assert_allclose(texts.tokens, expected_texts.tokens, atol=1e-3)
+    np.testing.assert_array_equal(texts.mask, expected_texts.mask)
+    np.testing.assert_array_equal(texts.truncated, expected_texts.truncated)
 
 
 def test_with_int8_weights_it_gives_nearly_the_same(clip, photos):
@@ -90,10 +92,10 @@ def test_with_int8_weights_it_gives_nearly_the_same(clip, photos):
 
     from retrieval.encoders.openclip import load_openclip
 
-    found, own = load_encoder(str(clip)), load_openclip(str(clip), "cpu")
-    prepared = [own.prepare(photo) for photo in photos]
-    images, expected = found.encode_images(prepared).embeddings, own.encode_images(prepared).embeddings
-    texts, expected_texts = found.encode_texts(TEXTS).embeddings, own.encode_texts(TEXTS).embeddings
+    export, on_torch = load_encoder(str(clip)), load_openclip(str(clip), "cpu")
+    prepared = [on_torch.prepare(photo) for photo in photos]
+    images, expected = export.encode_images(prepared).embeddings, on_torch.encode_images(prepared).embeddings
+    texts, expected_texts = export.encode_texts(TEXTS).embeddings, on_torch.encode_texts(TEXTS).embeddings
     assert (images * expected).sum(axis=1).min() > 0.999 and (texts * expected_texts).sum(axis=1).min() > 0.999
     for name in (IMAGE, TEXT):
         kinds = [node.op_type for node in onnx.load(export_folder(str(clip)) / name).graph.node]
@@ -104,9 +106,9 @@ def test_with_int8_weights_it_gives_nearly_the_same(clip, photos):
 def test_where_int8_is_too_far_off_weights_stay_as_they_are(clip, monkeypatch):
     import onnx
 
-    from retrieval.encoders import openclip_export as exporting
+    from retrieval.encoders import openclip_quantization
 
-    monkeypatch.setattr(exporting, "QUANTIZED_TOLERANCE", 1e-9)
+    monkeypatch.setattr(openclip_quantization, "TOLERANCE", 1e-9)
     load_encoder(str(clip))
     kinds = [node.op_type for node in onnx.load(export_folder(str(clip)) / TEXT).graph.node]
     assert "MatMulNBits" not in kinds and not (export_folder(str(clip)) / "int8").exists()
@@ -116,8 +118,8 @@ def test_an_image_does_not_depend_on_its_neighbours(clip, photos):
     encoder = load_encoder(str(clip))
     prepared = [encoder.prepare(photo) for photo in photos]
     together = encoder.encode_images(prepared)
-    for index, each in enumerate(prepared):
-        np.testing.assert_array_equal(encoder.encode_images([each]).embeddings[0], together.embeddings[index])
+    for index, image in enumerate(prepared):
+        np.testing.assert_array_equal(encoder.encode_images([image]).embeddings[0], together.embeddings[index])
     texts = encoder.encode_texts(TEXTS)
     for index, text in enumerate(TEXTS):
         np.testing.assert_array_equal(encoder.encode_texts([text]).embeddings[0], texts.embeddings[index])
@@ -131,10 +133,10 @@ def test_preprocessing_is_that_of_open_clip(photos, squash, interpolation):
 
     mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
     mode = "squash" if squash else "shortest"
-    own = image_transform(48, False, mean, std, resize_mode=mode, interpolation=interpolation)
-    found = Preprocessing(48, interpolation, squash, mean, std)
+    transform = image_transform(48, False, mean, std, resize_mode=mode, interpolation=interpolation)
+    preprocessing = Preprocessing(48, interpolation, squash, mean, std)
     for photo in photos:
-        np.testing.assert_allclose(found(photo), own(Image.fromarray(photo.pixels)).numpy(), atol=1e-6)
+        np.testing.assert_allclose(preprocessing(photo), transform(Image.fromarray(photo.pixels)).numpy(), atol=1e-6)
 
 
 def test_the_second_time_torch_is_not_needed(clip):
@@ -165,21 +167,20 @@ def test_other_weights_are_another_export(clip):
 
 
 def test_a_model_whose_export_differs_stays_on_torch_and_is_not_tried_again(clip, monkeypatch):
-    from retrieval.encoders import openclip_export as exporting
+    from retrieval.encoders import openclip_export
     from retrieval.encoders.openclip import OpenClipEncoder
-
-    real = exporting._write
+    from retrieval.encoders.openclip_graphs import write_graphs
 
     def write_wrongly(encoder, folder):
-        real(encoder, folder)
+        write_graphs(encoder, folder)
         config = json.loads((folder / CONFIG).read_text())
         config["preprocessing"]["mean"] = [0.5, 0.5, 0.5]
         (folder / CONFIG).write_text(json.dumps(config))
 
-    monkeypatch.setattr(exporting, "_write", write_wrongly)
+    monkeypatch.setattr(openclip_export, "write_graphs", write_wrongly)
     assert isinstance(load_encoder(str(clip)), OpenClipEncoder)
     assert "the pictures differ by" in (export_folder(str(clip)) / REFUSED).read_text()
-    monkeypatch.setattr(exporting, "_write", lambda *given: pytest.fail("tried again"))
+    monkeypatch.setattr(openclip_export, "write_graphs", lambda *arguments: pytest.fail("tried again"))
     assert isinstance(load_encoder(str(clip)), OpenClipEncoder)
 
 
@@ -189,9 +190,9 @@ def test_a_model_whose_export_differs_stays_on_torch_and_is_not_tried_again(clip
 def test_an_export_that_cannot_be_read_is_made_again(clip, damage):
     before = load_encoder(str(clip)).encode_texts(["a dog"]).embeddings
     damage(export_folder(str(clip)))
-    found = load_encoder(str(clip))
-    assert isinstance(found, ExportedEncoder)
-    np.testing.assert_array_equal(found.encode_texts(["a dog"]).embeddings, before)
+    encoder = load_encoder(str(clip))
+    assert isinstance(encoder, ExportedEncoder)
+    np.testing.assert_array_equal(encoder.encode_texts(["a dog"]).embeddings, before)
 
 
 @pytest.mark.parametrize("name", [TEXT, TOKENIZER])
@@ -203,22 +204,20 @@ def test_what_is_damaged_after_it_was_checked_says_what_to_delete(clip, name):
         encoder.encode_texts(["a dog"])
 
 
-def test_what_takes_long_is_told_once_and_other_files_do_not_count(clip):
-    told = []
-    load_encoder(str(clip), note=told.append)
+def test_an_export_is_noted_once_and_other_files_do_not_count(clip):
+    notes: list[str] = []
+    load_encoder(str(clip), note=notes.append)
     (clip / "README").write_text("about it")
-    load_encoder(str(clip), note=told.append)
-    assert len(told) == 1 and str(clip) in told[0]
+    load_encoder(str(clip), note=notes.append)
+    assert len(notes) == 1 and str(clip) in notes[0]
 
 
 def test_on_a_gpu_it_is_torch(clip, monkeypatch):
-    import retrieval.encoders as encoders
-
-    asked = []
-    monkeypatch.setattr(encoders, "GPUS", (clip,))
-    monkeypatch.setattr("retrieval.encoders.openclip.load_openclip", lambda *given: asked.append(given))
+    calls = []
+    monkeypatch.setattr("retrieval.encoders.by_name.GPUS", (clip,))
+    monkeypatch.setattr("retrieval.encoders.openclip.load_openclip", lambda *arguments: calls.append(arguments))
     load_encoder(str(clip))
-    assert asked == [(str(clip), "auto")]
+    assert calls == [(str(clip), "auto")]
 
 
 def test_a_cache_that_cannot_be_written_does_not_keep_a_model_from_loading(clip, monkeypatch, tmp_path):
@@ -230,14 +229,14 @@ def test_a_cache_that_cannot_be_written_does_not_keep_a_model_from_loading(clip,
 
 
 def test_a_failure_of_the_moment_is_not_remembered(clip, monkeypatch):
-    from retrieval.encoders import openclip_export as exporting
+    from retrieval.encoders import openclip_export
     from retrieval.encoders.openclip import OpenClipEncoder
 
-    def full(*given):
+    def full(*arguments):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(exporting, "_write", full)
+        patched.setattr(openclip_export, "write_graphs", full)
         assert isinstance(load_encoder(str(clip)), OpenClipEncoder)
     assert isinstance(load_encoder(str(clip)), ExportedEncoder)
 

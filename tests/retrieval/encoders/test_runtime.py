@@ -1,4 +1,4 @@
-"""What is opened lazily is opened once, whoever asks at the same time; who explains and who searches share it."""
+"""What is opened lazily is opened once, however many threads ask; searching and explaining share it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Counting:
 
 
 def ask_at_once(ask, count=THREADS):
-    """What so many threads get that ask at the same moment."""
+    """The results of `count` threads that call `ask` at the same moment."""
     barrier = Barrier(count)
 
     def work(_):
@@ -97,12 +97,12 @@ def test_it_is_documented_and_can_be_replaced():
 
 @pytest.fixture
 def made_up(tmp_path, monkeypatch):
-    """Puts a module in the place of ONNX Runtime, not imported yet."""
+    """Replaces ONNX Runtime by a made-up module that is not imported yet."""
 
     def put(content):
         (tmp_path / "onnxruntime.py").write_text(content)
         monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setitem(sys.modules, "onnxruntime", None)  # so that what was there comes back
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)  # so that the real module comes back
         del sys.modules["onnxruntime"]
 
     return put
@@ -123,12 +123,12 @@ def test_an_onnx_runtime_without_reports_will_do(made_up, tmp_path):
 
 
 def opened(monkeypatch, *modules):
-    """The files that modules open from now on."""
+    """Names of the files that the modules open as sessions, from now on."""
     files = []
 
-    def open_and_note(path, *given, **options):
+    def open_and_note(path, *arguments, **options):
         files.append(path.name)
-        return open_session(path, *given, **options)
+        return open_session(path, *arguments, **options)
 
     for module in modules:
         monkeypatch.setattr(f"retrieval.{module}.open_session", open_and_note)
@@ -141,8 +141,8 @@ def test_a_cold_encoder_used_by_threads_opens_each_file_once_and_gives_the_same(
     cold = LiteEncoder(heads=HEADS, device="cpu")
     expected = LiteEncoder(heads=HEADS, device="cpu").encode_texts(["a dog on a beach"])
     files.clear()
-    for found in ask_at_once(lambda: cold.encode_texts(["a dog on a beach"])):
-        np.testing.assert_array_equal(found.embeddings, expected.embeddings)
+    for features in ask_at_once(lambda: cold.encode_texts(["a dog on a beach"])):
+        np.testing.assert_array_equal(features.embeddings, expected.embeddings)
     assert sorted(files) == ["text.onnx", "text_head.onnx"]
     assert cold.encode_texts(texts).mask.shape[0] == THREADS
 
@@ -150,8 +150,8 @@ def test_a_cold_encoder_used_by_threads_opens_each_file_once_and_gives_the_same(
 def test_threads_cut_long_texts_alike():
     """The tokeniser's limit is set once, before any text is read."""
     tower = TextTower(TOWERS / "text.onnx", TOWERS / "tokenizer.json", 16)
-    for found in ask_at_once(lambda: tower.encode(["dog " * 99, "a dog"])):
-        assert found.mask.sum(axis=1).tolist() == [16, 4] and found.truncated.tolist() == [True, False]
+    for features in ask_at_once(lambda: tower.encode(["dog " * 99, "a dog"])):
+        assert features.mask.sum(axis=1).tolist() == [16, 4] and features.truncated.tolist() == [True, False]
 
 
 def test_explaining_again_opens_nothing(monkeypatch, tmp_path):
@@ -161,9 +161,9 @@ def test_explaining_again_opens_nothing(monkeypatch, tmp_path):
     files = opened(monkeypatch, "fusion.scorer", "encoders.lite", "encoders.text_tower")
     write_photo(tmp_path / "a.png")
     encoder = LiteEncoder(heads=HEADS, device="cpu")
-    first = explain(encoder, "a dog", tmp_path / "a.png")
+    first = explain(encoder, load_scorer(encoder), "a dog", tmp_path / "a.png")
     count = len(files)
-    again = explain(encoder, "a dog", tmp_path / "a.png")
+    again = explain(encoder, load_scorer(encoder), "a dog", tmp_path / "a.png")
     assert "explainer.onnx" in files and len(files) == count
     np.testing.assert_array_equal(first.heat, again.heat)
 
@@ -195,7 +195,7 @@ def test_a_damaged_scorer_is_one_clear_line(tmp_path, content):
 def test_a_damaged_tokenizer_is_one_clear_line(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(CrosslookError, match=r"^cannot read [^\n]*tokenizer.json[^\n]*reinstall crosslook\)$"):
-        TextTower(TOWERS / "text.onnx", tmp_path / "tokenizer.json", 16).pieces("a dog")
+        TextTower(TOWERS / "text.onnx", tmp_path / "tokenizer.json", 16).token_ids("a dog")
 
 
 @pytest.mark.parametrize("keep", [0, 100, 5000])
@@ -206,3 +206,13 @@ def test_damaged_class_embeddings_are_one_clear_line(tmp_path, keep):
     (tmp_path / "model.safetensors").write_bytes((TOWERS / "model.safetensors").read_bytes()[:keep])
     with pytest.raises(CrosslookError, match=r"^cannot read [^\n]*model.safetensors[^\n]*reinstall crosslook\)$"):
         _ = LiteEncoder(towers=tmp_path).class_embeddings
+
+
+@pytest.mark.parametrize(("ships", "remedy"), [(True, "reinstall crosslook"), (False, "train the model again")])
+def test_a_damaged_file_of_a_model_directory_is_mended_by_whoever_made_it(tmp_path, monkeypatch, ships, remedy):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "scorer.onnx").write_bytes(b"no graph")
+    if ships:
+        monkeypatch.setattr("retrieval.encoders.runtime.SHIPPED", tmp_path)
+    with pytest.raises(CrosslookError, match=rf"^cannot load [^\n]*scorer.onnx[^\n]*\({remedy}\)$"):
+        open_session(tmp_path / "model" / "scorer.onnx")

@@ -8,7 +8,8 @@ import pytest
 
 from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
-from retrieval.fusion import FusionScorer, has_scorer, load_scorer, own_scorer
+from retrieval.encoders.runtime import open_session
+from retrieval.fusion import BySimilarity, FusionScorer, has_scorer, load_scorer, own_scorer
 from retrieval.fusion.scorer import SCORER
 from tests.support import FakeEncoder
 
@@ -24,7 +25,21 @@ def test_the_embedded_model_has_its_own_and_its_towers_have_none():
     assert isinstance(own_scorer(load_encoder("lite")), FusionScorer)
     assert isinstance(load_scorer(load_encoder("lite")), FusionScorer)
     assert own_scorer(load_encoder("lite-untrained")) is None
-    assert load_scorer(FakeEncoder()) is None
+    assert isinstance(load_scorer(FakeEncoder()), BySimilarity)
+
+
+def test_an_encoder_keeps_the_session_of_its_scorer(monkeypatch):
+    files = []
+
+    def open_and_note(path, *arguments, **options):
+        files.append(path.name)
+        return open_session(path, *arguments, **options)
+
+    monkeypatch.setattr("retrieval.fusion.scorer.open_session", open_and_note)
+    encoder = load_encoder("lite")
+    for _ in range(2):
+        load_scorer(encoder).load()
+    assert own_scorer(encoder) is load_scorer(encoder) and files == [SCORER]
 
 
 def test_an_unknown_name_is_refused():
