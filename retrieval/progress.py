@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, and how it is asked to stop."""
+"""What a long run reports while it goes on, and how it is asked to stop."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: images done of `total` to encode, and what has happened so far.
+    """Event of an indexing run: how many images of `total` are done, and what has happened so far.
 
-    touched: files of which only the times changed. copied: files whose content is known already, so that they were not
-    encoded again. postponed: files that could not be read now, which the next run tries again. incomplete: images of
-    which a part is missing, among the new and changed ones. kept: images that are
-    not there, in folders that are empty or not mounted. dropped: rows that were lost with damaged segments.
-    passed_over: pictures in formats that are not read, by ending. seconds: since it began."""
+    touched: files of which only the times changed. copied: files with known content, which are not encoded again.
+    postponed: files that could not be read now; the next run tries them again. incomplete: new and changed images of
+    which a part is missing. kept: images that are absent, in folders that are empty or not mounted. dropped: rows lost
+    with damaged segments. passed_over: pictures in formats that are not supported, by ending. seconds: since the run
+    began."""
 
     total: int = 0
     new: int = 0
@@ -48,26 +48,49 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Observer:
-    """What the pipeline tells while it runs, and asks: whether to stop early, keeping what is done.
-
-    failure: a file or folder that could not be used, and why. note: one line for people about the run as a whole."""
-
-    progress: Callable[[Progress], None] = lambda progress: None
-    failure: Callable[[bytes, str], None] = lambda path, reason: None
-    note: Callable[[str], None] = lambda line: None
-    should_stop: Callable[[], bool] = lambda: False
-
-
-SILENT = Observer()
-
-
-@dataclass(frozen=True)
 class Step:
-    """Something of a run is done. what: it is, for people. done, total: how far that is, in units of its own. losses:
-    where something learns, those of the step, by name."""
+    """Event of any other run: `done` of `total` units of one task are done.
+
+    what: the task, for people. losses: in training, the losses of this step by name."""
 
     what: str
     done: int
     total: int
     losses: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Event of a training run: one pass over the training images is done.
+
+    stage: what is being trained. number: from 0. losses: the mean over the epoch's steps by name, before weighting.
+    dev: figures of the moving average on the dev images by name, 0 to 1."""
+
+    stage: str
+    number: int
+    losses: dict[str, float]
+    dev: dict[str, float]
+
+    @property
+    def quality(self) -> float:
+        """The mean of the dev figures, by which the best epoch is chosen."""
+        return sum(self.dev.values()) / len(self.dev)
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Receives the events of a run. Every callback is optional; runs call only those that apply to them.
+
+    progress, step, epoch: the events above. failure: path of a file or folder that could not be used, and why. note:
+    one line for people about the run as a whole. should_stop: polled by the run; True stops it early and keeps what is
+    done."""
+
+    progress: Callable[[Progress], None] = lambda progress: None
+    failure: Callable[[bytes, str], None] = lambda path, reason: None
+    note: Callable[[str], None] = lambda line: None
+    should_stop: Callable[[], bool] = lambda: False
+    step: Callable[[Step], None] = lambda step: None
+    epoch: Callable[[Epoch], None] = lambda epoch: None
+
+
+SILENT = Observer()

@@ -1,1 +1,4 @@
-"""Training the heads of an encoder on captioned images. Needs torch, all but `watching`."""
+"""How are the heads, the scorer or the towers of a model trained? In: captioned images. Out: a model directory.
+
+Direction: data -> model -> inference -> learning, fitting -> run, finetune, card, export. Needs torch. Light code only
+needs `retrieval.progress`, the events of a run."""

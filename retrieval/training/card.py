@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from retrieval.progress import Epoch
 from retrieval.training.learning.loop import best_of_stages
 from retrieval.training.learning.scorer_stage import DEV_CANDIDATES
-from retrieval.training.watching import Epoch
 
 if TYPE_CHECKING:
     from retrieval.captions import CaptionSet
@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 def model_card(
     title: str,
     sets: Sequence[CaptionSet],
-    seen: Features,
-    held_out: Features,
+    train_features: Features,
+    dev_features: Features,
     settings: TrainSettings,
     history: Sequence[Epoch],
     estimate_error: float,
     fitted: Fitted,
 ) -> str:
-    """What anyone who uses the weights should know, as far as the run can tell. estimate_error: see `fit_estimate`."""
-    sources = "\n".join(f"- {each.source.parent.name}/{each.source.name} ({each.format})" for each in sets)
+    """What a user of the weights should know, as far as the run can tell, in Markdown.
+
+    train_features: features trained on. dev_features: features that epochs were chosen on. estimate_error: see
+    `fit_estimate`."""
     bins = "\n".join(
         f"| {100 * predicted:.1f} | {100 * observed:.1f} | {count:,} |"
         for predicted, observed, count in zip(
@@ -42,17 +44,31 @@ def model_card(
     )
     return (
         f"# {title}\n\n"
-        f"Trained by `search train` on {seen.images:,} images in {len(seen.cells)} views with {len(seen.texts):,} "
-        f"captions; the best epoch of each stage was chosen, and the calibration fitted, on {held_out.images:,} other "
-        f"images. Seed {settings.seed}. The terms of the images apply to what may be done "
-        "with the weights.\n\n"
-        f"Sources:\n\n{sources}\n\n"
-        f"R@1 on the images it was chosen on, in percent; of the scorer after it saw the "
+        f"Trained by `search train` on {train_features.image_count:,} images in {views_of(train_features)} with "
+        f"{train_features.text_count:,} captions; the best epoch of each stage was chosen, and the calibration fitted, "
+        f"on {dev_features.image_count:,} other images. Seed {settings.seed}. The terms of the images also apply to "
+        "using the weights.\n\n"
+        f"Sources:\n\n{sources_of(sets)}\n\n"
+        "R@1 on the images that the epochs were chosen on, in percent. The scorer's is measured after it re-ranked the "
         f"nearest {DEV_CANDIDATES}:\n\n| stage | best epoch | |\n|---|---|---|\n{stages}\n\n"
-        f"The scorer estimates what its probabilities are divided by, with an error of {estimate_error:.3f} nats a "
-        "word.\n\n"
-        "Expected calibration error of `match` on those images, each judged by a calibration fitted on the other half "
-        f"of them: {100 * fitted.pairs.error:.2f} points of percentage over all candidates of all captions, "
-        f"{100 * fitted.first.error:.1f} over the first hits alone. Of these, in percent:\n\n"
+        "The scorer estimates the log of its softmax's partition function, with an error of "
+        f"{estimate_error:.3f} nats a token.\n\n"
+        "Expected calibration error of `match` on those images, where each half of them is judged by a calibration "
+        f"fitted on the other half: {100 * fitted.pairs.error:.2f} percentage points over all candidates of all "
+        f"captions, and {100 * fitted.first.error:.1f} over the first hits alone. The first hits, in percent:\n\n"
         f"| match | share that did match | first hits |\n|---|---|---|\n{bins}\n"
     )
+
+
+def sources_of(sets: Sequence[CaptionSet]) -> str:
+    """A line for each source, with the name of its folder, which a relative path may lack."""
+    paths = [captions.source.resolve() for captions in sets]
+    return "\n".join(
+        f"- {path.parent.name}/{path.name} ({captions.format})" for path, captions in zip(paths, sets, strict=True)
+    )
+
+
+def views_of(features: Features) -> str:
+    """How many views of each image there are, for people."""
+    count = len(features.cells)
+    return f"{count} view{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Write a trained model as a directory that runs without torch, and read it again to check."""
+"""Write a trained model as a directory that runs without torch; read it again to check."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.lite import HEADS_OF_LITE
 from retrieval.encoders.onnx_files import export, save, sha256, store_as_half
 from retrieval.fusion.scorer import EXPLAINER, SCORER
+from retrieval.training.data.cells import Cells
+from retrieval.training.data.inputs import STATISTICS
+from retrieval.training.data.sizes import CELLS, DIM, MAP_SHAPES
 from retrieval.training.data.tensors import save_tensors
-from retrieval.training.external import share_weights
 from retrieval.training.fitting.calibrate import Fitted
 from retrieval.training.fitting.embedder import Embedder
-from retrieval.training.model.cells import CELLS, MAP_SHAPES, Cells
-from retrieval.training.model.heads import STATISTICS, HeadSettings
 from retrieval.training.model.integer_reader import IntegerReader
-from retrieval.training.model.model import Model, ModelSettings, Scorer
-from retrieval.training.model.reader import ReaderSettings
-from retrieval.training.model.regions import RegionSettings
+from retrieval.training.model.model import FusionNetwork, Model
+from retrieval.training.shared_weights import share_weights
+from retrieval.training.stored_names import settings_of, stored_name, stored_settings
 
 IMAGE_HEAD, TEXT_HEAD = "image_head.onnx", "text_head.onnx"
 WEIGHTS = "model.safetensors"
@@ -32,7 +32,7 @@ CONFIG = "config.json"
 
 
 class _ImageHead(nn.Module):
-    """From the tower's outputs to embedding and tokens."""
+    """From the image tower's outputs to the stored embedding and the stored regions."""
 
     def __init__(self, model: Model, embedder: Embedder) -> None:
         super().__init__()
@@ -50,48 +50,50 @@ class _ImageHead(nn.Module):
         return embedding, regions.stored(regions(cells, classes))
 
 
-class _Adapter(nn.Module):
-    """From another encoder's tokens and embedding of an image to its regions."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, cells: Tensor, whole: Tensor) -> Tensor:
-        regions = self.model.scorer.regions
-        return regions.stored(regions(*self.model.inputs(cells, whole)))
-
-
 class _TextHead(nn.Module):
+    """From the text tower's outputs to the embedding."""
+
     def __init__(self, model: Model, embedder: Embedder) -> None:
         super().__init__()
         self.heads = model.heads
         self.embedder = embedder
 
-    def forward(self, tower: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-        return self.embedder.texts([*self.heads.texts(tower, words, mask), tower], self.heads.known(tower))
+    def forward(self, tower: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        return self.embedder.texts([*self.heads.texts(tower, tokens, mask), tower], self.heads.familiarity(tower))
+
+
+class _Adapter(nn.Module):
+    """From another encoder's cells and embedding of an image to the stored regions."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, cells: Tensor, global_features: Tensor) -> Tensor:
+        regions = self.model.scorer.regions
+        return regions.stored(regions(*self.model.inputs(cells, global_features)))
 
 
 class Explainer(nn.Module):
-    """One text with one image, regions int8 [49, dim]: the logit, and how much of it each word would lose without each
-    region [m, 49]."""
+    """The fusion of one text with one image, a scalar, and how much of it each token would lose without each
+    region, float [m, 49]. tokens: float [m, 768]. regions: int8 [49, dim]."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: FusionNetwork) -> None:
         super().__init__()
         self.reader = scorer.reader
         self.regions = scorer.regions
 
-    def forward(self, words: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
         regions = self.regions.restored(regions)
-        return self.reader(words, regions.unsqueeze(0))[0], self.reader.evidence(words, regions)
+        return self.reader(tokens, regions.unsqueeze(0))[0], self.reader.evidence(tokens, regions)
 
 
 def write_model(model: Model, embedder: Embedder, fitted: Fitted, folder: Path, towers: str) -> None:
-    """Heads and scorer of `lite` as a model directory: `config.json`, the weights (float16 safetensors), and the ONNX
-    graphs that share them. towers: fingerprint of the towers that the heads belong to."""
+    """Write heads and scorer of `lite` as a model directory: `config.json`, the weights (float16 safetensors), and the
+    ONNX graphs that share them. towers: fingerprint of the towers that the heads belong to."""
     model, embedder = model.eval(), embedder.eval()
     _save_weights({"model": model, "embedder": embedder}, folder)
-    stored, stored_embedder = _modules(folder, asdict(model.settings))
+    stored, stored_embedder = _modules(folder, stored_settings(model.settings))
     assert stored_embedder is not None
     images = {
         "pixels": torch.zeros(2, 224, 224, 3, dtype=torch.uint8),
@@ -101,59 +103,63 @@ def write_model(model: Model, embedder: Embedder, fitted: Fitted, folder: Path, 
     by_image: dict[str, dict[int, str]] = {name: {0: "n"} for name in (*images, "embedding", "tokens")}
     _export(_ImageHead(stored, stored_embedder), images, ["embedding", "tokens"], by_image, folder / IMAGE_HEAD)
     texts = {
-        "tower": torch.zeros(2, 384),
-        "words": torch.zeros(2, 5, 768),
+        "tower": torch.zeros(2, DIM),
+        "words": torch.zeros(2, 5, 2 * DIM),
         "mask": torch.ones(2, 5, dtype=torch.bool),
     }
     by_text = {"tower": {0: "n"}, "words": {0: "n", 1: "words"}, "mask": {0: "n", 1: "words"}, "embedding": {0: "n"}}
     _export(_TextHead(stored, stored_embedder), texts, ["embedding"], by_text, folder / TEXT_HEAD)
     _export_scorer(stored, folder)
     regions = torch.ones(CELLS, model.settings.regions.dim, dtype=torch.int8)
-    pair = {"words": torch.randn(5, 768), "regions": regions}
-    by_word: dict[str, dict[int, str]] = {"words": {0: "words"}, "evidence": {0: "words"}}
-    _export(Explainer(stored.scorer), pair, ["fusion", "evidence"], by_word, folder / EXPLAINER)
-    about = {"kind": HEADS_OF_LITE, "towers": towers, "dim": embedder.dim}
-    _write_about(model, fitted, folder, about, (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER))
+    pair = {"words": torch.randn(5, 2 * DIM), "regions": regions}
+    by_token: dict[str, dict[int, str]] = {"words": {0: "words"}, "evidence": {0: "words"}}
+    _export(Explainer(stored.scorer), pair, ["fusion", "evidence"], by_token, folder / EXPLAINER)
+    kind = {"kind": HEADS_OF_LITE, "towers": towers, "dim": embedder.dim}
+    _write_config(model, fitted, folder, kind, (IMAGE_HEAD, TEXT_HEAD, SCORER, EXPLAINER))
 
 
 def write_scorer(model: Model, fitted: Fitted, folder: Path, encoder: str, towers: str) -> None:
-    """A scorer for another encoder, and the adapter that makes its regions, as a model directory, which names the
-    encoder. encoder: its name. towers: its fingerprint."""
+    """Write a scorer for another encoder, and the adapter that makes its regions, as a model directory.
+
+    encoder: the encoder's name, which the directory refers to. towers: its fingerprint."""
     model = model.eval()
     _save_weights({"model": model}, folder)
-    stored, _ = _modules(folder, asdict(model.settings))
-    of_regions = model.settings.regions
+    stored, _ = _modules(folder, stored_settings(model.settings))
+    settings = model.settings.regions
     inputs = {
-        "cells": torch.zeros(2, of_regions.cells, of_regions.channels),
-        "whole": torch.zeros(2, of_regions.whole),
+        "cells": torch.zeros(2, settings.cells, settings.channels),
+        "whole": torch.zeros(2, settings.global_dim),
     }
     axes: dict[str, dict[int, str]] = {name: {0: "n"} for name in (*inputs, "tokens")}
     _export(_Adapter(stored), inputs, ["tokens"], axes, folder / ADAPTER)
     _export_scorer(stored, folder)
-    about = {"kind": "scorer", "encoder": encoder, "towers": towers}
-    _write_about(model, fitted, folder, about, (ADAPTER, SCORER))
+    _write_config(model, fitted, folder, {"kind": "scorer", "encoder": encoder, "towers": towers}, (ADAPTER, SCORER))
 
 
 def _save_weights(modules: dict[str, nn.Module], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    state = {f"{of}.{name}": value for of, module in modules.items() for name, value in module.state_dict().items()}
-    save_tensors({name: value.half().contiguous() for name, value in state.items()}, folder / WEIGHTS)
+    state = {
+        f"{prefix}.{stored_name(name)}": value.half().contiguous()
+        for prefix, module in modules.items()
+        for name, value in module.state_dict().items()
+    }
+    save_tensors(state, folder / WEIGHTS)
 
 
 def _export_scorer(model: Model, folder: Path) -> None:
-    of_regions = model.settings.regions
-    regions = torch.ones(2, of_regions.cells, of_regions.dim, dtype=torch.int8)
-    pairs = {"words": torch.randn(5, 768), "regions": regions}
-    by_pair: dict[str, dict[int, str]] = {"words": {0: "words"}, "regions": {0: "n"}, "fusion": {0: "n"}}
-    # Not folded, since the weights in integers would then be kept beside those in float16.
-    _export(IntegerReader(model.scorer), pairs, ["fusion"], by_pair, folder / SCORER, fold=False)
+    settings = model.settings.regions
+    regions = torch.ones(2, settings.cells, settings.dim, dtype=torch.int8)
+    pairs = {"words": torch.randn(5, 2 * DIM), "regions": regions}
+    axes: dict[str, dict[int, str]] = {"words": {0: "words"}, "regions": {0: "n"}, "fusion": {0: "n"}}
+    # Without constant folding, which would store the int8 weights beside the float16 ones.
+    _export(IntegerReader(model.scorer), pairs, ["fusion"], axes, folder / SCORER, fold=False)
 
 
-def _write_about(model: Model, fitted: Fitted, folder: Path, about: dict[str, Any], graphs: tuple[str, ...]) -> None:
-    of_regions = model.settings.regions
-    config = about | {
-        "regions": {"count": of_regions.cells, "dim": of_regions.dim, "dtype": "int8"},
-        "model": asdict(model.settings),
+def _write_config(model: Model, fitted: Fitted, folder: Path, kind: dict[str, Any], graphs: tuple[str, ...]) -> None:
+    settings = model.settings.regions
+    config = kind | {
+        "regions": {"count": settings.cells, "dim": settings.dim, "dtype": "int8"},
+        "model": stored_settings(model.settings),
         "calibration": {"to_image": asdict(fitted.to_image), "to_text": asdict(fitted.to_text)},
         "sha256": {name: sha256(folder / name) for name in (*graphs, WEIGHTS)},
     }
@@ -161,29 +167,30 @@ def _write_about(model: Model, fitted: Fitted, folder: Path, about: dict[str, An
 
 
 def read_model(folder: Path) -> tuple[Model, Embedder | None]:
-    """A model directory of this version as torch modules, to check the exported graphs against. A scorer for another
-    encoder has no embedder."""
+    """A model directory of this version as torch modules, to check the exported graphs against.
+
+    A scorer for another encoder has no embedder."""
     return _modules(folder, json.loads((folder / CONFIG).read_text())["model"])
 
 
-def _modules(folder: Path, settings: dict[str, Any]) -> tuple[Model, Embedder | None]:
-    state = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-    of_model, of_embedder = under("model."), under("embedder.")
-    of_reader = ReaderSettings(**settings["reader"])
-    chosen = ModelSettings(HeadSettings(**settings["heads"]), RegionSettings(**settings["regions"]), of_reader)
-    statistics = {name: of_model[f"inputs.{name}"] for name in STATISTICS}
-    model = Model(of_model["heads.class_embeddings"], statistics, of_model["scorer.reader.vocabulary"], chosen).eval()
-    model.load_state_dict(of_model)
+def _modules(folder: Path, stored: dict[str, Any]) -> tuple[Model, Embedder | None]:
+    """stored: see `stored_settings`."""
+    tensors = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
+    settings = settings_of(stored)
+    statistics = {name: tensors[f"model.inputs.{name}"] for name in STATISTICS}
+    vocabulary = tensors["model.scorer.reader.vocabulary"]
+    model = Model(tensors["model.heads.class_embeddings"], statistics, vocabulary, settings).eval()
+    _load(model, "model", tensors)
     model.scorer.reader.exact = False
-    if not of_embedder:
+    if "embedder.image_bank" not in tensors:
         return model, None
-    embedder = Embedder(chosen.heads.members + 1, len(of_embedder["image_bank"]))
-    embedder.load_state_dict(of_embedder)
+    embedder = Embedder(settings.heads.ensemble + 1, len(tensors["embedder.image_bank"]))
+    _load(embedder, "embedder", tensors)
     return model, embedder.eval()
+
+
+def _load(module: nn.Module, prefix: str, tensors: dict[str, Tensor]) -> None:
+    module.load_state_dict({name: tensors[f"{prefix}.{stored_name(name)}"] for name in module.state_dict()})
 
 
 def _export(
@@ -194,6 +201,7 @@ def _export(
     path: Path,
     fold: bool = True,
 ) -> None:
+    """axes: the dynamic axes of inputs and outputs by name. fold: whether to fold constants."""
     model = export(module.eval(), tuple(inputs.values()), list(inputs), outputs, axes, fold)
     store_as_half(model)
     _shorten_names(model)
@@ -202,18 +210,18 @@ def _export(
 
 
 def _shorten_names(model: Any) -> None:
-    """The exporter's names of nodes and of what lies between them take more room than the graph itself."""
+    """Rename nodes and intermediate values, whose names take more room than the graph itself."""
     graph = model.graph
-    kept = {each.name for each in (*graph.input, *graph.output)} | {""}
+    kept = {value.name for value in (*graph.input, *graph.output)} | {""}
     short: dict[str, str] = {}
 
-    def name(of: str) -> str:
-        return of if of in kept else short.setdefault(of, f"_{len(short)}")
+    def renamed(name: str) -> str:
+        return name if name in kept else short.setdefault(name, f"_{len(short)}")
 
     for node in graph.node:
         node.name = ""
-        node.input[:] = [name(each) for each in node.input]
-        node.output[:] = [name(each) for each in node.output]
+        node.input[:] = [renamed(name) for name in node.input]
+        node.output[:] = [renamed(name) for name in node.output]
     for tensor in graph.initializer:
-        tensor.name = name(tensor.name)
+        tensor.name = renamed(tensor.name)
     graph.ClearField("value_info")

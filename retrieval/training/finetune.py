@@ -1,4 +1,4 @@
-"""From an open_clip model and captioned images to another open_clip model, all of whose weights have learnt."""
+"""Fine-tuning of an open_clip model: both towers learn, and the result is an open_clip model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +15,15 @@ from open_clip.tokenizer import HFTokenizer
 from indexes.errors import CrosslookError
 from indexes.files import replace_durably
 from retrieval.captions import CaptionSet, left_out_lines, stamp
+from retrieval.progress import SILENT, Epoch, Observer
+from retrieval.training.data.photos import present
 from retrieval.training.data.tensors import save_tensors
-from retrieval.training.data.views import present
 from retrieval.training.learning.loop import LOG, learn, log_of, only_stages
-from retrieval.training.learning.parallel import processes, rank
 from retrieval.training.learning.settings import TrainSettings
 from retrieval.training.learning.towers_stage import TowersStage
+from retrieval.training.parallel import processes, rank
 from retrieval.training.run import RUN, enough, split_sets
-from retrieval.training.watching import UNWATCHED, Epoch, Watcher
+from retrieval.training.stored_names import stored_settings
 
 if TYPE_CHECKING:
     from retrieval.encoders.openclip import OpenClipEncoder
@@ -39,38 +39,49 @@ def unfreeze(
     settings: TrainSettings,
     *,
     device: str = "cpu",
-    watcher: Watcher = UNWATCHED,
+    observer: Observer = SILENT,
 ) -> list[Epoch]:
-    """Train both towers of a model, keep what is best on dev, and write it to `out` as open_clip does; returns the
-    history. Run again after a kill, it goes on from the last epoch. Images that cannot be read are left out and named.
+    """Train both towers of a model, keep what is best on dev, and write it to `out` in open_clip's layout. Returns the
+    history.
 
-    Raises `CrosslookError` when there is too little to train on, or `out` holds a model or another run."""
-    has_model = (out / CONFIG).exists() or (out / "config.json").exists()
-    if has_model and not (out / RUN / f"{TowersStage.name}.safetensors").exists():  # else it is ours, nearly done
-        raise CrosslookError(f"{out} holds a model, which would be lost: choose another --out")
+    A run that is started again after a kill resumes from its last epoch. Unreadable images are left out and reported.
+    Raises `CrosslookError` if there is too little to train on, or `out` holds a model or another run."""
+    _keep_a_finished_model(out)
     (training, absent), (dev, absent_dev) = (present(part) for part in split_sets(sets))
     for line in left_out_lines([*absent, *absent_dev]):
-        watcher.note(line)
+        observer.note(line)
     enough(len(training), len(dev))
     content = [
         (stamp(captions, image), image.image, image.captions) for part in (training, dev) for captions, image in part
     ]
     checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    about = [asdict(settings.towers), settings.itc, settings.seed, encoder.fingerprint, checksum]
+    key = [stored_settings(settings.towers), settings.itc, settings.seed, encoder.fingerprint, checksum]
     only_stages(out / RUN, [TowersStage.name])
     with processes(device), torch.device(device):
-        stage = TowersStage(encoder, training, dev, settings, json.dumps(about, sort_keys=True), watcher.note)
-        history = learn(stage, out / RUN, settings.seed, watcher)
+        stage = TowersStage(encoder, training, dev, settings, json.dumps(key, sort_keys=True), observer.note)
+        history = learn(stage, out / RUN, settings.seed, observer)
         is_first = rank() == 0
     if is_first:
-        weights = {name: value.cpu().contiguous() for name, value in stage.module.state_dict().items()}
-        save_tensors(weights, out / WEIGHTS)
-        if isinstance(encoder.tokenizer, HFTokenizer):  # which open_clip looks for beside the weights
-            encoder.tokenizer.tokenizer.save_pretrained(out)
-        config = {"model_cfg": encoder.config.get("model_cfg", encoder.config)}
-        config["preprocess_cfg"] = encoder.model.visual.preprocess_cfg
-        (out / LOG).write_text(log_of(history), encoding="utf-8")
-        replace_durably(out / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-        shutil.rmtree(out / RUN)
-        watcher.note(f"use it with --model {out}; train a scorer for it with `search train --model {out}`")
+        _write(encoder, stage, history, out)
+        observer.note(f"use it with --model {out}; train a scorer for it with `search train --model {out}`")
     return history
+
+
+def _keep_a_finished_model(out: Path) -> None:
+    """Raises `CrosslookError` if `out` holds a model, unless it is of this very run, killed before it was done."""
+    has_model = (out / CONFIG).exists() or (out / "config.json").exists()
+    if has_model and not (out / RUN / f"{TowersStage.name}.safetensors").exists():
+        raise CrosslookError(f"{out} holds a model, which would be lost: choose another --out")
+
+
+def _write(encoder: OpenClipEncoder, stage: TowersStage, history: Sequence[Epoch], out: Path) -> None:
+    """Write the model in open_clip's layout, its configuration last, and remove the checkpoints."""
+    weights = {name: value.cpu().contiguous() for name, value in stage.module.state_dict().items()}
+    save_tensors(weights, out / WEIGHTS)
+    if isinstance(encoder.tokenizer, HFTokenizer):  # open_clip looks for the tokenizer beside the weights
+        encoder.tokenizer.tokenizer.save_pretrained(out)
+    config = {"model_cfg": encoder.config.get("model_cfg", encoder.config)}
+    config["preprocess_cfg"] = encoder.model.visual.preprocess_cfg
+    (out / LOG).write_text(log_of(history), encoding="utf-8")
+    replace_durably(out / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    shutil.rmtree(out / RUN)

@@ -1,4 +1,4 @@
-"""What modules in their evaluating state make of a set of features, as indexing and queries would but for rounding."""
+"""What trained modules say of a whole set of features, as indexing and queries would but for rounding to int8."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from retrieval.evaluation.metrics import caption_relevance, streamed_ranks, success_at
 from retrieval.training.data.batches import as_float
-from retrieval.training.data.views import WHOLE
-from retrieval.training.learning.parallel import on_device
+from retrieval.training.data.views import ORIGINAL
+from retrieval.training.parallel import on_device
 
 if TYPE_CHECKING:
     from retrieval.training.data.features import Features
-    from retrieval.training.model.heads import Heads, Inputs
-    from retrieval.training.model.model import Scorer
+    from retrieval.training.data.inputs import Inputs
+    from retrieval.training.model.heads import Heads
+    from retrieval.training.model.model import FusionNetwork
 
 AT_ONCE = 500
 PAIRS_AT_ONCE = 100
@@ -27,67 +28,79 @@ PAIRS_AT_ONCE = 100
 def embed(
     inputs: Inputs, heads: Heads, features: Features, towers: bool = False
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-    """By each member of the heads, the embeddings of all images as they are, and of all texts, float32 [n, 384].
-    towers: and last those by the towers alone, which are all there are where there are no heads."""
+    """The embeddings of all images (view 0) and of all texts by each pair of heads, float32 [n, 384], unit norm.
+
+    towers: whether to append the embeddings by the towers. Without any heads, these are the only ones."""
     if not heads.image:
-        return [as_float(features.whole[WHOLE]).cpu().numpy()], [as_float(features.texts).cpu().numpy()]
+        global_features = as_float(features.global_features[ORIGINAL])
+        return [global_features.cpu().numpy()], [as_float(features.text_embeddings).cpu().numpy()]
     images, texts = [], []
-    for low in range(0, features.images, AT_ONCE):
+    for low in range(0, features.image_count, AT_ONCE):
         rows = slice(low, low + AT_ONCE)
-        logits = as_float(features.whole[WHOLE, rows])
-        cells, classes = inputs(as_float(features.cells[WHOLE, rows]), logits)
+        logits = as_float(features.global_features[ORIGINAL, rows])
+        cells, classes = inputs(as_float(features.cells[ORIGINAL, rows]), logits)
         parts = heads.images(cells, classes, logits)
         images.append(torch.stack([*parts, heads.conse(logits)] if towers else parts))
-    for low in range(0, len(features.texts), AT_ONCE):
-        some = np.arange(low, min(low + AT_ONCE, len(features.texts)))
-        frozen = as_float(features.texts[some])
-        parts = heads.texts(frozen, *features.words_of(some))
-        texts.append(torch.stack([*parts, frozen] if towers else parts))
+    for low in range(0, features.text_count, AT_ONCE):
+        batch = np.arange(low, min(low + AT_ONCE, features.text_count))
+        by_tower = as_float(features.text_embeddings[batch])
+        parts = heads.texts(by_tower, *features.tokens_of(batch))
+        texts.append(torch.stack([*parts, by_tower] if towers else parts))
     return list(torch.cat(images, dim=1).cpu().numpy()), list(torch.cat(texts, dim=1).cpu().numpy())
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def regions_of(
-    inputs: Inputs, scorer: Scorer, features: Features, images: NDArray[np.int64] | None = None
+    inputs: Inputs, scorer: FusionNetwork, features: Features, images: NDArray[np.int64] | None = None
 ) -> torch.Tensor:
-    """The region tokens of images as they are, float32 [n, 49, dim]. images: int64 [n], which; None for all."""
-    found = []
-    for low in range(0, features.images if images is None else len(images), AT_ONCE):
+    """The regions of images (view 0), float32 [n, 49, dim]. images: int64 [n], their rows; None for all."""
+    regions = []
+    for low in range(0, features.image_count if images is None else len(images), AT_ONCE):
         rows = slice(low, low + AT_ONCE) if images is None else images[low : low + AT_ONCE]
-        seen = inputs(as_float(features.cells[WHOLE, rows]), as_float(features.whole[WHOLE, rows]))
-        found.append(scorer.regions(*seen))
-    return torch.cat(found)
+        cells = as_float(features.cells[ORIGINAL, rows])
+        global_features = as_float(features.global_features[ORIGINAL, rows])
+        regions.append(scorer.regions(*inputs(cells, global_features)))
+    return torch.cat(regions)
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def fusion_of(
-    scorer: Scorer, features: Features, texts: NDArray[np.int64], images: NDArray[np.int64], regions: torch.Tensor
+    scorer: FusionNetwork,
+    features: Features,
+    texts: NDArray[np.int64],
+    images: NDArray[np.int64],
+    regions: torch.Tensor,
 ) -> NDArray[np.float32]:
-    """The scorer's logits of pairs of a text and an image, float32 of their common shape. texts, images: int64 rows,
-    which are broadcast together. regions: of all images."""
+    """Fusion of pairs of a text and an image, see `Reader`.
+
+    texts, images: int64 rows, broadcast together; the result is float32 of their common shape. regions: of all
+    images, float [images, 49, dim]."""
     texts, images = np.broadcast_arrays(texts, images)
     shape, texts, images = texts.shape, texts.ravel(), images.ravel()
-    found = np.zeros(len(texts), np.float32)
+    logits = np.zeros(len(texts), np.float32)
     lengths = features.starts[texts + 1] - features.starts[texts]
-    in_turn = np.lexsort((texts, lengths))  # texts of one length, and pairs of one text, at once
-    for low in range(0, len(in_turn), PAIRS_AT_ONCE):
-        pairs = in_turn[low : low + PAIRS_AT_ONCE]
-        some, text = np.unique(texts[pairs], return_inverse=True)
-        words, _ = features.words_of(some)
-        found[pairs] = scorer.reader.of_pairs(words, on_device(text), regions[images[pairs]]).cpu().numpy()
-    return found.reshape(shape)
+    order = np.lexsort((texts, lengths))  # a batch holds texts of one length, and few of them
+    for low in range(0, len(order), PAIRS_AT_ONCE):
+        pairs = order[low : low + PAIRS_AT_ONCE]
+        distinct, row = np.unique(texts[pairs], return_inverse=True)
+        tokens, _ = features.tokens_of(distinct)
+        batch = scorer.reader.score_pairs(tokens, on_device(row), regions[images[pairs]])
+        logits[pairs] = batch.cpu().numpy()
+    return logits.reshape(shape)
 
 
-def side_by_side(members: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The members' embeddings as one, of unit norm, whose inner product is the mean of theirs."""
-    return np.concatenate(members, axis=1) / np.float32(math.sqrt(len(members)))
+def side_by_side(ensemble: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The embeddings of an ensemble, each [n, d] of unit norm, as one of unit norm: [n, len(ensemble) * d]. Its inner
+    product is the mean of theirs."""
+    return np.concatenate(ensemble, axis=1) / np.float32(math.sqrt(len(ensemble)))
 
 
-def first_both_ways(
+def recall_at_1(
     images: NDArray[np.float32], texts: NDArray[np.float32], image_of_text: NDArray[np.int64]
 ) -> dict[str, float]:
-    """R@1 by similarity of every text among the images, and of every image among the texts, 0 to 1. Embeddings [n, dim]
-    of unit norm."""
+    """R@1 by similarity of every text among the images, and of every image among the texts, 0 to 1.
+
+    images, texts: float32 [n, dim], unit norm. image_of_text: int64 [texts]."""
     to_image, to_text = caption_relevance(image_of_text)
     return {
         "text -> image": float(success_at(streamed_ranks(texts, images, to_image), 1).mean()),

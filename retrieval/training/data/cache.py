@@ -1,6 +1,6 @@
-"""A cache of what takes hours to compute: folders of arrays, each whole or not there, named by what they depend on.
+"""A cache of arrays that take hours to compute: one folder an entry, named by a hash of what the arrays depend on.
 
-An entry is written beside its place and moved there when it is on disk. The least recently used ones make room."""
+Entries are written under a temporary name and renamed once on disk. The least recently used ones are evicted."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from indexes.files import sync_folder
 
 COMPLETE = "complete"
 LIMIT = 100_000_000_000  # bytes
-FRESH = 24 * 3600  # seconds: what was used a day ago or less may be in use now
+FRESH = 24 * 3600  # seconds: an entry used this recently may be in use now
 
 
 @dataclass(frozen=True)
 class Entry:
-    """about: what was noted when it was made. arrays: by name, memory-mapped."""
+    """metadata: what its maker stored with it. arrays: by name, memory-mapped."""
 
     folder: Path
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
 
 
 class RowsWriter:
-    """An .npy file, [rows, *shape], of rows that come one after another; how many need not be known before. They are
-    written, not mapped: on a full disk that is an `OSError`, where a mapping would end the process.
+    """Writes an .npy file, [rows, *shape], row by row; their number need not be known in advance.
 
-    A context manager, which at a good end writes how many there are, and sees them onto the disk."""
+    The rows are written, not memory-mapped: on a full disk that raises `OSError`, where a mapping would end the process
+    by SIGBUS. A context manager; unless there was an error, its exit writes the number of rows and fsyncs."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str = "<f2") -> None:
         self._shape = shape
@@ -50,44 +50,45 @@ class RowsWriter:
         self._file = path.open("wb", buffering=0)
 
     def __enter__(self) -> Self:
-        self._write(self._header())
+        self.write_all(self._header())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         with self._file:
             if kind is None:
                 self._file.seek(0)
-                self._write(self._header())  # as long as the first one: NumPy leaves room for more rows
+                self.write_all(self._header())  # as long as the first one: NumPy leaves room for more rows
                 os.fsync(self._file.fileno())
 
     def append(self, rows: NDArray[Any]) -> None:
         """rows: [n, *shape]."""
         if rows.shape[1:] != self._shape:
             raise ValueError(f"rows of {rows.shape[1:]}, not {self._shape}")
-        self._write(np.ascontiguousarray(rows, dtype=self._dtype).tobytes())
+        self.write_all(np.ascontiguousarray(rows, dtype=self._dtype).tobytes())
         self._count += len(rows)
 
     def _header(self) -> bytes:
         header = io.BytesIO()
-        about = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._count, *self._shape)}
-        np.lib.format.write_array_header_1_0(header, about)
+        fields = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._count, *self._shape)}
+        np.lib.format.write_array_header_1_0(header, fields)
         return header.getvalue()
 
-    def _write(self, content: bytes) -> None:
+    def write_all(self, content: bytes) -> None:
+        """Write all bytes, though the file system may take fewer at a time. Raises `OSError`, as on a full disk."""
         written = 0
         while written < len(content):
             written += self._file.write(content[written:] if written else content)
 
 
 def load_entry(cache: Path, key: str, names: Sequence[str]) -> Entry | None:
-    """The entry of a key, None where there is none, or it is damaged. It counts as used now.
+    """The entry of a key, None if it is missing or damaged. Loading counts as use.
 
-    Raises `CrosslookError` when it cannot be read now."""
+    Raises `CrosslookError` if it cannot be read now."""
     folder = cache / key
     try:
-        about = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+        metadata = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
-        if not isinstance(about, dict):
+        if not isinstance(metadata, dict):
             return None
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -95,23 +96,23 @@ def load_entry(cache: Path, key: str, names: Sequence[str]) -> Entry | None:
         raise CrosslookError(
             f"cannot read {error.filename or folder}: {error.strerror}; mend that, or name another folder with --cache"
         ) from error
-    except Exception:  # for a damaged header NumPy raises what it likes
+    except Exception:  # NumPy raises many types for a damaged header
         return None
-    with suppress(OSError):  # a cache of others, or one that must not be written
+    with suppress(OSError):  # another user's cache, or a read-only one
         os.utime(folder / COMPLETE)
-    return Entry(folder, about, arrays)
+    return Entry(folder, metadata, arrays)
 
 
 def make_entry(cache: Path, key: str, write: Callable[[Path], dict[str, Any]]) -> None:
-    """Make the entry of a key, in place of what there is. write: puts the arrays into a folder, and returns what is to
-    be noted with them. Raises `CrosslookError` when the cache cannot be written, as on a full disk."""
+    """Make the entry of a key, replacing an existing one. write: puts the arrays into a folder and returns the entry's
+    metadata. Raises `CrosslookError` if the cache cannot be written, as on a full disk."""
     with _writing_to(cache):
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=cache))
         try:
-            about = write(draft)
+            metadata = write(draft)
             with (draft / COMPLETE).open("w", encoding="utf-8") as file:
-                json.dump(about, file)
+                json.dump(metadata, file)
                 file.flush()
                 os.fsync(file.fileno())
             sync_folder(draft)
@@ -126,8 +127,9 @@ def make_entry(cache: Path, key: str, write: Callable[[Path], dict[str, Any]]) -
 
 
 def make_room(cache: Path, keep: Sequence[str], limit: int = LIMIT) -> int:
-    """Remove what was not used for longest until the cache is within its limit, and drafts that a kill left behind;
-    returns how many bytes it holds then. What was used within a day stays, and so do the keys `keep`."""
+    """Evict the least recently used entries until the cache is within its limit, and remove drafts that a kill left.
+
+    Entries used within a day stay, and so do those of the keys `keep`. Returns the size of the cache in bytes."""
     now = time.time()
     entries = sorted(((_last_use(folder), folder) for folder in _folders(cache)), key=lambda entry: entry[0])
     sizes = {folder: _bytes_of(folder) for _, folder in entries}
@@ -148,7 +150,7 @@ def _folders(cache: Path) -> list[Path]:
 
 
 def _last_use(folder: Path) -> float:
-    """Of an entry when it was last loaded; of a draft when one of its files was last written."""
+    """When an entry was last loaded, or a file of a draft was last written; seconds since the epoch."""
     complete = folder / COMPLETE
     times = [0.0]
     for path in [complete] if complete.exists() else [folder, *folder.glob("*.npy")]:

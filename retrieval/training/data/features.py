@@ -1,7 +1,7 @@
 """The towers' outputs for a set of captioned images, computed once and memory-mapped.
 
-Frozen towers make training fit two cores. Every image is seen in several views, so that the heads cannot learn pictures
-by heart."""
+Frozen towers make training feasible on two cores. Every image is encoded in several views, so that the heads do not
+overfit to single pictures."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from indexes.errors import CrosslookError
 from retrieval.captions import CaptionedImage, CaptionSet, Skipped, stamp
 from retrieval.cores import usable_cores
 from retrieval.training.data.cache import Entry, RowsWriter, load_entry, make_entry, make_room
+from retrieval.training.data.photos import Captioned, UnusablePhoto, photo_of, present
+from retrieval.training.data.sizes import DIM
 from retrieval.training.data.towers import Towers
-from retrieval.training.data.views import CannotSee, Captioned, photo_of, present, view
-from retrieval.training.learning.parallel import on_device
-from retrieval.training.model.heads import DIM
+from retrieval.training.data.views import view
+from retrieval.training.parallel import on_device
 
 VERSION = 5
-IMAGE_ARRAYS = ("cells", "whole")
-TEXT_ARRAYS = ("texts", "words", "starts", "numbers")
+# Names of the cached files, and of the fields of `Features` that they fill.
+IMAGE_FILES = {"cells": "cells", "whole": "global_features"}
+TEXT_FILES = {"texts": "text_embeddings", "words": "tokens", "starts": "starts", "numbers": "vocabulary_ids"}
 FEWEST_TEXTS = 8
 IMAGES_AT_ONCE = 32
 TEXTS_AT_ONCE = 512
@@ -36,50 +38,56 @@ TEXTS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Features:
-    """cells, whole: float16 [views, images, ...], see `Towers`. texts: float16 [captions, n], likewise.
-    words: float16 [all words, 768], those of caption i at starts[i]:starts[i + 1]. image_of_text: int64 [captions],
-    ascending.
+    """What the towers say of all images and captions of some sets.
 
-    numbers: int64 [all words], each word's in the vocabulary of the set, from 0, or -1 for one that is rare or a mark.
-    key: tells the pictures, captions, views and towers from others. left_out: images of the sets that are not among
-    them, since they cannot be read, and why."""
+    cells: float16 [views, images, cells, channels], and global_features: float16 [views, images, global_dim], see
+    `Towers`. text_embeddings: float16 [captions, text_dim]. tokens: float16 [all tokens, 768], the last states of the
+    text tower beside the rows of its word table; those of caption i are at starts[i]:starts[i + 1]. image_of_text:
+    int64 [captions], ascending. vocabulary_ids: int64 [all tokens], each token's number in the vocabulary of the set
+    from 0, or -1 for a rare token, and for the begin (BOS) and end (EOS) of a text.
+
+    key: identifies pictures, captions, views and towers. left_out: images of the sets that cannot be read, and why."""
 
     cells: NDArray[np.float16]
-    whole: NDArray[np.float16]
-    texts: NDArray[np.float16]
-    words: NDArray[np.float16]
+    global_features: NDArray[np.float16]
+    text_embeddings: NDArray[np.float16]
+    tokens: NDArray[np.float16]
     starts: NDArray[np.int64]
     image_of_text: NDArray[np.int64]
-    numbers: NDArray[np.int64]
+    vocabulary_ids: NDArray[np.int64]
     key: str = ""
     left_out: tuple[Skipped, ...] = ()
 
     @property
     def vocabulary(self) -> torch.Tensor:
-        """What each word of the vocabulary means by itself, float32 [words, 384]."""
-        numbers, places = np.unique(self.numbers, return_index=True)
-        rows = self.words[places[numbers >= 0], DIM:]
+        """The word table's row of each token of the vocabulary, float32 [vocabulary, 384]."""
+        ids, first_places = np.unique(self.vocabulary_ids, return_index=True)
+        rows = self.tokens[first_places[ids >= 0], DIM:]
         return on_device(np.asarray(rows, dtype=np.float32))
 
     @property
-    def images(self) -> int:
+    def image_count(self) -> int:
         return int(self.cells.shape[1])
 
-    def words_of(self, texts: Sequence[int] | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """float32 [n, longest, 768] and bool mask [n, longest]."""
+    @property
+    def text_count(self) -> int:
+        return len(self.text_embeddings)
+
+    def tokens_of(self, texts: Sequence[int] | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens of some captions, float32 [n, longest, 768] padded with zeros, and a bool mask [n, longest]."""
         lengths = self.starts[np.asarray(texts) + 1] - self.starts[np.asarray(texts)]
-        padded = np.zeros((len(lengths), int(lengths.max()), self.words.shape[1]), np.float32)
+        padded = np.zeros((len(lengths), int(lengths.max()), self.tokens.shape[1]), np.float32)
         for row, text in enumerate(texts):
-            padded[row, : lengths[row]] = self.words[self.starts[text] : self.starts[text + 1]]
+            padded[row, : lengths[row]] = self.tokens[self.starts[text] : self.starts[text + 1]]
         mask = np.arange(padded.shape[1]) < lengths[:, None]
         return on_device(padded), on_device(mask)
 
-    def numbers_of(self, texts: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
-        """int64 [n, longest], of the words as `words_of` gives them; -1 also where there is none."""
-        some = [self.numbers[self.starts[text] : self.starts[text + 1]] for text in texts]
-        padded = np.full((len(some), max(map(len, some))), -1, np.int64)
-        for row, numbers in enumerate(some):
-            padded[row, : len(numbers)] = numbers
+    def vocabulary_ids_of(self, texts: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
+        """The vocabulary ids of the tokens that `tokens_of` gives, int64 [n, longest]; -1 also after a text's end."""
+        rows = [self.vocabulary_ids[self.starts[text] : self.starts[text + 1]] for text in texts]
+        padded = np.full((len(rows), max(map(len, rows))), -1, np.int64)
+        for row, ids in enumerate(rows):
+            padded[row, : len(ids)] = ids
         return on_device(padded)
 
 
@@ -92,35 +100,35 @@ def cached_features(
     *,
     again: bool = True,
 ) -> Features:
-    """The features of the images and captions of some sets, from the folder `cache` if they are there, whole. Files
-    that were changed, and others of the same names elsewhere, are other images.
+    """The features of the sets' images and captions: from the folder `cache`, or computed and put there.
 
-    views: how many of each image: as it is, mirrored, then random crops with their colours shifted a little, the same
-    ones every time. progress: told how many views of images, or captions, are done, and how many there are. again:
-    whether to compute anew what lacks an image that can be read now; a run that goes on needs what it began with.
+    Entries are keyed by file stamps, so that changed files, or files of the same names elsewhere, are other images.
+    views: how many views of each image, see `view`; they are the same in every run. progress: receives the number of
+    views or captions done, and of all. again: whether to recompute an entry that lacks an image which can be read now;
+    a run that is resumed needs the very features that it began with.
 
-    Images that cannot be read are left out with their captions. Raises `CrosslookError` when none is left, and when the
-    cache cannot be read or written."""
+    Unreadable images are left out with their captions. Raises `CrosslookError` if no image is left, and if the cache
+    cannot be read or written."""
     images, absent = present(sets)
     key = _key([str(views), towers.fingerprint, *(stamp(*image) for image in images)])
-    entry = load_entry(cache, key, IMAGE_ARRAYS)
+    entry = load_entry(cache, key, [*IMAGE_FILES])
     if entry is None or (again and _readable_again(entry, images, towers)):
         make_entry(cache, key, lambda folder: _compute_images(images, towers, folder, views, progress))
-        entry = _made(load_entry(cache, key, IMAGE_ARRAYS))
-    unseen = {int(index): reason for index, reason, _ in entry.about["left_out"]}
-    kept = [image for index, (_, image) in enumerate(images) if index not in unseen]
-    left_out = (*absent, *(Skipped(images[index][1].image, reason) for index, reason in unseen.items()))
+        entry = _made(load_entry(cache, key, [*IMAGE_FILES]))
+    unreadable = {int(index): reason for index, reason, _ in entry.metadata["left_out"]}
+    kept = [image for index, (_, image) in enumerate(images) if index not in unreadable]
+    left_out = (*absent, *(Skipped(images[index][1].image, reason) for index, reason in unreadable.items()))
     if not kept:
         first = f": {left_out[0].what} ({left_out[0].why})" if left_out else ""
         raise CrosslookError(f"none of the {len(left_out)} images to train on or choose by can be read{first}")
     texts = [caption for image in kept for caption in image.captions]
     text_key = _key([towers.fingerprint, *texts])
-    if (text_entry := load_entry(cache, text_key, TEXT_ARRAYS)) is None:
+    if (text_entry := load_entry(cache, text_key, [*TEXT_FILES])) is None:
         make_entry(cache, text_key, lambda folder: _compute_texts(texts, towers, folder, progress))
-        text_entry = _made(load_entry(cache, text_key, TEXT_ARRAYS))
+        text_entry = _made(load_entry(cache, text_key, [*TEXT_FILES]))
     return Features(
-        **{name: np.moveaxis(array, 0, 1) for name, array in entry.arrays.items()},
-        **text_entry.arrays,
+        **{IMAGE_FILES[name]: np.moveaxis(array, 0, 1) for name, array in entry.arrays.items()},
+        **{TEXT_FILES[name]: array for name, array in text_entry.arrays.items()},
         image_of_text=np.repeat(np.arange(len(kept)), [len(image.captions) for image in kept]),
         key=f"{key}-{text_key}",
         left_out=left_out,
@@ -128,8 +136,8 @@ def cached_features(
 
 
 def trim_cache(cache: Path, features: Sequence[Features]) -> int:
-    """Make room in the cache for what is to come, but for some features; returns how many bytes it holds."""
-    return make_room(cache, [key for each in features for key in each.key.split("-")])
+    """Evict old entries from the cache, but none of `features`. Returns the size of the cache in bytes."""
+    return make_room(cache, [key for item in features for key in item.key.split("-")])
 
 
 def _made(entry: Entry | None) -> Entry:
@@ -144,12 +152,12 @@ def _key(parts: Sequence[str]) -> str:
 
 
 def _readable_again(entry: Entry, images: Sequence[Captioned], towers: Towers) -> bool:
-    """Whether an image that the file system kept back then can be read now."""
-    for index, _, passes in entry.about["left_out"]:
+    """Whether an image that the file system failed to give when the entry was made can be read now."""
+    for index, _, passes in entry.metadata["left_out"]:
         if passes:
             try:
                 photo_of(*images[int(index)], towers.image_size)
-            except CannotSee:
+            except UnusablePhoto:
                 continue
             return True
     return False
@@ -162,30 +170,31 @@ def _compute_images(
     views: int,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """[images, views, ...] as files. Returns which images are not among them: position, reason, whether it passes."""
+    """Write [images, views, ...] files. Returns the images left out: index, reason, whether the reason may pass."""
     left_out: list[tuple[int, str, bool]] = []
     with (
-        RowsWriter(folder / "cells.npy", (views, *towers.cells)) as cells,
-        RowsWriter(folder / "whole.npy", (views, towers.whole)) as whole,
+        RowsWriter(folder / "cells.npy", (views, *towers.cell_shape)) as cells,
+        RowsWriter(folder / "whole.npy", (views, towers.global_dim)) as global_features,
     ):
-        for index, seen in _views_of_all(images, towers, views):
-            if isinstance(seen, CannotSee):
-                left_out.append((index, seen.reason, seen.passes))
+        for index, prepared in _views_of_all(images, towers, views):
+            if isinstance(prepared, UnusablePhoto):
+                left_out.append((index, prepared.reason, prepared.passes))
             else:
-                parts = [towers.see(seen[low : low + IMAGES_AT_ONCE]) for low in range(0, views, IMAGES_AT_ONCE)]
+                batches = [prepared[low : low + IMAGES_AT_ONCE] for low in range(0, views, IMAGES_AT_ONCE)]
+                parts = [towers.encode_images(batch) for batch in batches]
                 cells.append(np.concatenate([part[0] for part in parts])[None])
-                whole.append(np.concatenate([part[1] for part in parts])[None])
+                global_features.append(np.concatenate([part[1] for part in parts])[None])
             progress((index + 1) * views, views * len(images))
     return {"left_out": left_out}
 
 
 def _views_of_all(
     images: Sequence[Captioned], towers: Towers, views: int
-) -> Iterator[tuple[int, list[NDArray[Any]] | CannotSee]]:
-    """Each image's index and views, decoded some way ahead by threads, or why it has none."""
+) -> Iterator[tuple[int, list[NDArray[Any]] | UnusablePhoto]]:
+    """Index and views of every image, or why it cannot be read. Threads decode a bounded number of images ahead."""
     ahead = 4 * usable_cores()
     with ThreadPoolExecutor(usable_cores()) as threads:
-        jobs: deque[Future[list[NDArray[Any]] | CannotSee]] = deque()
+        jobs: deque[Future[list[NDArray[Any]] | UnusablePhoto]] = deque()
         for index, (captions, image) in enumerate(images):
             jobs.append(threads.submit(_views, captions, image, towers, views, index))
             if len(jobs) > ahead:
@@ -196,10 +205,10 @@ def _views_of_all(
 
 def _views(
     captions: CaptionSet, image: CaptionedImage, towers: Towers, views: int, seed: int
-) -> list[NDArray[Any]] | CannotSee:
+) -> list[NDArray[Any]] | UnusablePhoto:
     try:
         photo = photo_of(captions, image, towers.image_size)
-    except CannotSee as error:
+    except UnusablePhoto as error:
         return error
     return [view(photo, number, towers, np.random.default_rng([seed, number])) for number in range(views)]
 
@@ -207,28 +216,30 @@ def _views(
 def _compute_texts(
     texts: Sequence[str], towers: Towers, folder: Path, progress: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    pieces = [towers.words.pieces(text) for text in texts]
+    token_ids = [towers.token_tower.token_ids(text) for text in texts]
     with (
-        RowsWriter(folder / "texts.npy", (towers.texts,)) as embeddings,
-        RowsWriter(folder / "words.npy", (2 * towers.words.dim,)) as words,
+        RowsWriter(folder / "texts.npy", (towers.text_dim,)) as embeddings,
+        RowsWriter(folder / "words.npy", (2 * towers.token_tower.dim,)) as tokens,
     ):
         for low in range(0, len(texts), TEXTS_AT_ONCE):
-            some = texts[low : low + TEXTS_AT_ONCE]
-            embedded, found = towers.read(some)
+            part = texts[low : low + TEXTS_AT_ONCE]
+            embedded, features = towers.encode_texts(part)
             embeddings.append(embedded)
-            words.append(found.tokens[found.mask])
-            progress(low + len(some), len(texts))
+            tokens.append(features.tokens[features.mask])
+            progress(low + len(part), len(texts))
     with RowsWriter(folder / "starts.npy", (), "<i8") as starts:
-        starts.append(np.cumsum([0, *(len(each) for each in pieces)]))
-    with RowsWriter(folder / "numbers.npy", (), "<i8") as numbers:
-        numbers.append(number_words(pieces, towers.words.markers))
+        starts.append(np.cumsum([0, *(len(ids) for ids in token_ids)]))
+    with RowsWriter(folder / "numbers.npy", (), "<i8") as vocabulary_ids:
+        vocabulary_ids.append(number_tokens(token_ids, towers.token_tower.special_ids))
     return {}
 
 
-def number_words(pieces: Sequence[Sequence[int]], markers: Sequence[int]) -> NDArray[np.int64]:
-    """The number of each word piece of all texts in the vocabulary, which is all pieces that enough texts have, or -1;
-    int64 [all words]. pieces: ids of each text's pieces. markers: ids that are no words."""
-    count = Counter(piece for text in pieces for piece in set(text) if piece not in markers)
-    known = sorted(piece for piece, texts in count.items() if texts >= FEWEST_TEXTS)
-    number = {piece: index for index, piece in enumerate(known)}
-    return np.array([number.get(piece, -1) for text in pieces for piece in text], dtype=np.int64)
+def number_tokens(token_ids: Sequence[Sequence[int]], special: Sequence[int]) -> NDArray[np.int64]:
+    """Number the tokens of all texts within the vocabulary: the tokens that at least FEWEST_TEXTS texts contain.
+
+    token_ids: the tokenizer's ids of each text. special: ids of BOS and EOS. Returns int64 [all tokens], -1 for tokens
+    outside of the vocabulary."""
+    count = Counter(token for text in token_ids for token in set(text) if token not in special)
+    known = sorted(token for token, texts in count.items() if texts >= FEWEST_TEXTS)
+    number = {token: index for index, token in enumerate(known)}
+    return np.array([number.get(token, -1) for text in token_ids for token in text], dtype=np.int64)

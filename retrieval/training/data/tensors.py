@@ -1,4 +1,4 @@
-"""Weights as a safetensors file: whole on disk, or not there; and read again, or told to be damaged."""
+"""Weights as a safetensors file, written atomically. A damaged file is told from one that cannot be read now."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ NO_ROOM = ("no space left", "disk full", "quota exceeded")
 
 
 class DamagedTensors(Exception):
-    """A file is no safetensors file, or its end is missing."""
+    """A file is not a safetensors file, or is truncated."""
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Put a file in the place of `path` in one step, readable to all. Raises `CrosslookError` when it cannot be
-    written, as on a full disk; what was there before is there still."""
+    """Replace the file `path` in one step, readable to all.
+
+    Raises `CrosslookError` if it cannot be written, as on a full disk; then the old file is still in place."""
     draft = path.with_name(path.name + ".new")
     with writing_to(path.parent):
         try:
             save_file(dict(tensors), draft, metadata)
-            draft.chmod(0o644)  # safetensors keeps it to its writer
+            draft.chmod(0o644)  # safetensors lets only the owner read it
             put_durably(draft, path)
         except BaseException:
             draft.unlink(missing_ok=True)
@@ -36,10 +37,9 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file, and what it says of itself. Raises `DamagedTensors`, and `OSError` when it cannot be read
-    now."""
+    """The tensors of a file, and its metadata. Raises `DamagedTensors`, and `OSError` if it cannot be read now."""
     with path.open("rb") as file:
-        file.read(1)  # what cannot be read is not damaged
+        file.read(1)  # a file that cannot be read is not damaged: this raises the OSError
     try:
         with safe_open(path, "pt") as opened:
             metadata: dict[str, str] = opened.metadata() or {}
@@ -50,8 +50,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Turn a failure to write below `folder` into one line. The libraries for weights and graphs tell a full disk by
-    exceptions of their own."""
+    """Turn a failure to write into `folder` into a `CrosslookError` of one line.
+
+    The libraries for weights and graphs report a full disk by exception types of their own."""
     try:
         yield
     except (OSError, SafetensorError) as error:

@@ -1,38 +1,25 @@
-"""What a training run is told."""
+"""The settings of a training run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from retrieval.training.learning.schedule import Schedule
 from retrieval.training.model.model import ModelSettings
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """One stage of training. batch: images a step, each with so many of its captions; of several processes each has its
-    part, in which alone the contrast looks for negatives. learning_rate: the highest (AdamW); it rises linearly for the
-    share `warm_up` of all steps and falls by half a cosine. decay: of weight matrices. average: of the exponential
-    moving average that is judged and kept. patience: epochs without better figures on dev before stopping."""
-
-    epochs: int
-    batch: int
-    captions: int
-    learning_rate: float = 1e-3
-    decay: float = 0.05
-    warm_up: float = 0.05
-    average: float = 0.98
-    patience: int = 8
-
-
-@dataclass(frozen=True)
 class TrainSettings:
-    """heads, scorer, towers: their schedules; the scorer learns when the heads are done, which find its hard negatives;
-    towers learn only when they are not frozen. itc, itm, lm: weights of the losses; a loss of weight 0 is not computed,
-    and a stage without any is left out. match_from: share of the scorer's epochs before it matches as well as reads
-    (from the beginning where it does not read): matching teaches what tells images apart, but learns training captions
-    by heart. group: of the images of the scorer's batches so many are matched with one another's captions; hard: and
-    are easily confused. softness: share of the target of the contrast given to what frozen captions find alike, at
-    `softness_temperature`."""
+    """itc, itm, lm: weights of the losses; a loss of weight 0 is not computed, and a stage without losses is skipped.
+
+    match_from: share of the scorer's epochs after which it learns matching (ITM) beside reading (LM); without LM it
+    matches from the beginning. Matching teaches what tells images apart, but overfits to the training captions. group:
+    number of images that are matched with one another's captions. hard: whether the images of a group are hard
+    negatives, or random. softness: share of the contrast's target that is given to images whose captions the frozen
+    text tower finds similar, at the temperature `softness_temperature`.
+
+    heads, scorer, towers: schedules of the stages. The scorer learns after the heads, which find its hard negatives;
+    the towers learn only when they are unfrozen."""
 
     itc: float = 1.0
     itm: float = 1.0

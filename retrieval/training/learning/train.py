@@ -1,9 +1,8 @@
-"""Heads, then the scorer, on frozen towers' features."""
+"""Trains the heads and then the scorer, on the features of frozen towers."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,22 @@ import torch
 from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
+from retrieval.progress import SILENT, Epoch, Observer
 from retrieval.training.data.batches import as_float
 from retrieval.training.data.features import Features
-from retrieval.training.data.views import WHOLE
+from retrieval.training.data.inputs import input_statistics
+from retrieval.training.data.views import ORIGINAL
 from retrieval.training.learning.heads_stage import HeadsStage
 from retrieval.training.learning.loop import learn, only_stages
-from retrieval.training.learning.parallel import current_device, on_device
 from retrieval.training.learning.scorer_stage import JUDGED, PARAMETERS, ScorerStage
 from retrieval.training.learning.settings import TrainSettings
-from retrieval.training.model.heads import input_statistics
 from retrieval.training.model.model import Model
-from retrieval.training.watching import UNWATCHED, Epoch, Watcher
+from retrieval.training.parallel import current_device, on_device
+from retrieval.training.stored_names import stored_settings
 
-OF_OTHERS = ("itm", "lm", "match_from", "group", "hard", "scorer", "towers")  # on which the heads do not depend
-SAMPLED = 4  # every so many images are enough for the statistics of their cells
+# Settings that do not touch the heads, by their stored names.
+NOT_OF_HEADS = ("itm", "lm", "match_from", "group", "hard", "scorer", "towers")
+SAMPLED = 4  # every fourth image is enough for the statistics of the cells
 
 
 def train(
@@ -33,35 +34,36 @@ def train(
     class_embeddings: NDArray[np.float32],
     out: Path,
     settings: TrainSettings,
-    watcher: Watcher = UNWATCHED,
+    observer: Observer = SILENT,
 ) -> tuple[Model, list[Epoch]]:
     """Train on `features`, keep what is best on `dev`, and return it with the history of all stages.
 
-    The state after every epoch is kept in the folder `out`, see `learn`. Raises `CrosslookError` when `out` holds a run
-    of other settings or data."""
+    class_embeddings: float32 [1000, 384], or [0, 384] for a model without heads. out: folder of the checkpoints, see
+    `learn`. Raises `CrosslookError` if `out` holds a run with other settings or data."""
     if not len(features.vocabulary):
         raise CrosslookError("hardly any word is in several captions, so that none can be learnt: give more captions")
     torch.manual_seed(settings.seed)
-    statistics = input_statistics(as_float(features.cells[WHOLE, ::SAMPLED]), as_float(features.whole[WHOLE]))
+    cells = as_float(features.cells[ORIGINAL, ::SAMPLED])
+    statistics = input_statistics(cells, as_float(features.global_features[ORIGINAL]))
     model = Model(on_device(class_embeddings), statistics, features.vocabulary, settings.model).to(current_device())
     data = {
-        "images": features.images,
-        "texts": len(features.texts),
+        "images": features.image_count,
+        "texts": features.text_count,
         "views": len(features.cells),
         "keys": [features.key, dev.key],
     }
-    everything = asdict(settings)
-    of_heads = {name: value for name, value in everything.items() if name not in OF_OTHERS}
-    of_heads["model"] = everything["model"]["heads"]
+    all_settings = stored_settings(settings)
+    of_heads = {name: value for name, value in all_settings.items() if name not in NOT_OF_HEADS}
+    of_heads["model"] = all_settings["model"]["heads"]
     history: list[Epoch] = []
-    has_heads = settings.itc > 0 and settings.model.heads.members > 0
+    has_heads = settings.itc > 0 and settings.model.heads.ensemble > 0
     only_stages(out, ["heads", "scorer"] if has_heads else ["scorer"])
     if has_heads:
         key = json.dumps([of_heads, data], sort_keys=True)
         stage = HeadsStage(model.heads, model.inputs, features, dev, settings, key)
-        history += learn(stage, out, settings.seed, watcher)
+        history += learn(stage, out, settings.seed, observer)
     if settings.itm or settings.lm:
         model.heads.eval()
-        key = json.dumps([everything, data, JUDGED, PARAMETERS], sort_keys=True)
-        history += learn(ScorerStage(model, features, dev, settings, key), out, settings.seed, watcher)
+        key = json.dumps([all_settings, data, JUDGED, PARAMETERS], sort_keys=True)
+        history += learn(ScorerStage(model, features, dev, settings, key), out, settings.seed, observer)
     return model.eval(), history

@@ -1,4 +1,4 @@
-"""Dropout that is the same all along a sequence."""
+"""Dropout with one mask for all vectors of a sequence."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ if TYPE_CHECKING:
 
 
 class SharedDropout(nn.Module):
-    """Drops the same components of all vectors of a sequence (Gal and Ghahramani 2016, "A Theoretically Grounded
-    Application of Dropout in Recurrent Neural Networks"): what one cell or word does not show, its neighbours do not
-    show either, and far fewer random numbers are drawn, which costs a CPU more than the layers between."""
+    """Drops the same components in all vectors of a sequence (Gal and Ghahramani 2016, "A Theoretically Grounded
+    Application of Dropout in Recurrent Neural Networks").
+
+    What is hidden in one cell or token cannot be read off its neighbours. It also draws far fewer random numbers, which
+    on a CPU cost more than the layers around them."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
 
     def forward(self, sequence: Tensor) -> Tensor:
-        """[..., m, d] -> the same, in training with a share of the d components zero in all m vectors."""
+        """float [..., m, d] -> the same. In training, a share of the d components is zero in all m vectors."""
         if not self.training or not self.share:
             return sequence
         kept = torch.rand(*sequence.shape[:-2], 1, sequence.shape[-1], device=sequence.device) >= self.share

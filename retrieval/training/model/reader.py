@@ -1,14 +1,36 @@
-"""The scorer's reader: how much likelier an image makes the words of a text, one after the other.
+"""The cross-attention scorer: a causal language model of captions whose tokens attend to an image's regions.
 
-A language model of captions whose words attend first to the words before them and then to the image's regions (as in
-Xu et al. 2015, "Show, Attend and Tell", with the blocks of Vaswani et al. 2017). What it says of a text and an image is
-log p(text | image) - log p(text): their pointwise mutual information, so that texts of common words are not liked for
-that (Lin et al. 2024, "Revisiting the Role of Language Priors in Vision-Language Models"). Every word of every caption
-teaches it something, where a contrast learns from whole captions only; on few captions that is what counts. At the end
-it also learns by matching, so that what it says tells images, and captions, from one another.
+It scores a text by how much likelier the image makes it, token by token (as in Xu et al. 2015, "Show, Attend and Tell",
+with the blocks of Vaswani et al. 2017, "Attention Is All You Need").
 
-What probabilities are divided by, a sum over the vocabulary, would cost a query most. When all else has learnt, it is
-summed over the words that are likeliest on the whole, and two layers learn to tell the rest from the state."""
+Inputs. A text of m tokens t_0 = BOS, t_1, ..., t_(m-1) = EOS. Of a token only its row of the text tower's word table is
+read, e_i in R^384, which is zero for BOS and EOS. An image of 49 regions R: [49, dim], see `RegionEncoder`.
+
+Forward pass, for the p = min(m - 1, 48) positions i = 0, ..., p - 1, each of which predicts the next token t_(i+1):
+
+    (1) embed            H = E W_in + b_in + P                          [p, 384] -> [p, dim]; P: position embeddings
+    (2) self-attention   Q, K, V from LN(H), causal: i attends to j <= i     [p, dim]
+    (3) cross-attention  Q from LN(H); K, V from R, as it is            [p, dim], for each of n images
+                             Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V
+    (4) logits           z_i,v = LN(h_i) . w_v + b_v                    [p, vocabulary]
+                             w_v = (e_v W_out + b_out) / sqrt(dim),  b_v = e_v . c + c_0
+    (5) log likelihood   log p(t_(i+1) | t_0..i, R) = z_i,t_(i+1) - log Z_i,   Z_i = sum over v of exp z_i,v
+    (6) fusion           exp(s) * (log p(text | R) - prior * log p(text)),
+                             log p(text | R) = sum over i of log p(t_(i+1) | t_0..i, R);  log p(text): without an image
+
+(2) and (3) are transformer blocks (`Block`): one of self-attention, then several of cross-attention. Self-attention
+comes first so that a query runs it once, whatever the number of candidate images. "Without an image" (3) attends to one
+learned vector in place of the regions. The sums of (6) leave out EOS and padding. The scale s and the prior are learnt.
+The match logit that ranks is the calibrated sum a * similarity + b * fusion + c, see `retrieval.calibration`.
+
+Why a difference: for prior = 1, (6) is the pointwise mutual information log p(text | image) - log p(text), so that
+texts of common words do not score higher for being common (Lin et al. 2024, "Revisiting the Role of Language Priors in
+Vision-Language Models"). Why a language model: every token of every caption teaches it something, where a contrastive
+loss learns from whole captions only; that matters when captions are scarce.
+
+Z_i, the partition function of the softmax, sums over the vocabulary and is what a query would spend most time on. Once
+all else has learnt, `fitting.estimate` fits an estimate of it, see `Reader.estimated_log_partition`. `group_reading`
+computes the training losses, and `integer_reader` is this forward pass in int8."""
 
 from __future__ import annotations
 
@@ -20,264 +42,160 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 
-from retrieval.fusion.attention import attention
-from retrieval.training.model.dropout import SharedDropout
-from retrieval.training.model.heads import DIM
+from retrieval.training.data.sizes import DIM
+from retrieval.training.model.blocks import Block
 from retrieval.training.model.partition import log_partition
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-LEADING = 512  # words of the vocabulary over which queries sum
+LEADING = 512  # tokens of the vocabulary over which the estimate of the partition function sums
 
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """looks: how often the words attend to the regions. heads: of each attention. dropout: in every layer.
-    word_dropout: of the words that are read. image_dropout: share of the loss that is of reading without an image, from
-    which it learns what texts say as such. smoothing: share of the target that all words of the vocabulary have in
-    common. longest: words read of a text; of longer ones the rest is not."""
+    """cross_attention_layers: number of blocks (3). heads: of each attention. dropout: in every layer. token_dropout:
+    share of the tokens that are read as zeros in training. image_dropout: share of the loss that is of reading without
+    an image. label_smoothing: share of the target that is spread over the vocabulary. max_tokens: of a longer text, the
+    rest is ignored."""
 
-    looks: int = 2
+    cross_attention_layers: int = 2
     heads: int = 8
     dropout: float = 0.2
-    word_dropout: float = 0.1
+    token_dropout: float = 0.1
     image_dropout: float = 0.1
-    smoothing: float = 0.1
-    longest: int = 48
-
-
-class Attention(nn.Module):
-    """Several heads, each of which attends in a part of the dimensions of its own."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.queries, self.keys, self.values = (nn.Linear(dim, dim) for _ in range(3))
-        self.out = nn.Linear(dim, dim)
-
-    def forward(self, sequence: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """sequence: [..., n, dim] attends to context: [..., m, dim]. mask: bool [n, m], see `attention`."""
-        parts = self.split(self.queries(sequence)), self.split(self.keys(context)), self.split(self.values(context))
-        found, _ = attention(*parts, mask)
-        return self.out(found.transpose(-2, -3).flatten(-2))
-
-    def few(self, sequence: Tensor, context: Tensor) -> Tensor:
-        """The same where the sequence is short and the context long, or of many images: what the keys are projected by
-        is folded into the queries, and values are projected once they are mixed, so that the context is read as it is.
-        (The bias of the keys adds the same to all logits of a query, which softmax does not see.)
-
-        sequence: [..., n, dim]. context: [..., m, dim]."""
-        of_keys, of_values = (each.weight.unflatten(0, (self.heads, -1)) for each in (self.keys, self.values))
-        queries = self.split(self.queries(sequence))
-        asked = queries @ of_keys * (context.shape[-1] / queries.shape[-1]) ** 0.5  # `attention` divides by its root
-        mixed, _ = attention(asked.flatten(-3, -2), context, context)
-        found = mixed.unflatten(-2, (self.heads, -1)) @ of_values.transpose(-1, -2)
-        return self.out(found.transpose(-2, -3).flatten(-2) + self.values.bias)
-
-    def of_one(self, context: Tensor) -> Tensor:
-        """What any sequence finds in a context of one, float [dim]. context: [dim]."""
-        found: Tensor = self.out(self.values(context))
-        return found
-
-    def split(self, sequence: Tensor) -> Tensor:
-        """[..., n, dim] -> [..., heads, n, dim / heads]."""
-        return sequence.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
-
-
-class Block(nn.Module):
-    """Attention and a feed-forward layer, each added to what came in."""
-
-    def __init__(self, settings: ReaderSettings, dim: int) -> None:
-        super().__init__()
-        self.before_attention, self.before_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attention = Attention(dim, settings.heads)
-        self.feed = nn.Sequential(
-            nn.Linear(dim, 2 * dim), nn.GELU(), SharedDropout(settings.dropout), nn.Linear(2 * dim, dim)
-        )
-        self.dropout = SharedDropout(settings.dropout)
-
-    def forward(self, states: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """states: [..., n, dim]. context: [..., m, dim] to attend to, None for the states themselves."""
-        ready = self.before_attention(states)
-        if context is None or mask is not None or torch.is_grad_enabled():
-            found = self.attention(ready, ready if context is None else context, mask)
-        else:
-            found = self.attention.few(ready, context)
-        states = states + self.dropout(found)
-        return states + self.dropout(self.feed(self.before_feed(states)))
+    label_smoothing: float = 0.1
+    max_tokens: int = 48
 
 
 class Reader(nn.Module):
-    """Words are known by their rows of the word table, in and out, so that it can also read words that no training
-    caption has; only the vocabulary against which each is weighed is that of the captions."""
+    """See the module's docstring for the equations.
+
+    Tokens are represented by their word table rows, as input and as output. So the reader can also score tokens that no
+    training caption contains; only the partition function is limited to the vocabulary of the captions."""
 
     def __init__(self, settings: ReaderSettings, dim: int, vocabulary: Tensor) -> None:
-        """dim: of the regions. vocabulary: float [words, 384], rows of the word table."""
+        """dim: of the regions and of the states. vocabulary: float [vocabulary, 384], the rows e_v."""
         super().__init__()
         self.settings = settings
         self.register_buffer("vocabulary", vocabulary)
         self.no_image = nn.Parameter(0.02 * torch.randn(dim))
-        self.enter = nn.Linear(DIM, dim)
-        self.places = nn.Parameter(0.02 * torch.randn(settings.longest, dim))
-        self.words = Block(settings, dim)
-        self.looks = nn.ModuleList(Block(settings, dim) for _ in range(settings.looks))
-        self.leave = nn.LayerNorm(dim)
-        self.register_buffer("leading", torch.zeros(min(LEADING, max(1, len(vocabulary) // 2)), DIM))
-        self.rest = nn.Sequential(nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, 1))
-        self.exact = True  # until `fit_estimate`
-        self.outputs = nn.Linear(DIM, dim)
-        self.common = nn.Linear(DIM, 1)
+        self.input_projection = nn.Linear(DIM, dim)
+        self.position_embeddings = nn.Parameter(0.02 * torch.randn(settings.max_tokens, dim))
+        self.self_attention_layer = Block(dim, settings.heads, settings.dropout)
+        self.cross_attention_layers = nn.ModuleList(
+            Block(dim, settings.heads, settings.dropout) for _ in range(settings.cross_attention_layers)
+        )
+        self.final_norm = nn.LayerNorm(dim)
+        self.register_buffer("leading_tokens", torch.zeros(min(LEADING, max(1, len(vocabulary) // 2)), DIM))
+        self.rest_estimator = nn.Sequential(nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, 1))
+        self.exact = True  # whether the partition function is summed exactly: until `fit_estimate`
+        self.output_projection = nn.Linear(DIM, dim)
+        self.token_bias = nn.Linear(DIM, 1)
         self.log_scale = nn.Parameter(torch.tensor(math.log(0.3)))
         self.prior = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, words: Tensor, regions: Tensor) -> Tensor:
-        """The logit of one text with each of several images, float [n], see `logits`.
+    # What is scored: fusion and evidence.
 
-        words: float [m, 768], marks of begin and end included, the second half of which is read. regions: float
-        [n, 49, dim], see `Regions`."""
-        before, said = self.before_and_said(words)
-        there, states = (said != 0).any(-1), self.read(before)
-        likely = self.read_image(states, regions, said)
-        typical = self.read_image(states, self.without_image(regions[:1, :1]), said)
-        return self.logits((likely * there).sum(-1), (typical * there).sum(-1))
+    def forward(self, tokens: Tensor, regions: Tensor) -> Tensor:
+        """Fusion (6) of one text with each of several images, float [n].
 
-    def of_pairs(self, words: Tensor, text: Tensor, regions: Tensor) -> Tensor:
-        """The logits of pairs of a text and an image, float [n], as `forward` gives them of one text.
+        tokens: float [m, 768], BOS and EOS included, of which the second half is read. regions: float [n, 49, dim]."""
+        previous, targets = self.shifted(tokens)
+        is_token, states = (targets != 0).any(-1), self.read_text(previous)
+        with_image = self.log_likelihoods(states, regions, targets)
+        without = self.log_likelihoods(states, self.no_regions(regions[:1, :1]), targets)
+        return self.fusion((with_image * is_token).sum(-1), (without * is_token).sum(-1))
 
-        words: float [t, m, 768], zeros after the end of each. text: int64 [n], which of them a pair has. regions: float
-        [n, 49, dim], of the image that it has."""
-        before, said = self.before_and_said(words)
-        there, states = (said != 0).any(-1), self.read(before)
-        likely = self.read_image(states[text], regions, said[text])
-        typical = self.read_image(states, self.without_image(regions[:1, :1]), said)
-        return self.logits((likely * there[text]).sum(-1), (typical * there).sum(-1)[text])
+    def score_pairs(self, tokens: Tensor, text: Tensor, regions: Tensor) -> Tensor:
+        """Fusion of n pairs of a text and an image, float [n], as `forward` gives it for one text.
 
-    def logits(self, with_image: Tensor, without: Tensor) -> Tensor:
-        """scale * (log p(text | image) - prior * log p(text)), both numbers learnt by matching; prior begins as 1."""
+        tokens: float [t, m, 768], zeros after each text's end. text: int64 [n], the row of `tokens` that a pair has.
+        regions: float [n, 49, dim], of the image that it has."""
+        previous, targets = self.shifted(tokens)
+        is_token, states = (targets != 0).any(-1), self.read_text(previous)
+        with_image = self.log_likelihoods(states[text], regions, targets[text])
+        without = self.log_likelihoods(states, self.no_regions(regions[:1, :1]), targets)
+        return self.fusion((with_image * is_token[text]).sum(-1), (without * is_token).sum(-1)[text])
+
+    def fusion(self, with_image: Tensor, without: Tensor) -> Tensor:
+        """(6), from the log likelihoods of texts with and without an image. Scale and prior are learnt by matching."""
         return self.log_scale.exp() * (with_image - self.prior * without)
 
-    def evidence(self, words: Tensor, regions: Tensor) -> Tensor:
-        """How much each region of one image makes each word likelier: by how much log p of the word falls when nothing
-        may look at the region. (Attention times its gradient, as in ALBEF, estimates this to first order.) The marks
-        have none.
+    def evidence(self, tokens: Tensor, regions: Tensor) -> Tensor:
+        """How much each region of one image raises the log likelihood of each token, float [m, 49].
 
-        words: float [m, 768]. regions: float [49, dim], see `Regions`. Returns float [m, 49]."""
-        before, said = self.before_and_said(words)
+        In units of fusion: the loss of exp(s) log p when nothing may attend to that region. Attention times its
+        gradient (as in ALBEF) estimates this to first order. BOS, EOS and tokens beyond `max_tokens` get zeros. tokens:
+        float [m, 768]. regions: float [49, dim]."""
+        previous, targets = self.shifted(tokens)
         count = len(regions)
-        states, image = self.read(before), regions.unsqueeze(0)
-        others = ~torch.eye(count, dtype=torch.bool)[:, None, None]
-        without = self.read_image(states, image.expand(count, -1, -1), said, others)
-        lost = self.log_scale.exp() * (self.read_image(states, image, said) - without) * (said != 0).any(-1)
-        unread = words[1:][self.settings.longest :, :count] * 0
-        return torch.cat([words[:1, :count] * 0, lost.T, unread])
+        states, image = self.read_text(previous), regions.unsqueeze(0)
+        all_but_one = ~torch.eye(count, dtype=torch.bool)[:, None, None]  # [49 readings, heads, tokens, 49 regions]
+        masked = self.log_likelihoods(states, image.expand(count, -1, -1), targets, all_but_one)
+        is_token = (targets != 0).any(-1)
+        lost = self.log_scale.exp() * (self.log_likelihoods(states, image, targets) - masked) * is_token
+        unread = tokens[1:][self.settings.max_tokens :, :count] * 0
+        return torch.cat([tokens[:1, :count] * 0, lost.T, unread])
 
-    def before_and_said(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        """What is read before each word, and the words, both float [..., m - 1, 384], or as many as are read. words:
-        float [..., m, 768]."""
-        words, longest = words[..., DIM:], self.settings.longest
-        return words[..., :-1, :][..., :longest, :], words[..., 1:, :][..., :longest, :]
+    # The forward pass, equation by equation.
 
-    def read_groups(self, words: Tensor, numbers: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Every text of a group of images read with every image of the group, and without any.
+    def shifted(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows e of the tokens read, t_0..m-2, and of those predicted, t_1..m-1, up to `max_tokens`.
 
-        words: float [groups, images, texts, m, 768], so many texts of each image. numbers: int64 [groups, images,
-        texts, m], each word's in the vocabulary, or -1. regions: float [groups, images, 49, dim], see `Regions`.
+        tokens: float [..., m, 768]. Both results: float [..., p, 384]."""
+        rows, max_tokens = tokens[..., DIM:], self.settings.max_tokens
+        return rows[..., :-1, :][..., :max_tokens, :], rows[..., 1:, :][..., :max_tokens, :]
 
-        Returns the cross-entropy of the words, each given those before it and its own image or, at a share of
-        `image_dropout`, none; and the logit of every text with every image, as `forward` gives it, float [groups, texts
-        of the group, images]. All exact, whatever `exact` says."""
-        before, said = self.before_and_said(words)
-        numbers = numbers[..., 1:][..., : self.settings.longest]
-        groups, images, texts, length = numbers.shape
-        if self.training:
-            before = before * (torch.rand(before.shape[:-1]) > self.settings.word_dropout).unsqueeze(-1)
-        states = self.read(before)
-        # All words of a group as one sequence, without the gaps between its texts.
-        there = (said != 0).any(-1).flatten(1)
-        count = max(1, int(there.sum(1).max()))
-        place = torch.sort(there.int(), dim=1, descending=True, stable=True)[1][:, :count]
-        group = torch.arange(groups).unsqueeze(1)
-        states, said, numbers = (each.flatten(1, 3)[group, place] for each in (states, said, numbers))
-        there, text = there.gather(1, place), place // length
-        seen, unseen = states.unsqueeze(1).expand(-1, images, -1, -1), states
-        seen, unseen = self.look(seen, regions), self.look(unseen, self.without_image(regions[0, 0, :1]))
-        group, image, place = there.unsqueeze(1).expand(-1, images, -1).nonzero(as_tuple=True)
-        seen, unseen = self.leave(seen[group, image, place]), self.leave(unseen[there])
-        vocabulary = self.weigh(self.vocabulary)
-        likely, typical = self._likelihoods_and_means(seen, said[group, place], *vocabulary)
-        pair = (group * images * texts + text[group, place]) * images + image
-        with_image = torch.zeros(groups * images * texts * images).index_add(0, pair, likely)
-        is_own = (image == text[group, place] // texts) & (numbers[group, place] >= 0)
-        own = self._surprise(likely, typical, is_own)
-        likely, typical = self._likelihoods_and_means(unseen, said[there], *vocabulary)
-        of_text = (torch.arange(groups).unsqueeze(1) * images * texts + text)[there]
-        without = torch.zeros(groups * images * texts).index_add(0, of_text, likely)
-        share = self.settings.image_dropout
-        loss = (1 - share) * own + share * self._surprise(likely, typical, numbers[there] >= 0)
-        logits = self.logits(with_image.unflatten(0, (-1, images)), without.unsqueeze(1))
-        return loss, logits.unflatten(0, (groups, -1))
+    def read_text(self, previous: Tensor) -> Tensor:
+        """(1) and (2): the states of a text, which need no image. float [..., p, 384] -> [..., p, dim]."""
+        length = previous.shape[-2]
+        states = self.input_projection(previous) + self.position_embeddings[:length]
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        return self.self_attention_layer(states, mask=causal)
 
-    def _likelihoods_and_means(
-        self, states: Tensor, said: Tensor, outputs: Tensor, common: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """log p of each word, and its mean over all words of the vocabulary, as `weigh` gives it; exact, [words]."""
-        sums = log_partition(states, outputs, common)
-        return self.held_against(states, said) - sums, states @ outputs.mean(0) + common.mean() - sums
+    def attend_to_regions(self, states: Tensor, regions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(3): float [n, p, dim]. The first layer makes of each state of a text one for every image.
 
-    def _surprise(self, likely: Tensor, typical: Tensor, counted: Tensor) -> Tensor:
-        """The mean cross-entropy of the counted words, smoothed. All [words]: log p of each, its mean over the
-        vocabulary, and which count."""
-        smoothing = self.settings.smoothing
-        of_words = -(1 - smoothing) * likely - smoothing * typical
-        return (of_words * counted).sum() / counted.sum().clamp(min=1)
-
-    def without_image(self, regions: Tensor) -> Tensor:
-        """What is attended to in place of regions, of the same shape, when there is no image."""
-        return self.no_image.expand_as(regions)
-
-    def read(self, before: Tensor) -> Tensor:
-        """The states after each word, which know those up to it; no image is needed. before: float [..., m, 384].
-        Returns float [..., m, dim]."""
-        states = self.enter(before) + self.places[: before.shape[-2]]
-        return self.words(states, mask=torch.ones(before.shape[-2], before.shape[-2], dtype=torch.bool).tril())
-
-    def look(self, states: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The states after attending to regions, float [n, m, dim]; the first look makes of each state one for every
-        image. states: [m, dim] or [n, m, dim]. context: [n, 49, dim]. mask: as in `attention`."""
-        for block in self.looks:
-            states = block(states, context, mask)
+        states: [p, dim] or [n, p, dim]. regions: [n, 49, dim]. mask: bool, broadcast to [n, heads, p, 49]."""
+        for layer in self.cross_attention_layers:
+            states = layer(states, regions, mask)
         return states
 
-    def read_image(self, states: Tensor, of_images: Tensor, said: Tensor, mask: Tensor | None = None) -> Tensor:
-        """log p of each word given those before it and each image, float [n, m].
+    def no_regions(self, regions: Tensor) -> Tensor:
+        """What (3) attends to when there is no image: the learned vector, in the shape of `regions`."""
+        return self.no_image.expand_as(regions)
 
-        states: [m, dim] as `read` gives them, or [n, m, dim]. of_images: [n, 49, dim]. said: float [m, 384], the words,
-        or [n, m, 384]. mask: bool, broadcast to [n, heads, m, 49], where each may look."""
-        return self.likelihoods(self.leave(self.look(states, of_images, mask)), said)
+    def log_likelihoods(self, states: Tensor, regions: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(3) to (5): log p of each target token given those before it and each image, float [n, p].
 
-    def likelihoods(self, states: Tensor, said: Tensor) -> Tensor:
-        """log p of each word, float [..., m]. states: float [..., m, dim], after `leave`. said: float [..., m, 384]."""
-        return self.held_against(states, said) - (self.sums(states) if self.exact else self.estimate(states))
+        states: [p, dim] or [n, p, dim], as `read_text` gives them. targets: [p, 384] or [n, p, 384]. regions, mask: see
+        `attend_to_regions`."""
+        states = self.final_norm(self.attend_to_regions(states, regions, mask))
+        log_z = self.exact_log_partition(states) if self.exact else self.estimated_log_partition(states)
+        return self.target_logits(states, targets) - log_z
 
-    def sums(self, states: Tensor) -> Tensor:
-        """The logarithm of what the probabilities of all words are divided by, float [...], exactly. states: float
-        [..., dim], after `leave`."""
-        return log_partition(states, *self.weigh(self.vocabulary))
+    def output_weights(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """w and b of (4) for tokens with these word table rows: float [..., 384] -> [..., dim] and [...]."""
+        weights = self.output_projection(rows) / self.input_projection.out_features**0.5
+        return weights, self.token_bias(rows).squeeze(-1)
 
-    def estimate(self, states: Tensor) -> Tensor:
-        """The same, of which only the leading words are summed, and the rest is estimated."""
-        outputs, common = self.weigh(self.leading)
-        leading = (states @ outputs.T + common).logsumexp(-1)
-        return leading + softplus(self.rest(states).squeeze(-1) - leading)
+    def target_logits(self, states: Tensor, targets: Tensor) -> Tensor:
+        """(4) for the targets alone, float [..., p]. states: [..., p, dim], normed. targets: [..., p, 384]."""
+        weights, bias = self.output_weights(targets)
+        return (states * weights).sum(-1) + bias
 
-    def held_against(self, states: Tensor, words: Tensor) -> Tensor:
-        """log p of each word but for what all are divided by, float [..., m]. As `likelihoods`."""
-        outputs, common = self.weigh(words)
-        return (states * outputs).sum(-1) + common
+    def exact_log_partition(self, states: Tensor) -> Tensor:
+        """log Z summed over the whole vocabulary: float [..., dim], normed -> [...]."""
+        return log_partition(states, *self.output_weights(self.vocabulary))
 
-    def weigh(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        """Words as states are held against them, float [..., dim], and how common each is, [...]. words: float
-        [..., 384]."""
-        return self.outputs(words) / self.enter.out_features**0.5, self.common(words).squeeze(-1)
+    def estimated_log_partition(self, states: Tensor) -> Tensor:
+        """An estimate of log Z: float [..., dim], normed -> [...].
+
+        The vocabulary is split into the leading tokens L, which have most of the probability over all captions, and the
+        rest. With A = log of the sum over L, which is exact, and r(h) = log of the rest, which two layers estimate from
+        the state:  log Z = log(exp A + exp r) = A + softplus(r - A)."""
+        weights, bias = self.output_weights(self.leading_tokens)
+        leading = (states @ weights.T + bias).logsumexp(-1)
+        return leading + softplus(self.rest_estimator(states).squeeze(-1) - leading)

@@ -46,38 +46,39 @@ def captioned(folder, count, seed):
 def test_the_heat_of_a_colour_falls_on_its_object(tmp_path, record_property):
     import torch
 
-    from retrieval.fusion.scorer import Evidence
+    from retrieval.fusion import Evidence
     from retrieval.training.data.features import cached_features
     from retrieval.training.data.towers import LiteTowers
     from retrieval.training.export import Explainer
     from retrieval.training.inference import regions_of
-    from retrieval.training.learning.settings import Schedule, TrainSettings
+    from retrieval.training.learning.schedule import Schedule
+    from retrieval.training.learning.settings import TrainSettings
     from retrieval.training.learning.train import train
     from retrieval.training.model.heads import HeadSettings
     from retrieval.training.model.model import ModelSettings
     from retrieval.training.model.regions import RegionSettings
 
-    towers = LiteEncoder(device="cpu")
-    seen, _ = captioned(tmp_path / "seen", 400, seed=0)
+    encoder = LiteEncoder(device="cpu")
+    train_set, _ = captioned(tmp_path / "seen", 200, seed=0)
     new, drawn = captioned(tmp_path / "new", 20, seed=1)
-    features = cached_features([seen], LiteTowers(towers), tmp_path / "cache", 1)
-    held_out = cached_features([new], LiteTowers(towers), tmp_path / "cache", 1)
+    features = cached_features([train_set], LiteTowers(encoder), tmp_path / "cache", 1)
+    held_out = cached_features([new], LiteTowers(encoder), tmp_path / "cache", 1)
     settings = TrainSettings(
         itc=0.0,
         hard=False,  # many captions are the same
-        scorer=Schedule(epochs=40, batch=24, captions=1, learning_rate=2e-3, patience=40),
-        model=ModelSettings(HeadSettings(members=1, hidden=8, regions=8, words=8), RegionSettings(dim=64)),
+        scorer=Schedule(epochs=30, batch=24, captions=1, learning_rate=2e-3, patience=30),
+        model=ModelSettings(HeadSettings(ensemble=1, hidden=8, region_dim=8, token_dim=8), RegionSettings(dim=64)),
     )
-    model, _ = train(features, held_out, towers.class_embeddings, tmp_path / "run", settings)
+    model, _ = train(features, held_out, encoder.class_embeddings, tmp_path / "run", settings)
     stored = model.scorer.regions.stored(regions_of(model.inputs, model.scorer, held_out))
     explainer = Explainer(model.scorer)
     right: list[bool] = []
     for image, (_, caption, sides) in enumerate(drawn):
-        text = towers.text_tower.encode([caption])
+        text = encoder.text_tower.encode([caption])
         with torch.no_grad():
-            fusion, lost = (each.numpy() for each in explainer(torch.from_numpy(text.tokens[0]), stored[image]))
-        heat = Evidence(float(fusion), lost).heat
-        for row, (start, end) in enumerate(towers.text_tower.spans(caption)):
+            fusion, lost = (output.numpy() for output in explainer(torch.from_numpy(text.tokens[0]), stored[image]))
+        heat = Evidence(float(fusion), float(fusion), lost).heat
+        for row, (start, end) in enumerate(encoder.text_tower.spans(caption)):
             if caption[start:end] in sides:
                 grid = heat[row].reshape(7, 7)
                 right.append((grid[:, :3].sum() > grid[:, 4:].sum()) == (sides[caption[start:end]] == 0))

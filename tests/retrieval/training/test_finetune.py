@@ -13,7 +13,7 @@ from PIL import Image
 
 from indexes.errors import CrosslookError
 from retrieval.captions import read_captions
-from retrieval.training.watching import Watcher
+from retrieval.progress import Observer
 
 pytestmark = pytest.mark.torch
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
@@ -34,10 +34,11 @@ def pictures(tmp_path_factory):
 
 
 def settings(**changes):
-    from retrieval.training.learning.settings import Schedule, TrainSettings
+    from retrieval.training.learning.schedule import Schedule
+    from retrieval.training.learning.settings import TrainSettings
 
-    usual = {"epochs": 6, "batch": 12, "captions": 1, "learning_rate": 2e-3, "average": 0.5, "patience": 9}
-    return TrainSettings(towers=Schedule(**(usual | changes)))
+    defaults = {"epochs": 6, "batch": 12, "captions": 1, "learning_rate": 2e-3, "average": 0.5, "patience": 9}
+    return TrainSettings(towers=Schedule(**(defaults | changes)))
 
 
 def loaded(clip):
@@ -81,17 +82,15 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(pictures, tiny_clip, tmp
         if epoch.number == 0:
             raise Killed
 
-    unfrozen(pictures, tiny_clip, tmp_path / "whole", settings(epochs=2))
+    unfrozen(pictures, tiny_clip, tmp_path / "uninterrupted", settings(epochs=2))
     with pytest.raises(Killed):
-        unfrozen(pictures, tiny_clip, tmp_path / "part", settings(epochs=2), watcher=Watcher(epoch=kill))
+        unfrozen(pictures, tiny_clip, tmp_path / "part", settings(epochs=2), observer=Observer(epoch=kill))
     unfrozen(pictures, tiny_clip, tmp_path / "part", settings(epochs=2))
     for name in ("open_clip_model.safetensors", "log.jsonl"):
-        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "uninterrupted" / name).read_bytes()
 
 
 def test_a_kill_before_the_run_is_cleared_away_is_made_good(pictures, tiny_clip, tmp_path, monkeypatch):
-    from retrieval.training import finetune as unfreezing
-
     class Killed(Exception):
         pass
 
@@ -99,7 +98,7 @@ def test_a_kill_before_the_run_is_cleared_away_is_made_good(pictures, tiny_clip,
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(unfreezing.shutil, "rmtree", kill)
+        patched.setattr(shutil, "rmtree", kill)
         unfrozen(pictures, tiny_clip, tmp_path / "out", settings(epochs=1))
     unfrozen(pictures, tiny_clip, tmp_path / "out", settings(epochs=1))
     assert not (tmp_path / "out" / "run").exists()
@@ -110,7 +109,7 @@ def test_a_tokenizer_of_the_hub_goes_with_the_weights(pictures, tiny_clip, tmp_p
     """open_clip looks for it in the directory."""
     from open_clip.tokenizer import SimpleTokenizer
 
-    from retrieval.training import finetune as unfreezing
+    from retrieval.training import finetune
 
     class OfHub(SimpleTokenizer):
         class tokenizer:
@@ -118,10 +117,10 @@ def test_a_tokenizer_of_the_hub_goes_with_the_weights(pictures, tiny_clip, tmp_p
             def save_pretrained(folder):
                 (folder / "tokenizer.json").write_text("{}")
 
-    monkeypatch.setattr(unfreezing, "HFTokenizer", OfHub)
+    monkeypatch.setattr(finetune, "HFTokenizer", OfHub)
     encoder = loaded(tiny_clip)
     encoder.tokenizer = OfHub(context_length=16)
-    unfreezing.unfreeze([pictures], encoder, tmp_path / "out", settings(epochs=1))
+    finetune.unfreeze([pictures], encoder, tmp_path / "out", settings(epochs=1))
     assert (tmp_path / "out" / "tokenizer.json").exists()
 
 
@@ -132,14 +131,20 @@ def test_a_model_is_not_overwritten(pictures, tiny_clip):
 
 def test_where_no_image_can_be_read_one_is_named(pictures, tiny_clip, tmp_path):
     images = tuple(replace(image, image="gone.png") if image.split != "dev" else image for image in pictures.images)
-    told = []
+    notes: list[str] = []
     with pytest.raises(CrosslookError, match="0 images to train on"):
-        unfrozen(replace(pictures, images=images), tiny_clip, tmp_path / "out", settings(), watcher=noting(told))
-    assert told == ["left out: 36 x image is missing: gone.png, gone.png, gone.png, gone.png, gone.png, ..."]
+        unfrozen(
+            replace(pictures, images=images),
+            tiny_clip,
+            tmp_path / "out",
+            settings(),
+            observer=Observer(note=notes.append),
+        )
+    assert notes == ["left out: 36 x image is missing: gone.png, gone.png, gone.png, gone.png, gone.png, ..."]
 
 
-def noting(told):
-    return Watcher(note=told.append)
+def noting(notes: list[str]) -> Observer:
+    return Observer(note=notes.append)
 
 
 @pytest.fixture
@@ -153,10 +158,12 @@ def harmed(pictures, tmp_path):
 
 
 def test_images_that_cannot_be_read_are_left_out_and_named_once(harmed, tiny_clip, tmp_path):
-    told = []
-    history = unfrozen(harmed, tiny_clip, tmp_path / "out", settings(epochs=3, batch=36), watcher=noting(told))
+    notes: list[str] = []
+    history = unfrozen(
+        harmed, tiny_clip, tmp_path / "out", settings(epochs=3, batch=36), observer=Observer(note=notes.append)
+    )
     assert len(history) == 3 and all(np.isfinite(epoch.losses["itc"]) for epoch in history)
-    lines = sorted(line for line in told if line.startswith("left out"))
+    lines = sorted(line for line in notes if line.startswith("left out"))
     assert len(lines) == 3 and lines[1] == "left out: 1 x image is missing: 9.png"
     assert lines[0].endswith("empty: 7.png") and lines[2].endswith("damaged: 3.png")
 
@@ -177,25 +184,14 @@ def test_a_run_does_not_go_on_with_other_pictures(pictures, tiny_clip, tmp_path,
     def kill(epoch):
         raise Killed
 
-    mine = replace(pictures, images_dir=shutil.copytree(pictures.images_dir, tmp_path / "mine"))
+    copied = replace(pictures, images_dir=shutil.copytree(pictures.images_dir, tmp_path / "copied"))
     with pytest.raises(Killed):
-        unfrozen(mine, tiny_clip, tmp_path / "out", settings(epochs=2), watcher=Watcher(epoch=kill))
+        unfrozen(copied, tiny_clip, tmp_path / "out", settings(epochs=2), observer=Observer(epoch=kill))
     if change == "another folder":
-        mine = pictures
+        copied = pictures
     elif change == "an edited picture":
-        os.utime(mine.images_dir / "20.png", ns=(1, 1))
+        os.utime(copied.images_dir / "20.png", ns=(1, 1))
     else:
-        (mine.images_dir / "20.png").unlink()
+        (copied.images_dir / "20.png").unlink()
     with pytest.raises(CrosslookError, match="other settings or data"):
-        unfrozen(mine, tiny_clip, tmp_path / "out", settings(epochs=2))
-
-
-def test_lite_has_no_towers_to_train(pictures, tmp_path):
-    import subprocess
-    import sys
-
-    words = ["train", str(pictures.source), "--unfreeze", "--out", str(tmp_path)]
-    run = subprocess.run(
-        [sys.executable, "-c", "from cli.main import main; main()", *words], capture_output=True, text=True
-    )
-    assert run.returncode == 2 and "the towers of lite cannot learn" in run.stderr
+        unfrozen(copied, tiny_clip, tmp_path / "out", settings(epochs=2))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.torch
 
-EACH = """
+GRADIENTS = """
 import sys
 from pathlib import Path
 import torch
-from retrieval.training.learning.parallel import average_gradients, of_first, processes, rank, world
+from retrieval.training.parallel import average_gradients, from_rank_0, processes, rank, world
 
 with processes("cpu"):
     assert world() == 2
@@ -23,20 +25,24 @@ with processes("cpu"):
         layer.weight.fill_(1)
     (layer(torch.full((1, 2), 1.0 + 2 * rank())) ** 1).sum().backward()
     average_gradients([*layer.parameters(), *unused.parameters()])
-    found = [layer.weight.grad.tolist(), unused.weight.grad.tolist(), of_first(rank())]
-    Path(sys.argv[1], str(rank())).write_text(str(found))
+    values = [layer.weight.grad.tolist(), unused.weight.grad.tolist(), from_rank_0(rank())]
+    Path(sys.argv[1], str(rank())).write_text(str(values))
 assert world() == 1 and rank() == 0
 """
 
 
+ROOT = Path(__file__).parents[3]
+
+
 def torchrun(*words, **changes):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **changes)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # the tree under test, and no installed one
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, **changes)
 
 
 def test_gradients_are_the_mean_of_all_processes_and_the_first_is_heard(tmp_path):
-    (tmp_path / "each.py").write_text(EACH)
-    run = torchrun(tmp_path / "each.py", tmp_path)
+    (tmp_path / "gradients.py").write_text(GRADIENTS)
+    run = torchrun(tmp_path / "gradients.py", tmp_path)
     assert run.returncode == 0, run.stderr
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["[[[2.0, 2.0]], [[0.0]], 0]"] * 2
 
@@ -44,28 +50,27 @@ def test_gradients_are_the_mean_of_all_processes_and_the_first_is_heard(tmp_path
 def test_one_process_is_left_alone():
     import torch
 
-    from retrieval.training.learning.parallel import average_gradients, of_first, processes, rank, world
+    from retrieval.training.parallel import average_gradients, from_rank_0, processes, rank, world
 
     with processes("cpu"):
         weight = torch.nn.Parameter(torch.ones(1))
         average_gradients([weight])
-        assert (weight.grad, of_first("said"), rank(), world()) == (None, "said", 0, 1)
+        assert (weight.grad, from_rank_0("value"), rank(), world()) == (None, "value", 0, 1)
 
 
 TRAIN = """
 import json, sys
 from pathlib import Path
-from retrieval.training.learning.parallel import processes, rank
+from retrieval.training.parallel import processes, rank
 from retrieval.training.learning.train import train
-from retrieval.training.watching import Watcher
-sys.path.insert(0, sys.argv[2])
+from retrieval.progress import Observer
 from tests.retrieval.training.made_up import classes, made_up, settings
 
 with processes("cpu"):
-    out, end = Path(sys.argv[1]), int(sys.argv[4])
+    out, end = Path(sys.argv[1]), int(sys.argv[3])
     kill = lambda epoch: epoch.number == end and sys.exit(1)
-    chosen, watcher = settings(epochs=int(sys.argv[3])), Watcher(epoch=kill)
-    model, history = train(made_up(200), made_up(40, seed=1), classes(), out, chosen, watcher)
+    chosen, observer = settings(epochs=int(sys.argv[2])), Observer(epoch=kill)
+    model, history = train(made_up(200), made_up(40, seed=1), classes(), out, chosen, observer)
     total = sum(value.double().sum().item() for value in model.state_dict().values())
     (out / f"{rank()}.json").write_text(json.dumps([total, [epoch.dev for epoch in history]]))
 """
@@ -73,24 +78,23 @@ with processes("cpu"):
 
 def test_processes_stay_alike_learn_and_go_on_after_a_kill(tmp_path):
     import json
-    from pathlib import Path
 
     (tmp_path / "train.py").write_text(TRAIN)
     out = tmp_path / "out"
 
     def run(out, killed_after=-1):
-        return torchrun(tmp_path / "train.py", out, Path(__file__).parents[3], 4, killed_after)
+        return torchrun(tmp_path / "train.py", out, 4, killed_after)
 
-    def found(out):
+    def results(out):
         return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
 
-    whole, part = run(out), run(tmp_path / "part", killed_after=1)
-    assert whole.returncode == 0 and part.returncode != 0, whole.stderr
-    first, second = found(out)
+    uninterrupted, part = run(out), run(tmp_path / "part", killed_after=1)
+    assert uninterrupted.returncode == 0 and part.returncode != 0, uninterrupted.stderr
+    first, second = results(out)
     assert first == second
     of_heads = [figures["text -> image"] for figures in first[1] if "text -> image" in figures]
     assert max(of_heads) > max(0.5, 1.5 * of_heads[0])
     for again in (out, tmp_path / "part"):  # one that has nothing left to do, and one that has
-        found_again = run(again)
-        assert found_again.returncode == 0, found_again.stderr
-        assert found(again) == [first, second]
+        resumed = run(again)
+        assert resumed.returncode == 0, resumed.stderr
+        assert results(again) == [first, second]

@@ -14,20 +14,21 @@ def test_the_most_confusable_images_are_those_of_a_full_sort():
     rng = np.random.default_rng(0)
     images, owners = rng.normal(size=(40, 6)).astype(np.float32), np.repeat(np.arange(40), 2)
     texts = rng.normal(size=(80, 6)).astype(np.float32)
-    found = confusable(images, texts, owners, count=5)
+    neighbours = confusable(images, texts, owners, count=5)
     for image in range(40):
         means = [texts[owners == other].mean(0) for other in range(40)]
-        likeness = [means[image] @ images[other] + means[other] @ images[image] for other in range(40)]
-        expected = [other for other in np.argsort(-np.array(likeness)) if other != image][:5]
-        assert set(found[image]) == set(expected)
+        confusion = [means[image] @ images[other] + means[other] @ images[image] for other in range(40)]
+        expected = [other for other in np.argsort(-np.array(confusion)) if other != image][:5]
+        assert set(neighbours[image]) == set(expected)
 
 
 def test_fewer_images_than_asked_for_are_all_neighbours():
     from retrieval.training.data.mining import confusable
 
     rng = np.random.default_rng(0)
-    found = confusable(rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), np.arange(4), count=30)
-    assert [set(row) for row in found] == [{1, 2, 3}, {0, 2, 3}, {0, 1, 3}, {0, 1, 2}]
+    images, texts = (rng.normal(size=(4, 3)).astype(np.float32) for _ in range(2))
+    neighbours = confusable(images, texts, np.arange(4), count=30)
+    assert [set(row) for row in neighbours] == [{1, 2, 3}, {0, 2, 3}, {0, 1, 3}, {0, 1, 2}]
 
 
 def test_an_order_has_every_image_once_and_neighbours_together():

@@ -1,88 +1,85 @@
-"""The reader's estimate of a sum, against the sum."""
+"""The reader's estimate of the log partition function, against the exact one."""
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
-
-from tests.retrieval.training.made_up import classes, made_up, settings
 
 pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    from retrieval.training.learning.train import train
-
-    data = made_up(200)
-    data.numbers[:] = np.arange(len(data.numbers)) % 40
-    return data, train(data, made_up(20, seed=1), classes(), tmp_path_factory.mktemp("run"), settings(epochs=2))[0]
+def fitted(trained):
+    """A copy, which tests may fit."""
+    data, model = trained
+    return data, copy.deepcopy(model)
 
 
-def test_it_is_near_to_the_sum_for_captions_it_was_not_fitted_on(trained):
+def test_it_is_near_to_the_sum_for_captions_it_was_not_fitted_on(fitted, monkeypatch):
     import torch
 
     from retrieval.training.fitting.estimate import fit_estimate
     from retrieval.training.inference import fusion_of, regions_of
 
-    data, model = trained
+    monkeypatch.setattr("retrieval.training.fitting.estimate.STEPS", 1000)
+    data, model = fitted
     texts, images = np.arange(0, 400, 5)[:, None], np.arange(0, 200, 7)
-    regions = regions_of(model.inputs, model.scorer, data)
-    model.scorer.reader.exact = True
+    regions, reader = regions_of(model.inputs, model.scorer, data), model.scorer.reader
+    reader.exact = True
     exact = fusion_of(model.scorer, data, texts, images, regions)
     error = fit_estimate(model.scorer, model.inputs, data, seed=0)
     estimated = fusion_of(model.scorer, data, texts, images, regions)
-    words = 2 * float(model.scorer.reader.log_scale.exp().detach())
-    assert 0 < np.sqrt(np.square(estimated - exact).mean()) < 4 * words * error
-    assert error < 0.25 * _deviation_of_sums(data, model, regions)
-    states = torch.randn(5, 32)
+    two_tokens = 2 * float(reader.log_scale.exp().detach())
+    assert 0 < np.sqrt(np.square(estimated - exact).mean()) < 4 * two_tokens * error
+    assert error < 0.25 * deviation_of_log_z(data, model, regions)
+    states, targets = torch.randn(5, 32), torch.zeros(5, 384)
     with torch.no_grad():
-        said = torch.zeros(5, 384)
-        expected = model.scorer.reader.held_against(states, said) - model.scorer.reader.estimate(states)
-        torch.testing.assert_close(model.scorer.reader.likelihoods(states, said), expected)
+        normed = reader.final_norm(reader.attend_to_regions(states, regions[:1]))
+        expected = reader.target_logits(normed, targets) - reader.estimated_log_partition(normed)
+        torch.testing.assert_close(reader.log_likelihoods(states, regions[:1], targets), expected)
 
 
-def _deviation_of_sums(data, model, regions):
+def deviation_of_log_z(data, model, regions):
     import torch
 
     reader = model.scorer.reader
     with torch.no_grad():
-        before, _ = reader.before_and_said(data.words_of(np.arange(400))[0])
-        states = reader.leave(reader.look(reader.read(before), regions[data.image_of_text]))
-        return float(reader.sums(states).std())
+        previous, _ = reader.shifted(data.tokens_of(np.arange(400))[0])
+        states = reader.attend_to_regions(reader.read_text(previous), regions[data.image_of_text])
+        return float(reader.exact_log_partition(reader.final_norm(states)).std())
 
 
-def test_the_same_seed_fits_the_same(trained):
+def test_the_same_seed_fits_the_same(fitted, monkeypatch):
+    from retrieval.training.fitting import estimate
     from retrieval.training.fitting.estimate import fit_estimate
 
-    data, model = trained
-    found = []
+    monkeypatch.setattr(estimate, "STEPS", 60)  # enough for seeds to differ
+    data, model = fitted
+    weights = []
     for seed in (1, 1, 2):
         fit_estimate(model.scorer, model.inputs, data, seed)
-        found.append(model.scorer.reader.rest[0].weight.detach().numpy().copy())
-    assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
+        weights.append(model.scorer.reader.rest_estimator[0].weight.detach().numpy().copy())
+    assert np.array_equal(weights[0], weights[1]) and not np.array_equal(weights[0], weights[2])
 
 
-def test_of_a_rest_that_is_known_it_is_the_exact_sum(trained):
+def test_of_a_rest_that_is_known_it_is_the_exact_sum(fitted, monkeypatch):
     """The leading half of the vocabulary summed, and of the other half exactly what it is."""
     import torch
 
-    _, model = trained
+    _, model = fitted
     reader, states = model.scorer.reader, torch.randn(6, 32)
-    with torch.no_grad():
-        reader.leading.copy_(reader.vocabulary[: len(reader.leading)])
-        rest, reader.rest = reader.rest, exact_rest(reader)
-        found = reader.estimate(states)
-        reader.rest = rest
-        torch.testing.assert_close(found, reader.sums(states))
+    leading = len(reader.leading_tokens)
 
-
-def exact_rest(reader):
-    import torch
-
-    class Rest(torch.nn.Module):
+    class ExactRest(torch.nn.Module):
         def forward(self, states):
-            outputs, common = reader.weigh(reader.vocabulary[len(reader.leading) :])
-            return (states @ outputs.T + common).logsumexp(-1, keepdim=True)
+            weights, bias = reader.output_weights(reader.vocabulary[leading:])
+            return (states @ weights.T + bias).logsumexp(-1, keepdim=True)
 
-    return Rest()
+    with torch.no_grad():
+        reader.leading_tokens.copy_(reader.vocabulary[:leading])
+        with monkeypatch.context() as patched:
+            patched.setattr(reader, "rest_estimator", ExactRest())
+            estimate = reader.estimated_log_partition(states)
+        torch.testing.assert_close(estimate, reader.exact_log_partition(states))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from indexes.errors import CrosslookError
-from retrieval.training.watching import Watcher
+from retrieval.progress import Observer
 
 pytestmark = pytest.mark.torch
 
@@ -19,7 +19,7 @@ def stage(key="settings and data", epochs=3):
     """Learns to give one, from noise."""
     import torch
 
-    from retrieval.training.learning.settings import Schedule
+    from retrieval.training.learning.schedule import Schedule
 
     torch.manual_seed(0)
 
@@ -38,8 +38,11 @@ def stage(key="settings and data", epochs=3):
             pass
 
         def losses(self, rng):
-            given = torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32))
-            return {"error": (self.module(given) - 1).square().mean()}
+            inputs = torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32))
+            return {"error": (self.module(inputs) - 1).square().mean()}
+
+        def stored_name(self, name):
+            return name
 
         def clamp(self):
             pass
@@ -50,23 +53,23 @@ def stage(key="settings and data", epochs=3):
     return Stage()
 
 
-def learnt(out, *, key="settings and data", watcher=None, epochs=3):
-    """The weights that a run ends in, and what it told."""
+def learnt(out, *, key="settings and data", observer=None, epochs=3):
+    """The weights that a run ends in, its history and its notes."""
     from retrieval.training.learning.loop import learn
 
-    told = []
+    notes: list[str] = []
     learner = stage(key, epochs)
-    history = learn(learner, out, 0, watcher or Watcher(note=told.append))
+    history = learn(learner, out, 0, observer or Observer(note=notes.append))
     weights = {name: value.clone() for name, value in learner.module.state_dict().items()}
-    return weights, history, told
+    return weights, history, notes
 
 
-def same(one, other):
-    return all((one[name] == value).all() for name, value in other.items())
+def same(weights, expected):
+    return all((weights[name] == value).all() for name, value in expected.items())
 
 
 def resaved(path, **metadata):
-    """The same tensors with other things said of them."""
+    """Replace a file's metadata; None removes an entry."""
     from retrieval.training.data.tensors import load_tensors, save_tensors
 
     tensors, before = load_tensors(path)
@@ -92,16 +95,16 @@ DAMAGES = {
 def test_a_damaged_checkpoint_begins_the_stage_anew_and_says_so(tmp_path, damage):
     expected, history, _ = learnt(tmp_path)
     damage(tmp_path / "tiny.safetensors")
-    weights, again, told = learnt(tmp_path)
+    weights, again, notes = learnt(tmp_path)
     assert same(weights, expected) and again == history
-    assert len(told) == 1 and "tiny.safetensors is damaged" in told[0]
+    assert len(notes) == 1 and "tiny.safetensors is damaged" in notes[0]
 
 
 def test_a_whole_checkpoint_is_gone_on_from_in_silence(tmp_path):
     expected, history, _ = learnt(tmp_path)
-    epochs = []
-    weights, again, _ = learnt(tmp_path, watcher=Watcher(note=epochs.append, epoch=epochs.append))
-    assert same(weights, expected) and again == history and epochs == []
+    events: list[object] = []
+    weights, again, _ = learnt(tmp_path, observer=Observer(note=events.append, epoch=events.append))
+    assert same(weights, expected) and again == history and events == []
 
 
 def test_a_checkpoint_of_other_pictures_is_refused_and_stays(tmp_path):
@@ -130,13 +133,13 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_begun_anew(tmp_path, monkey
     assert (tmp_path / "tiny.safetensors").read_bytes() == before
 
 
-def full(*given, **options):
+def full(*arguments, **options):
     from safetensors import SafetensorError
 
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
-def full_by_number(*given, **options):
+def full_by_number(*arguments, **options):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -155,7 +158,7 @@ def test_on_a_full_disk_the_checkpoint_before_stays(tmp_path, monkeypatch, part,
         raise Killed
 
     with pytest.raises(Killed):
-        learnt(out, watcher=Watcher(epoch=kill))
+        learnt(out, observer=Observer(epoch=kill))
     before = (out / "tiny.safetensors").read_bytes()
     with monkeypatch.context() as patched, pytest.raises(CrosslookError) as raised:
         patched.setattr(tensors, part, fail)
@@ -163,7 +166,7 @@ def test_on_a_full_disk_the_checkpoint_before_stays(tmp_path, monkeypatch, part,
     assert str(raised.value).startswith(f"cannot write to {out}: the disk is full; ")
     assert [path.name for path in out.iterdir()] == ["tiny.safetensors"]
     assert (out / "tiny.safetensors").read_bytes() == before
-    assert same(learnt(out)[0], learnt(tmp_path / "whole")[0])
+    assert same(learnt(out)[0], learnt(tmp_path / "uninterrupted")[0])
 
 
 def test_weights_are_readable_to_all_and_round_trip(tmp_path):

@@ -17,15 +17,17 @@ def unit(count, dim=6, seed=0):
 
 
 def by_loops(texts, images, image_of_text, scale):
-    """Cross-entropy of every text over images; of every image over texts, its own sharing the target."""
+    """Cross-entropy of every text over images; of every image over texts, its captions sharing the target."""
     total = 0.0
-    for text, own in zip(texts, image_of_text, strict=True):
+    for text, owner in zip(texts, image_of_text, strict=True):
         exponents = [math.exp(scale * float(text @ image)) for image in images]
-        total -= math.log(exponents[own] / sum(exponents)) / len(texts) / 2
+        total -= math.log(exponents[owner] / sum(exponents)) / len(texts) / 2
     for number, image in enumerate(images):
         exponents = [math.exp(scale * float(text @ image)) for text in texts]
-        mine = [index for index, own in enumerate(image_of_text) if own == number]
-        total -= sum(math.log(exponents[index] / sum(exponents)) for index in mine) / len(mine) / len(images) / 2
+        captions = [index for index, owner in enumerate(image_of_text) if owner == number]
+        total -= (
+            sum(math.log(exponents[index] / sum(exponents)) for index in captions) / len(captions) / len(images) / 2
+        )
     return total
 
 
@@ -36,8 +38,8 @@ def test_it_is_symmetric_cross_entropy_with_shared_targets(image_of_text):
     from retrieval.training.learning.losses import contrast
 
     texts, images = unit(len(image_of_text)), unit(3, seed=1)
-    found = contrast(7.0 * texts @ images.T, torch.tensor(image_of_text))
-    assert float(found) == pytest.approx(by_loops(texts, images, image_of_text, 7.0), rel=1e-5)
+    loss = contrast(7.0 * texts @ images.T, torch.tensor(image_of_text))
+    assert float(loss) == pytest.approx(by_loops(texts, images, image_of_text, 7.0), rel=1e-5)
 
 
 def test_soft_targets_let_a_near_duplicate_off_lightly():
@@ -51,7 +53,7 @@ def test_soft_targets_let_a_near_duplicate_off_lightly():
     soft = softness_of(texts, owners, 2, 1.0, 0.05)
     torch.testing.assert_close(soft, torch.full((2, 2), 0.5))
     wrong_way_round = torch.tensor([[0.0, 4.0], [4.0, 0.0]])
-    hard, eased = (float(contrast(wrong_way_round, owners, each)) for each in (None, soft))
+    hard, eased = (float(contrast(wrong_way_round, owners, softness)) for softness in (None, soft))
     assert hard == pytest.approx(4 + math.log(1 + math.exp(-4)), rel=1e-5)
     assert eased == pytest.approx(0.75 * 4 + math.log(1 + math.exp(-4)), rel=1e-5)
 
@@ -61,8 +63,8 @@ def test_softness_is_shared_out_in_full():
 
     from retrieval.training.learning.losses import softness_of
 
-    found = softness_of(unit(6), torch.tensor([0, 0, 1, 1, 2, 2]), 3, 0.2, 0.05)
-    torch.testing.assert_close(found.sum(1), torch.full((6,), 0.2))
+    softness = softness_of(unit(6), torch.tensor([0, 0, 1, 1, 2, 2]), 3, 0.2, 0.05)
+    torch.testing.assert_close(softness.sum(1), torch.full((6,), 0.2))
 
 
 def test_matching_is_listwise_both_ways():
@@ -75,10 +77,10 @@ def test_matching_is_listwise_both_ways():
     total = 0.0
     for group in logits.tolist():
         for text in range(6):
-            own = group[text][text // 2]
+            positive = group[text][text // 2]
             others = [group[other][text // 2] for other in range(6) if other // 2 != text // 2]
-            total -= math.log(math.exp(own) / sum(map(math.exp, group[text]))) / 2
-            total -= math.log(math.exp(own) / (math.exp(own) + sum(map(math.exp, others)))) / 2
+            total -= math.log(math.exp(positive) / sum(map(math.exp, group[text]))) / 2
+            total -= math.log(math.exp(positive) / (math.exp(positive) + sum(map(math.exp, others)))) / 2
     assert float(matching(logits)) == pytest.approx(total / 18, abs=1e-5)
 
 

@@ -13,11 +13,11 @@ def test_the_same_components_are_dropped_all_along_and_the_rest_makes_up_for_the
     from retrieval.training.model.dropout import SharedDropout
 
     torch.manual_seed(0)
-    found = SharedDropout(0.25)(torch.ones(40, 7, 100))
-    assert (found == found[:, :1]).all()
-    torch.testing.assert_close(found.unique(), torch.tensor([0, 4 / 3]))
-    assert float((found == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
-    assert not (found[0] == found[1]).all()
+    dropped = SharedDropout(0.25)(torch.ones(40, 7, 100))
+    assert (dropped == dropped[:, :1]).all()
+    torch.testing.assert_close(dropped.unique(), torch.tensor([0, 4 / 3]))
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert not (dropped[0] == dropped[1]).all()
 
 
 def test_nothing_is_dropped_when_it_does_not_learn():

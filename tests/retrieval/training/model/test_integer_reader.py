@@ -1,35 +1,16 @@
-"""The reader in integers, against the reader."""
+"""The reader in int8, against the reader."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from cli.demo import gather_samples
 from retrieval.encoders import load_encoder
 from retrieval.images import decode
-from tests.retrieval.training.made_up import classes, made_up, settings
+from retrieval.samples import gather_samples
+from tests.retrieval.training.scorers import texts_of
 
 pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    import torch
-
-    from retrieval.training.fitting.estimate import fit_estimate
-    from retrieval.training.inference import regions_of
-    from retrieval.training.learning.train import train
-    from retrieval.training.model.integer_reader import fit_ranges
-
-    data = made_up(200)
-    data.numbers[:] = np.arange(len(data.numbers)) % 40
-    model, _ = train(data, made_up(20, seed=1), classes(), tmp_path_factory.mktemp("run"), settings(epochs=2))
-    fit_estimate(model.scorer, model.inputs, data, seed=0)
-    fit_ranges(model.scorer, model.inputs, data, seed=0)
-    with torch.no_grad():
-        stored = model.scorer.regions.stored(regions_of(model.inputs, model.scorer, data)).clone()
-    return data, model.eval(), stored
 
 
 @pytest.fixture(autouse=True)
@@ -40,37 +21,33 @@ def without_gradients():
         yield
 
 
-def texts(data, count=20):
-    """Words with the mark of the end, which those made up have not."""
-    import torch
+def test_but_for_rounding_it_is_the_reader(rounded, monkeypatch):
+    from retrieval.training.fitting.ranges import RangeRecorder
+    from retrieval.training.model import integer_reader
 
-    return [torch.nn.functional.pad(data.words_of(np.array([text]))[0][0], (0, 0, 0, 1)) for text in range(count)]
-
-
-def test_but_for_rounding_it_is_the_reader(trained, monkeypatch):
-    from retrieval.training.model.model import integer_reader
-
-    data, model, stored = trained
+    data, model, stored = rounded
     monkeypatch.setattr(integer_reader, "rounded", lambda weight: (weight, 1.0))
-    unrounded = integer_reader._Observer(model.scorer)
+    unrounded = RangeRecorder(model.scorer)
     regions = model.scorer.regions.restored(stored[:30])
-    for words in [*texts(data), texts(data)[0][:3].repeat(20, 1)]:  # the last longer than is read
-        expected = model.scorer.reader(words, regions)
-        np.testing.assert_allclose(unrounded(words, stored[:30]), expected, atol=1e-4, rtol=1e-4)
+    texts = texts_of(data)
+    longer_than_is_read = texts[0][:3].repeat(20, 1)
+    for tokens in [*texts, longer_than_is_read]:
+        expected = model.scorer.reader(tokens, regions)
+        np.testing.assert_allclose(unrounded(tokens, stored[:30]), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_rounding_changes_little(trained):
+def test_rounding_changes_little(rounded):
     from retrieval.training.model.integer_reader import IntegerReader
 
-    data, model, stored = trained
+    data, model, stored = rounded
     regions, reader = model.scorer.regions.restored(stored), IntegerReader(model.scorer)
-    found = np.stack([reader(words, stored) for words in texts(data)])
-    expected = np.stack([model.scorer.reader(words, regions) for words in texts(data)])
-    assert np.sqrt(np.square(found - expected).mean()) < 0.02
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
+    logits = np.stack([reader(tokens, stored) for tokens in texts_of(data)])
+    expected = np.stack([model.scorer.reader(tokens, regions) for tokens in texts_of(data)])
+    assert np.sqrt(np.square(logits - expected).mean()) < 0.02
+    assert np.corrcoef(logits.ravel(), expected.ravel())[0, 1] > 0.99
 
 
-def test_what_ships_says_in_integers_what_it_would_in_floats(tmp_path):
+def test_the_scorer_that_ships_says_in_int8_what_it_would_in_float32(tmp_path):
     import torch
 
     from retrieval.encoders.lite import HEADS
@@ -80,48 +57,23 @@ def test_what_ships_says_in_integers_what_it_would_in_floats(tmp_path):
 
     encoder, (model, _) = load_encoder("lite", "cpu"), read_model(HEADS)
     photos = [decode(path.read_bytes(), 224) for path in gather_samples(tmp_path)]
-    stored = encoder.encode_images([encoder.prepare(photo) for photo in photos]).tokens
+    stored = encoder.encode_images([encoder.prepare(photo) for photo in photos]).regions
     texts, scorer = encoder.encode_texts(sample_texts(20)), FusionScorer(HEADS)
     regions = model.scorer.regions.restored(torch.from_numpy(stored))
     for row in range(20):
-        words = texts.of(row)
-        found = scorer.fusion(words, stored)
-        expected = model.scorer.reader(torch.from_numpy(words.tokens[0][words.mask[0]]), regions).numpy()
-        assert np.abs(found - expected).max() < 0.12
-        assert np.square(found - expected).mean() < 0.05**2 and expected.std() > 0.3
-        assert np.corrcoef(found, expected)[0, 1] > 0.997
+        text = texts.of(row)
+        logits = scorer.fusion(text, stored)
+        expected = model.scorer.reader(torch.from_numpy(text.tokens[0][text.mask[0]]), regions).numpy()
+        assert np.abs(logits - expected).max() < 0.12
+        assert np.square(logits - expected).mean() < 0.05**2 and expected.std() > 0.3
+        assert np.corrcoef(logits, expected)[0, 1] > 0.997
 
 
-def test_ranges_hold_nearly_all_that_is_rounded(trained, monkeypatch):
-    """All values at each place, of other texts."""
-    from retrieval.training.model.model import integer_reader
-    from retrieval.training.model.rounding import OUTSIDE
-
-    data, model, stored = trained
-    monkeypatch.setattr(integer_reader, "SAMPLED", 10**9)
-    observer = integer_reader._Observer(model.scorer)
-    for words in texts(data, 60):
-        observer(words, stored[:20])
-    for samples, (low, high) in zip(observer.samples, model.scorer.ranges.tolist(), strict=True):
-        values = np.concatenate(samples)
-        assert low < 0 < high and high - low < 1.5 * np.ptp(values)
-        assert ((values < low) | (values > high)).mean() < 20 * OUTSIDE
-
-
-def test_the_same_seed_fits_the_same_ranges(trained):
-    from retrieval.training.model.integer_reader import fit_ranges
-
-    data, model, _ = trained
-    before = model.scorer.ranges.clone(), model.scorer.regions.scale.clone()
-    fit_ranges(model.scorer, model.inputs, data, seed=0)
-    assert (model.scorer.ranges == before[0]).all() and model.scorer.regions.scale == before[1]
-
-
-def test_a_text_without_words_scores_nought(trained):
+def test_a_text_without_tokens_scores_nought(rounded):
     import torch
 
     from retrieval.training.model.integer_reader import IntegerReader
 
-    _, model, stored = trained
-    words = torch.nn.functional.pad(torch.randn(2, 384), (0, 384))
-    assert not IntegerReader(model.scorer)(words, stored[:3]).any()
+    _, model, stored = rounded
+    bos_eos = torch.nn.functional.pad(torch.randn(2, 384), (0, 384))
+    assert not IntegerReader(model.scorer)(bos_eos, stored[:3]).any()

@@ -17,14 +17,14 @@ def test_it_is_the_log_sum_exp_and_so_is_its_gradient():
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     weights = torch.randn(shapes[0][:2], dtype=torch.float64)
 
-    def gradients(found):
-        for each in inputs:
-            each.grad = None
-        (found * weights).sum().backward()
-        return [each.grad.clone() for each in inputs]
+    def gradients(log_z):
+        for tensor in inputs:
+            tensor.grad = None
+        (log_z * weights).sum().backward()
+        return [tensor.grad.clone() for tensor in inputs]
 
     fast = log_partition(*inputs)
     slow = (inputs[0] @ inputs[1].T + inputs[2]).logsumexp(-1)
     torch.testing.assert_close(fast, slow)
-    for one, other in zip(gradients(fast), gradients(slow), strict=True):
-        torch.testing.assert_close(one, other)
+    for gradient, expected in zip(gradients(fast), gradients(slow), strict=True):
+        torch.testing.assert_close(gradient, expected)

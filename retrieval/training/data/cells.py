@@ -1,4 +1,4 @@
-"""What each cell of an image's 7x7 grid carries: maps of three depths, and colour."""
+"""What each cell of an image's 7x7 grid carries: feature maps of three depths, and colour."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from retrieval.training.data.sizes import CELL_SIDE, CELLS, GRID
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-GRID = 7
-CELLS = GRID * GRID
-CELL_SIDE = 32  # pixels
-MAP_SHAPES = {"stride8": (48, 28, 28), "stride16": (120, 14, 14), "stride32": (672, 7, 7)}  # of the image tower
-CHANNELS = 672 + 4 * 120 + 4 * 48 + 3 + 3
-
 
 class Cells(nn.Module):
-    """From the outputs of `lite`'s image tower to float32 [n, 49, 1350], row by row from the top left.
+    """DriveHistory the outputs of `lite`'s image tower into float32 [n, 49, 1350], row by row from the top left.
 
-    pixels: uint8 [n, 224, 224, 3]. stride8 [n, 48, 28, 28], stride16 [n, 120, 14, 14], stride32 [n, 672, 7, 7]: float.
-    A cell holds its column of the last map, the 2x2 columns of stride 16 below it, those of stride 8 averaged to 2x2,
-    and mean and deviation of its pixels' red, green and blue, which a classifier's last map has forgotten."""
+    pixels: uint8 [n, 224, 224, 3]. stride8: float [n, 48, 28, 28]. stride16: [n, 120, 14, 14]. stride32:
+    [n, 672, 7, 7]. A cell concatenates its column of the last map, the 2x2 columns of the stride 16 map that lie in it,
+    the columns of the stride 8 map averaged to 2x2, and the mean and deviation of its pixels' red, green and blue. The
+    classifier's last map no longer knows colour."""
 
     def forward(self, pixels: Tensor, stride8: Tensor, stride16: Tensor, stride32: Tensor) -> Tensor:
         fine = nn.functional.avg_pool2d(stride8, 2)
