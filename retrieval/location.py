@@ -1,4 +1,4 @@
-"""Where the user's own collection is, and how folders are named in one."""
+"""Where is the user's collection, and under which paths are folders indexed?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VARIABLE = "CROSSLOOK_INDEX"
 
 
 def default_collection() -> Path:
-    """`$CROSSLOOK_INDEX`, else a folder among the user's data. Raises `CrosslookError` where there is no home."""
+    """`$CROSSLOOK_INDEX`, else a folder in the user's data folder. Raises `CrosslookError` without a home folder."""
     named = os.environ.get(VARIABLE)
     if named:
         return expanded(named)
@@ -19,7 +19,7 @@ def default_collection() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept. Raises `CrosslookError` where there is no home folder."""
+    """The folder for files that can be made again. Raises `CrosslookError` without a home folder."""
     return _user_folder("user_cache_path")
 
 
@@ -33,8 +33,8 @@ def _user_folder(kind: str) -> Path:
 
 
 def expanded(text: str) -> Path:
-    """A path as it is typed, in which `~` and `~user` at the beginning are home folders, unless there is no such user;
-    a folder of that name is `./~`. Raises `CrosslookError` where there is no home folder."""
+    """The path for what a user types. `~` and `~user` at the beginning stand for home folders, if there is such a user;
+    a folder of that name is typed as `./~`. Raises `CrosslookError` without a home folder."""
     if text.partition("/")[0] == "~" and not os.path.isabs(os.environ.get("HOME", os.path.expanduser("~"))):
         raise _homeless(text)
     return Path(os.path.expanduser(text))
@@ -45,18 +45,18 @@ def _homeless(what: str) -> CrosslookError:
 
 
 def resolved(folder: str | Path) -> bytes:
-    """Under which path a folder is indexed: absolute, through links, so that one folder has one name."""
+    """The path under which a folder is indexed: absolute, links resolved, so that one folder has one name."""
     return os.path.realpath(os.fsencode(folder))
 
 
 def spellings(path: str | Path) -> tuple[bytes, ...]:
-    """The paths under which something may be indexed: as it is spelled (inside an indexed folder, links keep their
-    names), and through links."""
+    """The paths under which something may be indexed: as it is spelled, since links keep their names inside an indexed
+    folder; and with links resolved."""
     return tuple({os.path.abspath(os.fsencode(path)), resolved(path)})
 
 
 def vanished(path: bytes) -> bool:
-    """Whether nothing is there for certain; not so where it is only out of reach."""
+    """True only if the path certainly does not exist. False if it is only out of reach."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

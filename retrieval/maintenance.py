@@ -1,4 +1,4 @@
-"""Look after a collection: what it holds, removing folders, merging segments."""
+"""The upkeep of a collection: what it holds, removing folders, merging segments."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from indexes.ann import FEWEST_ROWS
-from indexes.collection import Collection, are_below
+from indexes.ann.base import FEWEST_ROWS
+from indexes.collection import Collection
 from indexes.errors import CrosslookError
+from indexes.folders import are_in_folder, is_in_folder
 from indexes.manifest import AnnEntry, Manifest
 from indexes.recovery import SET_ASIDE, current_binding
 from indexes.writer import CollectionWriter
 from retrieval.fusion import has_scorer
 from retrieval.indexing.ann_upkeep import update_ann
 from retrieval.indexing.listing import totals
-from retrieval.indexing.places import is_below
 from retrieval.location import spellings
 from retrieval.progress import Step
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a collection holds. reranks: whether its model has a scorer. tombstones: stored rows and failures that no
-    longer count; removed: how many of them are of files that have gone, which can be revived. excludes, passed_over:
-    see `Manifest`. incomplete: images of which a part is missing. bytes: on disk. committed: when the commit in force
-    was made, local time. ann: the ANN index, where there is one; ann_fault: why it cannot be read, so that search is
-    exact. fault: what is wrong with CURRENT. set_aside: bytes of damaged files that a repair moved away."""
+    """What a collection holds.
+
+    reranks: whether its model has a scorer. dead: stored rows and failures that no longer count. removed: how
+    many of these belong to files that have gone; they can be revived. excludes, passed_over: see `Manifest`.
+    incomplete: images of which a part is missing. bytes: on disk. committed: local time of the commit in force. ann:
+    the ANN index, None without one. ann_fault: why it cannot be read, so that search is exact. fault: what is wrong
+    with CURRENT. set_aside: bytes of damaged files that a repair moved away."""
 
     path: Path
     model: str
@@ -42,7 +44,7 @@ class Status:
     failures: int
     folders: tuple[str, ...]
     segments: int
-    tombstones: int
+    dead: int
     removed: int
     incomplete: int
     excludes: tuple[str, ...]
@@ -56,8 +58,8 @@ class Status:
 
 
 def status(path: Path) -> Status:
-    """Raises `CrosslookError` where there is no collection, or it is damaged."""
-    import pyarrow.compute as pc  # which other commands do without
+    """Raises `CrosslookError` if there is no collection, or a damaged one."""
+    import pyarrow.compute as pc  # heavy; other commands do without it
 
     collection = Collection.open(path)
     manifest = collection.manifest
@@ -70,58 +72,60 @@ def status(path: Path) -> Status:
         failures=len(collection.failures()),
         folders=manifest.folders,
         segments=len(manifest.segments),
-        tombstones=dead_entries(manifest),
+        dead=dead_entries(manifest),
         removed=sum(entry.removed for entry in manifest.segments),
         incomplete=int(pc.sum(pc.not_equal(collection.table(["note"])["note"], "")).as_py() or 0),
         excludes=manifest.excludes,
         passed_over=totals(manifest.passed_over.values()),
-        bytes=_bytes_below(path),
+        bytes=_bytes_in(path),
         committed=datetime.fromtimestamp(manifest.committed),
         ann=manifest.ann,
         ann_fault=collection.ann_fault,
         fault=collection.fault,
-        set_aside=_bytes_below(path / SET_ASIDE),
+        set_aside=_bytes_in(path / SET_ASIDE),
     )
 
 
 def dead_entries(manifest: Manifest) -> int:
-    """How many rows and failures are stored that no longer count."""
+    """How many stored rows and failures no longer count."""
     return len(manifest.tombstones) + sum(entry.dead for entry in manifest.segments)
 
 
 def failures(path: Path) -> list[tuple[str, str]]:
-    """The files that could not be read, with the reasons."""
+    """The files that could not be decoded, with the reasons."""
     table = Collection.open(path).failures()
     return [(os.fsdecode(row["path"]), row["error"]) for row in table.select(["path", "error"]).to_pylist()]
 
 
 def incomplete_images(path: Path) -> list[tuple[str, str]]:
-    """The images of which a part is missing, with what is known of that."""
+    """The images of which a part is missing, with their notes."""
     table = Collection.open(path).table(["path", "note"])
     return [(os.fsdecode(row["path"]), row["note"]) for row in table.to_pylist() if row["note"]]
 
 
 def remove_folder(path: Path, folder: str | Path, note: Callable[[str], None] = lambda line: None) -> int:
-    """Take a folder, or one image, out of a collection; returns how many images that were. Files stay untouched. note:
-    told what had to be mended first.
+    """Removes a folder, or one image, from a collection; returns the number of images. The files stay untouched. note:
+    called with what had to be mended first.
 
-    What is removed can be revived by its content until `optimize`. Raises `CrosslookError` when nothing of it is in
-    the collection."""
+    Until `optimize`, removed rows can be revived by their content. Raises `CrosslookError` when the collection holds
+    nothing of the folder."""
     target = spellings(folder)
     with _open_writer(path, note) as writer:
         collection = writer.collection
         gone, forgotten = (
-            _ids_below(table, target) for table in (collection.table(["id", "path"]), collection.failures())
+            _ids_in(table, target) for table in (collection.table(["id", "path"]), collection.failures())
         )
         manifest = writer.manifest
         folders, mounts = (
-            tuple(name for name in names if not is_below(os.fsencode(name), target))
+            tuple(name for name in names if not is_in_folder(os.fsencode(name), target))
             for names in (manifest.folders, manifest.mounts)
         )
         counts = {name: count for name, count in manifest.passed_over.items() if name in folders}
-        devices = {name: drives for name, drives in manifest.devices.items() if not is_below(os.fsencode(name), target)}
+        devices = {
+            name: history for name, history in manifest.devices.items() if not is_in_folder(os.fsencode(name), target)
+        }
         if not gone and not forgotten and folders == manifest.folders:
-            raise CrosslookError(f"nothing below {folder} is in the collection {path}")
+            raise CrosslookError(f"nothing in {folder} is in the collection {path}")
         writer.commit(removed=[*gone, *forgotten], folders=folders, mounts=mounts, passed_over=counts, devices=devices)
         writer.merge()
     return len(gone)
@@ -129,8 +133,8 @@ def remove_folder(path: Path, folder: str | Path, note: Callable[[str], None] = 
 
 @dataclass(frozen=True)
 class Optimized:
-    """Numbers of segments before and after, and of tombstones that are gone. ann: the ANN index now in force; new_ann:
-    whether anything changed about it."""
+    """before, after: numbers of segments. dropped: number of dead entries that are gone. ann: the ANN index in force.
+    new_ann: whether it changed."""
 
     before: int
     after: int
@@ -145,29 +149,31 @@ def optimize(
     step: Callable[[Step], None] = lambda step: None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Optimized:
-    """Merge all segments, drop what is dead, and bring the ANN index up to date, which large collections have.
+    """Merges all segments, drops dead rows, and brings the ANN index up to date, which large collections have.
 
-    recall_target: share of the exact first ten that ANN search is to find for a text, 0 to 1; by default what it was
-    made for, or 0.95. step: told of progress. note: told what had to be mended first. Raises `CrosslookError` where the
-    collection is in use or damaged, or its model cannot be loaded."""
+    recall_target: the share of a text's exact ten nearest that ANN search is to find, 0 to 1; by default that of the
+    present index, or 0.95. step: called with progress. note: called with what had to be mended first,
+    and where an ANN index of a later version is replaced.
+
+    Raises `CrosslookError` if the collection is in use or damaged, or its model cannot be loaded."""
     if recall_target is not None and not 0 < recall_target <= 1:
         raise CrosslookError(f"recall is a share, above 0 and up to 1, not {recall_target:g}")
     with _open_writer(path, note) as writer:
         old = writer.manifest
         writer.merge(everything=True)
-        new_ann = update_ann(writer, recall_target, step)
+        new_ann = update_ann(writer, recall_target, step, note)
         new = writer.manifest
         dropped = dead_entries(old) - dead_entries(new)
         return Optimized(len(old.segments), len(new.segments), dropped, new.ann, new_ann)
 
 
 def wants_optimizing(path: Path) -> bool:
-    """Whether a query compares so many rows that an ANN index would spare time."""
+    """Whether a query compares so many rows that an ANN index would save time."""
     return Collection.open(path).uncovered >= FEWEST_ROWS
 
 
 def model_of(path: Path) -> str | None:
-    """The model that a collection is bound to; None where there is no collection yet."""
+    """The name of the model that a collection is bound to; None if there is no collection yet."""
     binding = current_binding(path)
     return None if binding is None else binding.model
 
@@ -179,16 +185,16 @@ def _open_writer(path: Path, note: Callable[[str], None]) -> CollectionWriter:
     return writer
 
 
-def _ids_below(table: pa.Table, folders: Sequence[bytes]) -> list[int]:
-    """The ids of the rows of a table whose path is in one of the folders, or is one."""
+def _ids_in(table: pa.Table, folders: Sequence[bytes]) -> list[int]:
+    """The ids of the rows whose path lies in one of the folders, or is one of them."""
     inside = np.zeros(len(table), np.bool_)
     for folder in folders:
-        inside |= are_below(table["path"], folder)
+        inside |= are_in_folder(table["path"], folder)
     return list(table["id"].to_numpy()[inside].tolist())
 
 
-def _bytes_below(folder: Path) -> int:
-    """A writer may remove files meanwhile."""
+def _bytes_in(folder: Path) -> int:
+    """The size of all files in a folder, in bytes. A writer may remove files meanwhile."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:

@@ -1,8 +1,8 @@
-"""Reports that libraries send about their users, switched off for this process and those that it starts.
+"""Switches off the reports that libraries send about their users, for this process and those that it starts.
 
-ONNX Runtime from 1.31 keeps a device id and a queue of events in the home folder and uploads them. The model hub's
-clients report what computes and what is downloaded: huggingface_hub by its user agent, for which it also fetches a list
-of programs to look for in the environment, and hf_xet by a report of every transfer."""
+ONNX Runtime from 1.31 keeps a device id and a queue of events in the home folder, and uploads them. The model hub's
+clients report the system and the downloads: huggingface_hub in its user agent, for which it also fetches a list of
+programs to look for in the environment; hf_xet by a report of every transfer."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _switching = Lock()
 
 
 def switch_off_reports() -> None:
-    """Whatever the environment says: that nothing leaves the machine is promised to all. Libraries read this when they
-    are first imported, so it has to be called before."""
+    """Overrides the environment, since everyone is promised that nothing leaves the machine. Libraries read the
+    variables when they are first imported, so call this before."""
     os.environ.update(SWITCHES)
 
 
 def from_cache_first(load: Callable[[], Loaded]) -> Loaded:
-    """What `load` gives with the model hub's clients offline, so that the hub does not hear of what is in their cache;
-    only where that fails, with the network. Raises what the second attempt does."""
+    """Calls `load` with the model hub's clients offline, so that the hub does not hear of a model that is in their
+    cache. Only if that fails, calls it again with the network. Raises what the second call raises."""
     from huggingface_hub import constants
 
     with _switching:

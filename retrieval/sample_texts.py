@@ -1,4 +1,4 @@
-"""Texts such as people search their photos by, made up: ANN search is tuned and measured with them."""
+"""Made-up texts such as people search their photos by. ANN search is tuned and measured with them."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ ALONE = (
 
 
 def sample_texts(count: int) -> list[str]:
-    """So many different texts, words to sentences, the same ones every time."""
+    """`count` different texts, from single words to sentences, always the same."""
     people, animals, things, doing, places, alone = (
-        each.split("|") for each in (PEOPLE, ANIMALS, THINGS, DOING, PLACES, ALONE)
+        phrases.split("|") for phrases in (PEOPLE, ANIMALS, THINGS, DOING, PLACES, ALONE)
     )
-    made = [
+    texts = [
         *alone,
         *things,
         *animals,
@@ -57,9 +57,9 @@ def sample_texts(count: int) -> list[str]:
         *(f"{who} and {what}" for who in people + animals for what in things),
         *(f"{who} {where} with {what}" for who in people for where in places for what in things),
     ]
-    few = len(alone) + len(things) + len(animals)
-    order = np.random.default_rng(0).permutation(len(made)).tolist()
-    # A tenth are of few words, as queries are; the rest as they come.
-    short = [index for index in order if index < few][: count // 10]
+    phrase_count = len(alone) + len(things) + len(animals)
+    order = np.random.default_rng(0).permutation(len(texts)).tolist()
+    # A tenth of them are single phrases, as many queries are; the rest are a random sample.
+    short = [index for index in order if index < phrase_count][: count // 10]
     chosen = set(short)
-    return [made[index] for index in [*short, *(index for index in order if index not in chosen)][:count]]
+    return [texts[index] for index in [*short, *(index for index in order if index not in chosen)][:count]]

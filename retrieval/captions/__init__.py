@@ -1,4 +1,7 @@
-"""Captioned images, read from the formats in which they are published."""
+"""Which captions belong to which images?
+
+In: a captions file in any of the published formats, a folder of images with sidecars, or tar shards. Out: a
+`CaptionSet`, which also lists what cannot be used. Errors name the file, the position in it and the remedy."""
 
 from retrieval.captions.caption_set import CaptionedImage, CaptionSet, Skipped, left_out_lines
 from retrieval.captions.errors import CannotRead

@@ -1,4 +1,4 @@
-"""What a set of captioned images is, however its file was written."""
+"""What is a set of captioned images, independent of the format of its source?"""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NO_SPLIT = "image without a split"
 NOT_A_FILE = "link or special file inside a tar"
 MISSING = "image is missing"
 NOT_REGULAR = "image is a folder, a pipe or a device"
-NAMED = 5
+NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """image: path relative to the images folder, as the captions file names it; of a tar, the member's name, behind
-    the shard's (`shard-000.tar/0001.jpg`) where there is a folder of them. captions: at least one, none empty, without
-    white space around them. split: `train` for Karpathy's `restval`; None where the file has none."""
+    """image: path relative to the images folder, as the captions file names it. In a tar it is the member's name, and
+    in a folder of tars the shard's and the member's (`shard-000.tar/0001.jpg`). captions: at least one; not empty,
+    without white space around them. split: `train` for Karpathy's `restval`; None if the file has no splits."""
 
     image: str
     captions: tuple[str, ...]
@@ -29,15 +29,15 @@ class CaptionedImage:
 
 
 class Skipped(NamedTuple):
-    """What was left out, by name, and why: one of the constants of this file, or what the system says of a file,
-    without its name, so that it can be counted."""
+    """Something that was left out. what: its name. why: one of the constants of this module, or the system's message
+    without the file's name, so that equal reasons can be counted."""
 
     what: str
     why: str
 
 
 class Member(NamedTuple):
-    """Where the bytes of an image lie inside a tar."""
+    """Where the bytes of an image lie inside a tar. offset, size: bytes."""
 
     shard: Path
     offset: int
@@ -45,21 +45,21 @@ class Member(NamedTuple):
 
 
 def left_out_lines(left_out: Sequence[Skipped]) -> list[str]:
-    """A line for each reason: of how many it is true, and the first names."""
+    """One line per reason: how often it applies, and the first names."""
     names: dict[str, list[str]] = {}
     for item in left_out:
         names.setdefault(item.why, []).append(item.what)
     return [
-        f"left out: {len(some):,} x {why}: {', '.join(some[:NAMED])}{', ...' if len(some) > NAMED else ''}"
-        for why, some in names.items()
+        f"left out: {len(left):,} x {why}: {', '.join(left[:NAMES_SHOWN])}{', ...' if len(left) > NAMES_SHOWN else ''}"
+        for why, left in names.items()
     ]
 
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """format: how the source was recognised, for people. images: in the order of the source, each image once.
-    skipped: everything of the source (of the split, where one was asked for) that is in no image.
-    images_dir: the folder that `image` is relative to, None for tars. members: for tars, where each image lies."""
+    """format: the recognised format, for people. images: in the order of the source; every image is listed once.
+    skipped: everything in the source (in the split, where one was asked for) that is in none of the images. images_dir:
+    the folder that `image` is relative to, None for tars. members: for tars, image -> where its bytes lie."""
 
     format: str
     source: Path

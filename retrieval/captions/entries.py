@@ -1,4 +1,4 @@
-"""What the reader of a format hands on: entries as they stand in the source, not yet grouped, checked or selected."""
+"""What do the readers of formats return? Entries as in the source, not yet grouped, checked or selected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retrieval.captions.caption_set import Member, Skipped
 
 
 class Caption(NamedTuple):
-    """where: its place in the source, for messages, as in `line 12` or `annotations[3]`."""
+    """where: its position in the source for messages, such as `line 12` or `annotations[3]`."""
 
     where: str
     text: str
@@ -19,7 +19,7 @@ class Caption(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """One record about one image."""
+    """One entry about one image. where: its position in the source. image: the path as it is written there."""
 
     where: str
     image: str
@@ -28,8 +28,10 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Records:
-    """one_per_image: a second entry for the same image is a mistake, rather than one more caption of it."""
+class Recognised:
+    """A source whose format was recognised. one_per_image: a second entry about the same image is a mistake; otherwise
+    it holds more captions of it. images_dir: None for tars. members: for tars, image -> where its bytes lie; complete
+    once `entries` is exhausted."""
 
     format: str
     entries: Iterator[Entry | Skipped]

@@ -1,4 +1,4 @@
-"""A folder of images, each with a .txt file of the same name that holds its captions, one a line."""
+"""A folder of images with sidecars: .txt files of the same name that hold the captions, one per line."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from retrieval.captions.caption_set import NO_CAPTIONS, UNLISTED_IMAGE, Skipped
 from retrieval.captions.entries import Caption, Entry
-from retrieval.captions.errors import CannotRead, cannot_read, fault, quoted
+from retrieval.captions.errors import CannotRead, cannot_read, error_in, quoted
 from retrieval.captions.text import decode_text, numbered_lines
 from retrieval.images import ENDINGS
 
 FORMAT = "folder of images with .txt captions"
-LONGEST_SIDECAR = 1 << 20
+LONGEST_SIDECAR = 1 << 20  # bytes
 
 
 Pairs = dict[str, tuple[list[str], str | None]]
 
 
 def pair_sidecars(source: Path, images_dir: Path) -> tuple[Pairs, list[Skipped]]:
-    """Stem -> its images and its .txt file, all as paths relative to their folder, subfolders included; and the
-    subfolders that cannot be listed. Hidden files and links to folders are left alone."""
+    """Returns stem -> its images and its .txt file, as paths relative to their folder; and the subfolders that cannot
+    be listed. Subfolders are included. Hidden files and links to folders are ignored."""
     pairs: Pairs = {}
     unlisted: dict[str, Skipped] = {}
     for name in _files_below(images_dir, unlisted):
@@ -45,7 +45,7 @@ def folder_entries(source: Path, pairs: Pairs, unlisted: list[Skipped]) -> Itera
             yield from (Skipped(image, NO_CAPTIONS) for image in images)
         elif len(images) > 1:
             both = " and ".join(quoted(image) for image in images[:2])
-            raise fault(source / sidecar, f"stands beside {both}: rename one of the images, or remove it")
+            raise error_in(source / sidecar, f"stands beside {both}: rename one of the images, or remove it")
         else:
             try:
                 content = _read(source / sidecar)
@@ -56,9 +56,10 @@ def folder_entries(source: Path, pairs: Pairs, unlisted: list[Skipped]) -> Itera
 
 
 def sidecar_captions(source: Path, content: bytes, where: str = "") -> tuple[Caption, ...]:
-    """One caption a line; blank lines are none."""
+    """One caption per line that is not blank."""
     if len(content) > LONGEST_SIDECAR:
-        raise fault(source, "is larger than 1 MiB, too large for the captions of one image: remove or split it", where)
+        reason = "is larger than 1 MiB, too large for the captions of one image: remove or split it"
+        raise error_in(source, reason, where)
     lines = numbered_lines(decode_text(source, content, where))
     return tuple(Caption(f"{where or source}, line {number}", line) for number, line in lines)
 
@@ -67,15 +68,15 @@ def _files_below(folder: Path, unlisted: dict[str, Skipped]) -> Iterator[str]:
     """Raises `CrosslookError` when the folder itself cannot be listed."""
 
     def leave_out(error: OSError) -> None:
-        place = Path(error.filename)
-        if place == folder:
-            raise fault(place, f"cannot be listed ({error.strerror}): make it readable") from error
-        name = place.relative_to(folder).as_posix() + "/"
+        path = Path(error.filename)
+        if path == folder:
+            raise error_in(path, f"cannot be listed ({error.strerror}): make it readable") from error
+        name = path.relative_to(folder).as_posix() + "/"
         unlisted[name] = Skipped(name, f"folder cannot be listed ({error.strerror})")
 
-    for place, folders, files in os.walk(folder, onerror=leave_out):
+    for parent, folders, files in os.walk(folder, onerror=leave_out):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = Path(place).relative_to(folder)
+        relative = Path(parent).relative_to(folder)
         for name in sorted(files):
             if not name.startswith("."):
                 yield (relative / name).as_posix()
@@ -83,7 +84,7 @@ def _files_below(folder: Path, unlisted: dict[str, Skipped]) -> Iterator[str]:
 
 def _read(path: Path) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe is not even opened, which may wait for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe may wait for ever
             raise CannotRead(path, "is a pipe or a device", "remove it")
         with path.open("rb") as file:
             return file.read(LONGEST_SIDECAR + 1)

@@ -1,4 +1,4 @@
-"""The image files of a caption set: the bytes of one, what tells it from others, and those that are not there."""
+"""The image files of a caption set: the bytes of one, a stamp that identifies it, and which ones are missing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from retrieval.captions.caption_set import MISSING, NOT_REGULAR, CaptionedImage,
 from retrieval.captions.errors import CannotRead, cannot_read
 from retrieval.captions.shards import read_member
 
-LARGEST = 500_000_000  # bytes: no picture within the limit of pixels is as large
+MAX_BYTES = 500_000_000  # no picture within the limit of pixels is as large
 REMEDY = "put it there, or name another folder of images"
 
 
 def read_image_bytes(captions: CaptionSet, image: CaptionedImage) -> bytes:
-    """The file as it is, from the images folder or from inside its tar. Safe to call from several threads.
+    """The content of the file, from the images folder or from inside its tar. Safe to call from several threads.
 
-    Raises `CannotRead`, a `CrosslookError`, when it cannot be read, or is too large for an image."""
+    Raises `CannotRead`, a `CrosslookError`, when it cannot be read or is too large for an image."""
     if captions.images_dir is None:
         member = captions.members[image.image]
         _check_size(captions, image, member.size)
@@ -31,16 +31,16 @@ def read_image_bytes(captions: CaptionSet, image: CaptionedImage) -> bytes:
 
 
 def _check_size(captions: CaptionSet, image: CaptionedImage, size: int) -> None:
-    if size > LARGEST:
+    if size > MAX_BYTES:
         path = (captions.images_dir or captions.source) / image.image
         raise CannotRead(
-            path, f"is larger than {LARGEST // 1_000_000} MB", "remove it, or leave it out of the captions"
+            path, f"is larger than {MAX_BYTES // 1_000_000} MB", "remove it, or leave it out of the captions"
         )
 
 
 def stamp(captions: CaptionSet, image: CaptionedImage) -> str:
-    """Tells the picture from others: where its file is, its size and time of change. A file that is changed, or another
-    of the same name elsewhere, has another one."""
+    """Identifies the picture: the absolute path of its file, its size and its time of change. A changed file, or a file
+    of the same name in another folder, has another stamp."""
     if captions.images_dir is None:
         member = captions.members[image.image]
         return f"{_file_stamp(os.path.abspath(member.shard))}\0{member.offset}\0{member.size}"
@@ -56,8 +56,8 @@ def _file_stamp(path: str) -> str:
 
 
 def absent_images(captions: CaptionSet) -> tuple[Skipped, ...]:
-    """The images without a file in the images folder, in the order of the set, and why. Those of a tar are all there.
-    Pipes and devices are not even opened, which may wait for ever."""
+    """The images without a regular file in the images folder, in the order of the set, and why. In a tar, all images
+    are present. Nothing is opened: opening a pipe or a device may wait for ever."""
     if captions.images_dir is None:
         return ()
     folder = str(captions.images_dir)

@@ -1,4 +1,4 @@
-"""captions.jsonl: `{"image": "a.jpg", "captions": ["A dog.", "A brown dog."], "split": "train"}` on each line."""
+"""captions.jsonl: an object such as `{"image": "a.jpg", "captions": ["A dog."], "split": "train"}` on every line."""
 
 from __future__ import annotations
 

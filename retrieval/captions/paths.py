@@ -1,4 +1,4 @@
-"""The path of an image inside its folder, whatever its name and links say."""
+"""Normalises the path of an image inside its folder, and refuses a path that leads out of it."""
 
 from __future__ import annotations
 
@@ -7,40 +7,41 @@ import re
 from pathlib import Path, PurePosixPath
 
 from indexes.errors import CrosslookError
-from retrieval.captions.errors import fault, quoted
+from retrieval.captions.errors import error_in, quoted
 
 
 def image_key(source: Path, image: str, where: str, folder: str = "the folder of images") -> str:
-    """The one spelling of a relative path: `./a//b.jpg` is `a/b.jpg`. Both slashes separate, on every system.
+    """The normal form of a relative path: `a/b.jpg` for `./a//b.jpg`. Both slashes separate, on every system.
 
-    Raises `CrosslookError` for a path that is absolute, leads out of its folder, or cannot be one."""
+    Raises `CrosslookError` for a path that is absolute, leads out of its folder, or cannot be a file's name."""
     if not image.strip():
-        raise fault(source, "the name of the image is empty: write it, or remove the entry", where)
+        raise error_in(source, "the name of the image is empty: write it, or remove the entry", where)
     parts = re.split(r"[/\\]", image)
     if not parts[0] or re.match(r"[A-Za-z]:[/\\]", image):
         reason = f"the image {quoted(image)} is an absolute path: write it relative to {folder}"
-        raise fault(source, reason, where)
+        raise error_in(source, reason, where)
     if ".." in parts:
         raise outside(source, image, where, folder)
     if "\0" in image or not _is_file_name(image):
-        raise fault(source, f"the image {quoted(image)} cannot be the name of a file: correct it", where)
+        raise error_in(source, f"the image {quoted(image)} cannot be the name of a file: correct it", where)
     return str(PurePosixPath(image))
 
 
 def outside(source: Path, image: str, where: str, folder: str) -> CrosslookError:
     reason = f"the image {quoted(image)} lies outside {folder}: move it inside, or remove the entry"
-    return fault(source, reason, where)
+    return error_in(source, reason, where)
 
 
 class Folder:
-    """Tells which paths lie inside a folder once links are resolved; those of a subfolder are resolved once."""
+    """A folder that tells which paths are inside it after links are resolved. The path of a subfolder is resolved
+    once."""
 
     def __init__(self, path: Path) -> None:
         self._root = os.path.realpath(path)
         self._resolved: dict[str, str] = {}
 
     def holds(self, key: str) -> bool:
-        """Also for a file that does not exist, when it would lie inside."""
+        """Whether the path is inside. A file that does not exist counts by where it would be."""
         folder, _, name = key.rpartition("/")
         if folder not in self._resolved:
             self._resolved[folder] = os.path.realpath(os.path.join(self._root, folder))

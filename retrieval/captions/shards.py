@@ -1,6 +1,6 @@
 """webdataset shards: uncompressed tars in which an image and its .txt or .json share their name.
 
-Nothing is extracted: the index of a tar says where each image lies, and its bytes are read from there."""
+Nothing is extracted: a tar is listed once, and the bytes of an image are read from their offset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from retrieval.captions.caption_set import NO_CAPTIONS, NOT_A_FILE, UNLISTED_IMAGE, Member, Skipped
 from retrieval.captions.entries import Caption, Entry
-from retrieval.captions.errors import CannotRead, cannot_read, fault, quoted
+from retrieval.captions.errors import CannotRead, cannot_read, error_in, quoted
 from retrieval.captions.folders import LONGEST_SIDECAR, sidecar_captions
 from retrieval.captions.json_values import caption_in, captions_in, object_of, parse_json
 from retrieval.captions.paths import image_key
@@ -31,8 +31,8 @@ def is_tar(head: bytes) -> bool:
 
 
 def shard_entries(shards: list[Path], members: dict[str, Member], prefixed: bool) -> Iterator[Entry | Skipped]:
-    """Also notes in `members` where each image lies. `prefixed`: images are named `shard.tar/member`, since names
-    need to be unique inside one shard only."""
+    """The entries of the shards. members: filled with the position of every image. prefixed: images are named
+    `shard.tar/member`, since names are unique only inside one shard."""
     for shard in shards:
         prefix = f"{shard.name}/" if prefixed else ""
         for group in _groups(shard, prefix).values():
@@ -45,7 +45,7 @@ def shard_entries(shards: list[Path], members: dict[str, Member], prefixed: bool
                 continue
             if len(images) > 1:
                 both = " and ".join(quoted(name) for name in images[:2])
-                raise fault(shard, f"{both} share their captions: rename one of them, or remove it")
+                raise error_in(shard, f"{both} share their captions: rename one of them, or remove it")
             image = images[0]
             image_key(shard, image, f"member {quoted(image)}", "the tar")
             try:
@@ -61,8 +61,8 @@ def shard_entries(shards: list[Path], members: dict[str, Member], prefixed: bool
 
 
 def _groups(shard: Path, prefix: str) -> dict[str, dict[str, Member] | Skipped]:
-    """Stem -> the members with that stem that are images or captions; under its full name, a member that is neither
-    a file nor a folder."""
+    """Stem -> the members with that stem that are images or captions. A member that is neither a file nor a folder has
+    its name with a slash as the key, and is skipped."""
     groups: dict[str, dict[str, Member] | Skipped] = {}
     for entry in _listing(shard):
         stem, ending = os.path.splitext(entry.name)
@@ -74,13 +74,13 @@ def _groups(shard: Path, prefix: str) -> dict[str, dict[str, Member] | Skipped]:
         group = groups.setdefault(stem, {})
         assert isinstance(group, dict)
         if entry.name in group:
-            raise fault(shard, f"holds {quoted(entry.name)} twice: remove one of the two, or rename it")
+            raise error_in(shard, f"holds {quoted(entry.name)} twice: remove one of the two, or rename it")
         group[entry.name] = Member(shard, entry.offset_data, entry.size)
     return groups
 
 
 def _listing(shard: Path) -> list[tarfile.TarInfo]:
-    """Every member. Raises where the tar is damaged, which `tarfile` takes for its end."""
+    """All members. Raises `CrosslookError` if the tar is damaged, which `tarfile` takes for its end."""
     try:
         size = shard.stat().st_size
         with tarfile.open(shard, "r:", encoding="utf-8", errors="surrogateescape") as tar:
@@ -90,16 +90,16 @@ def _listing(shard: Path) -> list[tarfile.TarInfo]:
             file.seek(end)
             damaged = any(file.read(tarfile.BLOCKSIZE))
     except OSError as error:
-        raise fault(shard, f"cannot be read ({error.strerror}): make it readable") from error
+        raise error_in(shard, f"cannot be read ({error.strerror}): make it readable") from error
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise fault(shard, f"is a damaged tar ({error}): download or write it again") from error
+        raise error_in(shard, f"is a damaged tar ({error}): download or write it again") from error
     if damaged or any(not 0 <= entry.offset_data <= entry.offset_data + entry.size <= size for entry in listing):
-        raise fault(shard, f"is a damaged tar (after {len(listing)} members): download or write it again")
+        raise error_in(shard, f"is a damaged tar (after {len(listing)} members): download or write it again")
     return listing
 
 
 def _captions(shard: Path, group: dict[str, Member]) -> tuple[Caption, ...] | None:
-    """From the .txt where there is one, else from the .json; None where there is neither."""
+    """The captions of the .txt or, without one, of the .json; None if there is neither."""
     for name, member in group.items():
         if _ending(name) == ".txt":
             return sidecar_captions(shard, read_member(member, LONGEST_SIDECAR + 1), f"member {quoted(name)}")
@@ -111,7 +111,7 @@ def _captions(shard: Path, group: dict[str, Member]) -> tuple[Caption, ...] | No
 
 def _json_captions(shard: Path, member: Member, where: str) -> tuple[Caption, ...]:
     if member.size > LONGEST_SIDECAR:
-        raise fault(shard, "is larger than 1 MiB, too large for the captions of one image: write it again", where)
+        raise error_in(shard, "is larger than 1 MiB, too large for the captions of one image: write it again", where)
     text = decode_text(shard, read_member(member), where)
     record = object_of(parse_json(shard, text, where=where), shard, where)
     if "captions" not in record:
@@ -120,7 +120,7 @@ def _json_captions(shard: Path, member: Member, where: str) -> tuple[Caption, ..
 
 
 def read_member(member: Member, at_most: int | None = None) -> bytes:
-    """The bytes of a member, or the first of them. Safe to call from several threads."""
+    """The content of a member. Safe to call from several threads. at_most: only so many bytes. Raises `CannotRead`."""
     size = member.size if at_most is None else min(member.size, at_most)
     try:
         with member.shard.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Tables with one caption a line: Flickr8k's captions.txt and Flickr8k.token.txt, Flickr30k's results.csv."""
+"""Tables with one caption per line: Flickr8k's captions.txt and Flickr8k.token.txt, Flickr30k's results.csv."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrieval.captions.entries import Caption, Entry
-from retrieval.captions.errors import fault
+from retrieval.captions.errors import error_in
 from retrieval.captions.text import numbered_lines
 
 CSV = "CSV with the header image,caption"
@@ -21,7 +21,8 @@ PIPES_HEADER = ["image_name", "comment_number", "comment"]
 
 
 def recognise_table(source: Path, header: str, line: int) -> str | None:
-    """The table whose first line this is; None if it is none. A header with some other columns is a fault."""
+    """The table with this first line; None if it is no table. Raises `CrosslookError` for a header with wrong
+    columns."""
     if re.match(r"[^\t|,]+#\d+(\s|$)", header):
         return TOKENS
     if _columns(header, "|") == PIPES_HEADER:
@@ -30,12 +31,12 @@ def recognise_table(source: Path, header: str, line: int) -> str | None:
         return CSV
     if set(_columns(header, r"[,;|\t]")) & {"image", "caption", "image_name", "comment"}:
         reason = f"wrong columns: make the header {','.join(CSV_HEADER)} (or {'| '.join(PIPES_HEADER)})"
-        raise fault(source, reason, f"line {line}")
+        raise error_in(source, reason, f"line {line}")
     return None
 
 
 def csv_entries(source: Path, text: str) -> Iterator[Entry]:
-    """Quoted as RFC 4180 has it: a caption may hold commas, quotes and line breaks."""
+    """Quoted as in RFC 4180: a caption may hold commas, quotes and line breaks."""
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     line, header_seen = 1, False
     try:
@@ -48,11 +49,11 @@ def csv_entries(source: Path, text: str) -> Iterator[Entry]:
                 continue
             if len(row) != 2:
                 reason = f"wrong columns: {len(row)} where image,caption has 2: put double quotes around the caption"
-                raise fault(source, reason, where)
+                raise error_in(source, reason, where)
             yield Entry(where, row[0], (Caption(where, row[1]),))
     except csv.Error as error:
         reason = f"cannot be read as CSV ({error}): double the quotes inside a quoted caption, and close it"
-        raise fault(source, reason, f"line {line}") from error
+        raise error_in(source, reason, f"line {line}") from error
 
 
 def pipe_entries(source: Path, text: str) -> Iterator[Entry]:
@@ -65,7 +66,7 @@ def pipe_entries(source: Path, text: str) -> Iterator[Entry]:
             columns[1:] = columns[1].split(maxsplit=1)
         if len(columns) != 3 or not columns[1].strip().isdigit():
             reason = f"wrong columns: write the line as {'| '.join(PIPES_HEADER)}, the second a number"
-            raise fault(source, reason, where)
+            raise error_in(source, reason, where)
         yield Entry(where, columns[0].strip(), (Caption(where, columns[2]),))
 
 
@@ -75,7 +76,7 @@ def token_entries(source: Path, text: str) -> Iterator[Entry]:
         name, tab, caption = line.partition("\t")
         image, _, count = name.rpartition("#")
         if not tab or not image or not count.isdigit():
-            raise fault(source, "wrong columns: write the line as name.jpg#0, a tab, the caption", where)
+            raise error_in(source, "wrong columns: write the line as name.jpg#0, a tab, the caption", where)
         yield Entry(where, image, (Caption(where, caption),))
 
 

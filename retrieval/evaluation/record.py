@@ -1,11 +1,10 @@
-"""Figures of an evaluation with their intervals, as the JSON record that `search evaluate` writes, and two such records
-compared."""
+"""The JSON record of an evaluation, which `search evaluate --json` writes, and the comparison of two records."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,13 @@ from indexes.errors import CrosslookError
 from retrieval.evaluation.evaluate import Direction, Evaluation
 from retrieval.evaluation.metrics import (
     Interval,
+    Measure,
     RelevantRanks,
     bootstrap_difference,
     bootstrap_interval,
-    first_rank,
-    ndcg_at,
-    recall_at,
-    reciprocal_rank,
+    reported_measures,
     success_at,
 )
-from retrieval.evaluation.metrics.intervals import Statistic
 
 KS = (1, 5, 10)
 FORMAT = 1
@@ -34,38 +30,12 @@ DIRECTIONS = ("text_to_image", "image_to_text")
 PERCENTILES = (50, 95, 99)
 
 
-@dataclass(frozen=True)
-class Measure:
-    """name: as printed and in JSON. of: the value of each query, float64 [queries], from its ranks. share: from 0 to 1,
-    higher is better; otherwise a rank, from 1, lower is better."""
-
-    name: str
-    of: Callable[[RelevantRanks], NDArray[np.float64]]
-    statistic: Statistic = "mean"
-    share: bool = True
-
-
-def measures(ks: Sequence[int], several: bool) -> list[Measure]:
-    """The measures to print. several: some query has more than one right item, so that recall@k (the share of them in
-    the first k) is another figure than R@k (whether any is, which papers call recall)."""
-    found = [Measure(f"R@{k}", lambda ranks, k=k: success_at(ranks, k)) for k in ks]  # type: ignore[misc]
-    if several:
-        found += [Measure(f"recall@{k}", lambda ranks, k=k: recall_at(ranks, k)) for k in ks]  # type: ignore[misc]
-    return [
-        *found,
-        Measure("MRR", reciprocal_rank),
-        Measure("nDCG@10", ndcg_at),
-        Measure("median rank", first_rank, "median", share=False),
-        Measure("mean rank", first_rank, share=False),
-    ]
-
-
 def record(evaluation: Evaluation, ks: Sequence[int] = KS) -> dict[str, Any]:
-    """The stable, documented JSON record. Fractions are from 0 to 1; what does not exist is null."""
-    seen = {name: getattr(evaluation, name) for name in DIRECTIONS}
+    """The stable, documented JSON record. Shares are from 0 to 1; a value that does not exist is null."""
+    directions = {name: getattr(evaluation, name) for name in DIRECTIONS}
     return {
         "format": FORMAT,
-        **{name: _direction_record(direction, ks, evaluation.candidates) for name, direction in seen.items()},
+        **{name: _direction_record(direction, ks, evaluation.candidates) for name, direction in directions.items()},
         "latency_ms": {
             stage: {f"p{rank}": float(np.percentile(taken, rank)) for rank in PERCENTILES}
             for stage, taken in evaluation.milliseconds.items()
@@ -78,42 +48,42 @@ def record(evaluation: Evaluation, ks: Sequence[int] = KS) -> dict[str, Any]:
         "model": evaluation.model,
         "fingerprint": evaluation.fingerprint,
         "set": evaluation.checksum,
-        "queries": {name: _queries_record(direction) for name, direction in seen.items()},
+        "queries": {name: _queries_record(direction) for name, direction in directions.items()},
     }
 
 
 def _direction_record(direction: Direction, ks: Sequence[int], candidates: int | None) -> dict[str, Any]:
     images = direction.image_of_query
-    chosen = measures(ks, _several(direction.base))
-    base = _intervals(chosen, direction.base, images)
+    measures = reported_measures(ks, _several_relevant(direction.base))
+    base = _intervals(measures, direction.base, images)
     reranked = gain = ceiling = None
     if direction.reranked is not None and candidates is not None:
         after = direction.reranked
-        reranked = _intervals(chosen, after, images)
-        gain = {each.name: _interval_record(_difference(each, direction.base, after, images)) for each in chosen}
+        reranked = _intervals(measures, after, images)
+        gain = {
+            measure.name: _interval_record(_difference(measure, direction.base, after, images)) for measure in measures
+        }
         ceiling = _interval_record(bootstrap_interval(success_at(direction.base, candidates), images))
     return {"base": base, "reranked": reranked, "gain": gain, "ceiling": ceiling}
 
 
 def _intervals(
-    chosen: Sequence[Measure], ranks: RelevantRanks, images: NDArray[np.int64]
+    measures: Sequence[Measure], ranks: RelevantRanks, images: NDArray[np.int64]
 ) -> dict[str, dict[str, float | None]]:
     return {
-        measure.name: _interval_record(bootstrap_interval(measure.of(ranks), images, statistic=measure.statistic))
-        for measure in chosen
+        measure.name: _interval_record(
+            bootstrap_interval(measure.per_query(ranks), images, statistic=measure.statistic)
+        )
+        for measure in measures
     }
 
 
 def _difference(measure: Measure, before: RelevantRanks, after: RelevantRanks, images: NDArray[np.int64]) -> Interval:
-    return bootstrap_difference(measure.of(before), measure.of(after), images, statistic=measure.statistic)
+    values_before, values_after = measure.per_query(before), measure.per_query(after)
+    return bootstrap_difference(values_before, values_after, images, statistic=measure.statistic)
 
 
-def _value(measure: Measure, ranks: RelevantRanks) -> float:
-    values = measure.of(ranks)
-    return float(np.mean(values) if measure.statistic == "mean" else np.median(values))
-
-
-def _several(ranks: RelevantRanks) -> bool:
+def _several_relevant(ranks: RelevantRanks) -> bool:
     return bool(np.diff(ranks.starts).max(initial=0) > 1)
 
 
@@ -136,8 +106,8 @@ def _ranks_record(ranks: RelevantRanks) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One measure of two evaluations, as their users see it (re-ranked where there is a scorer), and the paired
-    difference, second minus first, with its interval."""
+    """One measure of two evaluations, and the paired difference, second minus first, with its interval. Where there is
+    a scorer, the values are those of the re-ranked lists, which users see."""
 
     direction: str
     measure: Measure
@@ -147,45 +117,47 @@ class Comparison:
 
 
 def compare(first: Path, second: Path, ks: Sequence[int] = KS) -> list[Comparison]:
-    """Paired differences between two records of the same images and captions.
+    """The paired differences between two records of the same images and captions.
 
-    Raises `CrosslookError` where a file is no such record, or they are about different sets."""
+    Raises `CrosslookError` for a file that is no such record, and for records of different sets."""
     before, after = read_record(first), read_record(second)
     if before["set"] != after["set"]:
         raise CrosslookError(
             f"{first} and {second} are about different images or captions, so their queries cannot be paired: "
             "evaluate both on the same set"
         )
-    found = []
+    rows = []
     for direction in DIRECTIONS:
         images = np.array(before["queries"][direction]["image"], dtype=np.int64)
-        one, other = _seen_ranks(before, direction), _seen_ranks(after, direction)
-        for measure in measures(ks, _several(one)):
-            difference = _difference(measure, one, other, images)
-            found.append(Comparison(direction, measure, _value(measure, one), _value(measure, other), difference))
-    return found
+        ranks_before, ranks_after = _seen_ranks(before, direction), _seen_ranks(after, direction)
+        for measure in reported_measures(ks, _several_relevant(ranks_before)):
+            difference = _difference(measure, ranks_before, ranks_after, images)
+            values = measure.value(ranks_before), measure.value(ranks_after)
+            rows.append(Comparison(direction, measure, *values, difference))
+    return rows
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record as `search evaluate --json` writes it. Raises `CrosslookError` when it is not one."""
+    """A record that `search evaluate --json` wrote. Raises `CrosslookError` for any other file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        ranks = [_seen_ranks(found, direction) for direction in DIRECTIONS]
-        images = [found["queries"][direction]["image"] for direction in DIRECTIONS]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        ranks = [_seen_ranks(record, direction) for direction in DIRECTIONS]
+        images = [record["queries"][direction]["image"] for direction in DIRECTIONS]
         if any(len(rank) != len(image) for rank, image in zip(ranks, images, strict=True)):
             raise ValueError("its queries do not agree")
-        found["set"]
+        record["set"]
     except OSError as error:
         raise CrosslookError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CrosslookError(
             f"{path} is not a record of an evaluation: make one with `search evaluate --json`"
         ) from error
-    return found
+    return dict(record)
 
 
-def _seen_ranks(found: dict[str, Any], direction: str) -> RelevantRanks:
-    queries = found["queries"][direction]
+def _seen_ranks(record: dict[str, Any], direction: str) -> RelevantRanks:
+    """The ranks in the lists that users see."""
+    queries = record["queries"][direction]
     lists = queries["base"] if queries["reranked"] is None else queries["reranked"]
     starts = np.cumsum([0, *map(len, lists)], dtype=np.int64)
     return RelevantRanks(starts, np.array([rank for ranks in lists for rank in ranks], dtype=np.float64))

@@ -1,7 +1,10 @@
-"""Image files as upright arrays.
+"""What does an image file show?
 
-What decodes is loaded when it is first asked for, since a query decodes nothing; and Pillow only when an image is
-decoded."""
+In: the bytes of a file in any common format. Out: a `Photo`, upright, in sRGB; or the reason why there is none.
+Decoding modules and Pillow are imported lazily, on first use: a query decodes nothing.
+
+Words: a file is bytes; a picture is what a decoder opens, of which a file may have several; a photo is the upright
+sRGB array."""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ __all__ = [
     "decode",
 ]
 
-_HOMES = {
+_MODULES = {
     "FILES": "budget",
     "MAX_PIXELS": "decoding",
     "MAX_SECONDS": "decoding",
@@ -41,8 +44,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"retrieval.images.{_HOMES[name]}"), name)
+    return getattr(import_module(f"retrieval.images.{_MODULES[name]}"), name)

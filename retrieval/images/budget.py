@@ -1,4 +1,4 @@
-"""How much memory the files and the pictures that are being decoded may take together."""
+"""How much memory may all files and pictures that are being decoded take together?"""
 
 from __future__ import annotations
 
@@ -10,53 +10,60 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-MEMORY = 400_000_000
-CONTENTS = 120_000_000
-MUCH = 32_000_000
+MEMORY = 400_000_000  # bytes, of pictures
+CONTENTS = 120_000_000  # bytes, of files
+TRIM_BYTES = 32_000_000  # bytes; a release of this size triggers malloc_trim
 
 
 class Budget:
-    """Bytes that several threads share. Who comes first is served first; what is larger than all of it goes alone."""
+    """Bytes that several threads share, first come, first served. A request larger than the budget waits until no
+    other bytes are held."""
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self._taken = 0
+        self.taken = 0  # bytes held now
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
 
     @contextmanager
-    def room(self, size: int) -> Iterator[None]:
-        """Wait until there is room for so many bytes, and hold them. Not to be nested in itself."""
+    def reserve(self, size: int) -> Iterator[None]:
+        """Waits until `size` bytes are free, and holds them. Must not be nested in itself."""
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
             try:
                 self._changed.wait_for(lambda: self._waiting[0] is ticket and self._fits(size))
-                self._taken += size
+                self.taken += size
             finally:
                 self._waiting.remove(ticket)
                 self._changed.notify_all()
         try:
             yield
         finally:
-            if size >= MUCH:
+            if size >= TRIM_BYTES:
                 _give_back()
             with self._changed:
-                self._taken -= size
+                self.taken -= size
                 self._changed.notify_all()
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait, or are being admitted."""
+        return len(self._waiting)
+
     def _fits(self, size: int) -> bool:
-        return self._taken == 0 or self._taken + size <= self.total
+        return self.taken == 0 or self.taken + size <= self.total
 
 
 PICTURES = Budget(MEMORY)
-# For those who read files: to be held from before a file is read until it is decoded, which nests in this order only.
+# Whoever reads a file holds bytes of FILES from before it is read until it is decoded; PICTURES nests inside, never the
+# other way round.
 FILES = Budget(CONTENTS)
 
 
 def _give_back() -> None:
-    """Return to the system what the allocator keeps of each thread's freed pictures: with glibc, up to four times what
-    is in use."""
+    """Returns freed memory to the system. Otherwise glibc keeps freed memory per thread, up to four times what is in
+    use."""
     trim = _trim()
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""From a decoder's pixels to sRGB of 8 bits a channel, on an opaque ground."""
+"""From a decoder's pixels to sRGB with 8 bits per channel, on an opaque background."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-BAND = 2_000_000  # pixels converted at once, so that all copies on the way are small
+BAND = 2_000_000  # pixels converted at once, so that intermediate copies are small
 _SAMPLE = 512
 _PALE, _MOSTLY = 224, 0.9
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
@@ -27,10 +27,10 @@ _MAX_PROFILE = 4_000_000
 
 def to_srgb(image: Image, factor: int = 1, orientation: int = 1, is_deep: bool = False) -> NDArray[np.uint8]:
     """uint8 [h, w, 3] of a loaded image, upright, its sides divided by `factor` and rounded up. is_deep: whether its
-    colours had 16 bits a channel.
+    colours had 16 bits per channel.
 
-    Colours are converted by the profile of the file. Transparency is put on white; on black where most of what is drawn
-    would vanish on white; and is passed over where it would hide everything. For grey values of more than 8 bits see
+    Colours are converted by the file's profile. A transparent image is put on white, or on black if most of it would
+    vanish on white; if all of it is transparent, transparency is ignored. For grey values of more than 8 bits see
     `greys`."""
     width, height = image.size
     rows = max(BAND // width // factor, 1) * factor
@@ -48,7 +48,7 @@ def to_srgb(image: Image, factor: int = 1, orientation: int = 1, is_deep: bool =
 
 
 def _converter(image: Image, is_deep: bool) -> Callable[[Image], Image]:
-    """What makes sRGB of a part of this image, with its transparency: mode RGB or RGBA."""
+    """Returns a function that converts a part of this image to sRGB, with its transparency: mode RGB or RGBA."""
     from PIL import Image as pillow
 
     profile = image.info.get("icc_profile")
@@ -84,12 +84,12 @@ def _converter(image: Image, is_deep: bool) -> Callable[[Image], Image]:
 
 
 def _flattener(image: Image, as_drawn: Callable[[Image], Image]) -> Callable[[Image], Image]:
-    """What puts a part of this image on an opaque ground, which is chosen by a sample of all of it."""
+    """Returns a function that puts a part of this image on an opaque background, chosen by a sample of the image."""
     from PIL import Image as pillow
 
     size = (min(image.width, _SAMPLE), min(image.height, _SAMPLE))
     may_hide = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-    if not may_hide or image.format == "PSD":  # whose fourth channel may be any mask; its colours are on white already
+    if not may_hide or image.format == "PSD":  # its fourth channel may be any mask; colours are on white already
         return lambda band: _in_mode(band, "RGB")
     sample = as_drawn(image if size == image.size else image.resize(size, pillow.Resampling.NEAREST))
     alpha = np.asarray(sample.getchannel("A"))
@@ -98,15 +98,16 @@ def _flattener(image: Image, as_drawn: Callable[[Image], Image]) -> Callable[[Im
     ground = _ground(np.asarray(sample.convert("L")), alpha)
 
     def flat(band: Image) -> Image:
-        whole = pillow.new("RGB", band.size, ground)
-        whole.paste(band, mask=band)
-        return whole
+        canvas = pillow.new("RGB", band.size, ground)
+        canvas.paste(band, mask=band)
+        return canvas
 
     return flat
 
 
 def _ground(luminance: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> tuple[int, int, int]:
-    """White, unless there is enough to see it, and nearly all of what is drawn is nearly white."""
+    """The background: black if the image is transparent somewhere and nearly all of what it draws is nearly white, else
+    white. luminance, alpha: uint8 [h, w]."""
     if alpha.min() >= _PALE:
         return WHITE
     weight = alpha.astype(np.float64)
@@ -115,8 +116,8 @@ def _ground(luminance: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> tuple[int
 
 
 def _profile_transform(profile: Any, mode: str) -> Callable[[Image], Image]:
-    """From a mode to sRGB by a profile; by Pillow's own rule where there is no profile, where it is that of sRGB, and
-    where it is damaged or of other colours."""
+    """Returns a function that converts from a mode to sRGB by a profile. Without a profile, with that of sRGB, and with
+    one that is damaged or of another colour space, it converts by Pillow's own rule."""
     transform = None
     if isinstance(profile, bytes) and 128 <= len(profile) <= _MAX_PROFILE:
         transform = _transform(profile, mode)
@@ -128,7 +129,7 @@ def _profile_transform(profile: Any, mode: str) -> Callable[[Image], Image]:
 
 
 def _in_mode(image: Image, mode: str) -> Image:
-    """Without the copy that `convert` makes of what is in that mode already."""
+    """As `convert`, but without a copy of an image that has the mode already."""
     return image if image.mode == mode else image.convert(mode)
 
 

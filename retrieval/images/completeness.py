@@ -1,4 +1,4 @@
-"""How much of a picture was decoded before its data ended, or made no sense any more."""
+"""How much of a picture was decoded before its data ended, or turned out to be damaged?"""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ _SAMPLES = 512
 
 
 def shown_share(pixels: NDArray[np.uint8], is_interlaced: bool = False) -> float:
-    """Of the rows of a picture that was not decoded to its end (of its pixels where passes over all of it were
-    interlaced), those that are not of the colour that fills the rest. Files are stored from the top or, as BMP, from
-    the bottom; so the rest is at one of the ends, or of the sides where the picture was turned since."""
+    """The share of rows, 0 to 1, that were decoded before decoding broke off. For an interlaced picture it is the share
+    of pixels, since every pass covers all rows.
+
+    The rest is filled with one colour. Rows are stored from the top or, in BMP, from the bottom. So the rest is at the
+    top or bottom edge, or at the left or right edge if the picture was rotated after decoding. pixels: uint8
+    [h, w, 3]."""
     step, across = pixels.shape[0] // _SAMPLES | 1, pixels.shape[1] // _SAMPLES | 1
     shares = []
     for lines in (pixels[:, ::across], pixels[::step].swapaxes(0, 1)):

@@ -1,4 +1,5 @@
-"""The few tags of TIFF directories that tell a RAW file's parts. Pillow's own reader loads all values of all tags."""
+"""The TIFF directories of a RAW file: only the tags that name its parts. (Pillow's reader loads all values of all
+tags.)"""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ Directory = dict[int, tuple[int, ...] | bytes]
 
 
 def directories(content: bytes) -> Iterator[Directory]:
-    """Of each directory, the first one first, the whole numbers and the texts by their tag. Damaged ones, and what is
-    out of bounds, are left out."""
+    """The directories in the order of the file, as integers and texts by tag. Damaged directories, and values out of
+    bounds, are left out."""
     order = _ORDERS.get(content[:2])
     if order is None:
         return
@@ -31,7 +32,7 @@ def directories(content: bytes) -> Iterator[Directory]:
 
 
 def numbers(directory: Directory, tag: int) -> tuple[int, ...]:
-    """All numbers of a tag, up to a bound; none where it has text, or is not there."""
+    """All integers of a tag, at most `MAX_VALUES`; none if it holds text, or is absent."""
     values = directory.get(tag, ())
     return () if isinstance(values, bytes) else values
 
@@ -46,11 +47,11 @@ def text(directory: Directory, tag: int) -> str:
 
 
 def _read(content: bytes, offset: int, order: str) -> tuple[Directory, int]:
-    """A directory, and where the next one is."""
+    """A directory, and the offset of the next one."""
     directory: Directory = {}
     tags = _number(content[offset : offset + 2], order)
-    place = offset + 2
-    for start in range(place, place + 12 * min(tags, MAX_TAGS), 12):
+    first = offset + 2
+    for start in range(first, first + 12 * min(tags, MAX_TAGS), 12):
         tag, kind = (_number(content[low : low + 2], order) for low in (start, start + 2))
         count = _number(content[start + 4 : start + 8], order)
         size = _SIZES.get(kind, 1)
@@ -64,7 +65,7 @@ def _read(content: bytes, offset: int, order: str) -> tuple[Directory, int]:
             directory[tag] = tuple(
                 _number(values[low : low + size], order) for low in range(0, len(values) - size + 1, size)
             )
-    end = place + 12 * tags
+    end = first + 12 * tags
     return directory, _number(content[end : end + 4], order)
 
 

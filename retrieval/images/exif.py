@@ -1,4 +1,4 @@
-"""Which side of a picture is up, and when it was taken."""
+"""Which side of a picture is up, and when was it taken?"""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ UPRIGHT = 1
 
 
 def orientation(image: Image, content: bytes, otherwise: int = UPRIGHT) -> int:
-    """1 to 8, of the pixels as loaded; `otherwise` where the file does not say.
+    """The EXIF orientation, 1 to 8, of the loaded pixels; `otherwise` if the file does not tell it.
 
-    Pillow turns TIFF as it loads it, and takes the tag away; libavif and libheif apply what the container says. Pillow
-    passes AVIF's rotation on as if it were EXIF; the EXIF of HEIC counts only where its container does not turn the
-    picture."""
+    Pillow turns a TIFF as it loads it, and removes the tag. libavif and libheif apply the rotation of the container.
+    Pillow passes AVIF's rotation on as if it were EXIF. The EXIF of HEIC counts only where its container does not turn
+    the picture."""
     if image.format == "HEIF":
         return _orientation_of_heic(image, content)
     if image.format == "JXL" and not getattr(image, "jpeg", False):
@@ -35,7 +35,7 @@ def sane_orientation(value: Any, otherwise: int = UPRIGHT) -> int:
 
 
 def _orientation_of_heic(image: Image, content: bytes) -> int:
-    """pillow_heif puts 1 into the EXIF of what it loads, so the file is asked again."""
+    """pillow_heif writes 1 into the EXIF of an image that it loads, so the orientation is read from the file again."""
     if image.info.get("original_orientation") in (None, UPRIGHT):
         return UPRIGHT
     from PIL.Image import Exif
@@ -51,12 +51,12 @@ def _orientation_of_heic(image: Image, content: bytes) -> int:
     try:
         exif.load(heif.info.get("exif") or b"")
         return sane_orientation(exif.get(ORIENTATION))
-    except Exception:  # damaged, which is no reason to lose the picture
+    except Exception:  # damaged EXIF is no reason to lose the picture
         return UPRIGHT
 
 
 def taken_at(image: Image) -> datetime | None:
-    """DateTimeOriginal or, failing that, DateTime; None unless it is a date that a photo may have."""
+    """DateTimeOriginal, else DateTime, in the camera's local time. None unless it is a plausible date."""
     return sane_date(tag(image, TAKEN, EXIF)) or sane_date(tag(image, CHANGED))
 
 
@@ -69,8 +69,8 @@ def sane_date(text: Any) -> datetime | None:
 
 
 def tag(image: Image | Exif, number: int, directory: int | None = None) -> Any:
-    """A value of the EXIF of a loaded image; None where there is none, or where it is damaged, which is no reason to
-    lose the picture. (Asked before, Pillow would load a PNG file to look for it.)"""
+    """A value from the EXIF of a loaded image. None if it is absent or damaged, which is no reason to lose the picture.
+    For a PNG image that is not loaded yet, Pillow would load it to look for the EXIF."""
     try:
         exif = image.getexif() if hasattr(image, "getexif") else image
         return (exif if directory is None else exif.get_ifd(directory)).get(number)

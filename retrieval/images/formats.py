@@ -1,4 +1,4 @@
-"""Which pictures are read: by the ending of their name, and then by their first bytes."""
+"""Which format is a picture in? By the ending of its name, and then by its first bytes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def _endings(names: str) -> frozenset[str]:
     return frozenset(f".{name}" for name in names.split())
 
 
-# The plug-in is looked for, not imported.
+# Looks for the plug-in without importing it.
 _JXL = _endings("jxl") if find_spec("pillow_jxl") else frozenset[str]()
 RAW_ENDINGS = _endings(_RAW)
-# Endings, in lower case, of pictures that are read here and now ...
+# Endings, in lower case, of pictures that this installation reads ...
 ENDINGS = _endings(" ".join((_JPEG, _PLAIN, _JPEG2000, _HEIF))) | RAW_ENDINGS | _JXL
-# ... and of pictures and videos that are not.
+# ... and of pictures and videos that it does not.
 RECOGNISED = (_endings(_OTHER) | _endings("jxl")) - ENDINGS
 
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -62,8 +62,8 @@ _DIB_HEADERS = {12, 40, 52, 56, 64, 108, 124}
 
 
 def formats(content: bytes) -> tuple[str, ...]:
-    """The formats that the first bytes may be of, the likeliest first; none for what is no picture. A `TIFF` may turn
-    out to be a RAW file."""
+    """The possible formats by the first bytes, the likeliest first; none for a file that is no picture. A "TIFF" may
+    turn out to be a RAW file."""
     for first, name in _FIRST_BYTES:
         if content.startswith(first):
             return (name,)
@@ -79,11 +79,11 @@ def formats(content: bytes) -> tuple[str, ...]:
 def _of_brands(content: bytes) -> tuple[str, ...]:
     major, size = content[8:12], int.from_bytes(content[:4])
     others = content[16 : min(size, 16 + 4 * MAX_BRANDS)]
-    brands = {major} | {others[place : place + 4] for place in range(0, len(others), 4)}
+    brands = {major} | {others[low : low + 4] for low in range(0, len(others), 4)}
     if major == b"crx ":
         return ("RAW",)
     if brands & _AVIF_BRANDS:
         return ("AVIF",)
     if brands <= {b"mif1", b"msf1", b"miaf"}:
-        return "AVIF", "HEIF"  # may be either, and only libavif says at once that a file is not its own
+        return "AVIF", "HEIF"  # may be either; only libavif refuses a file of the other format at once
     return ("HEIF",) if brands & _HEIF_BRANDS else ()

@@ -1,4 +1,4 @@
-"""Which picture of a file with several is shown."""
+"""Which picture of a file with several is shown?"""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 MAX_FRAMES = 48
 MAX_PAGES = 16
 SHOWN_CONTRAST = 32
-MAX_FRAME_PIXELS = 16_000_000  # of larger ones the first is taken: the canvases of the others would take much memory
+MAX_FRAME_PIXELS = 16_000_000  # of larger frames the first is shown: decoding others would take much memory
 _FORMATS = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
 _SUBFILE_TYPE, _REDUCED = 254, 1
 _SAMPLES = 256
 
 
 def skip_thumbnails(image: ImageFile) -> None:
-    """Go on to the first page of a TIFF file that is not a smaller version of another one."""
+    """Moves on to the first page of a TIFF file that is not a smaller version of another page."""
     if image.format != "TIFF":
         return
     for page in range(MAX_PAGES):
@@ -35,7 +35,7 @@ def skip_thumbnails(image: ImageFile) -> None:
 
 
 def may_have_frames(image: ImageFile) -> bool:
-    """Whether later frames may be looked at. (GIF files do not say how many they have.)"""
+    """Whether later frames may be looked at. A GIF file does not tell how many it has."""
     if image.format not in _FORMATS or image.width * image.height > MAX_FRAME_PIXELS:
         return False
     return image.format == "GIF" or bool(getattr(image, "is_animated", False))
@@ -44,8 +44,8 @@ def may_have_frames(image: ImageFile) -> bool:
 def first_that_shows(
     image: ImageFile, first: NDArray[np.uint8], render: Callable[[], NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
-    """The first frame of a loaded image, as rendered; or, where that is nearly of one colour, the first of those after
-    it that is not. Frames of another size are not looked at. render: gives the pixels of the frame now loaded."""
+    """uint8 [h, w, 3]: the first frame that is not nearly of one colour; if all are, the first frame. Frames of another
+    size are not looked at. first: the loaded frame, rendered. render: gives the pixels of the frame now loaded."""
     if not may_have_frames(image) or shows(first) or not getattr(image, "is_animated", False):
         return first
     size = image.size
@@ -65,7 +65,7 @@ def first_that_shows(
 
 
 def shows(pixels: NDArray[np.uint8]) -> bool:
-    """Whether a picture is of more than nearly one colour."""
+    """Whether a picture, uint8 [h, w, 3], is not nearly of one colour."""
     step = max(1, min(pixels.shape[:2]) // _SAMPLES)
     sample = pixels[::step, ::step]
     return any(int(channel.max()) - int(channel.min()) >= SHOWN_CONTRAST for channel in np.moveaxis(sample, 2, 0))

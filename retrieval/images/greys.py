@@ -1,4 +1,4 @@
-"""From values of many bits to 8 bits: which value is black, and which is white."""
+"""From grey values of many bits to 8 bits: which value is black, and which is white?"""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class GreyScale:
-    """low, high: the values that become black and white; the other way round where low is the larger. as_type: what
-    the values really are, where Pillow takes them for another type of that size."""
+    """low, high: the values that become black and white; low is the larger one in an inverted picture. as_type: the
+    values' real dtype, if Pillow takes them for another one of that size."""
 
     low: float
     high: float
     as_type: str | None = None
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """Not a number becomes black; infinities count as the smallest and the largest value."""
+        """uint8 of the same shape. NaN becomes black; infinities count as the smallest and the largest value."""
         values = values if self.as_type is None else values.view(self.as_type)
         eight_bits = np.empty(values.shape, np.uint8)
-        for top in range(0, len(values), _ROWS):  # float64 holds every value, in bands so that it takes little memory
+        for top in range(0, len(values), _ROWS):  # float64 holds every value; bands keep its memory small
             with np.errstate(invalid="ignore"):  # of signalling NaNs
                 band = values[top : top + _ROWS].astype(np.float64)
             scaled = np.nan_to_num(np.clip((band - self.low) / ((self.high - self.low) or 1.0), 0, 1))
@@ -40,11 +40,11 @@ class GreyScale:
 
 
 def grey_scale(image: Image) -> GreyScale | None:
-    """None where Pillow gives 8 bits already.
+    """How the values of this image become 8 bits; None if Pillow gives 8 bits already.
 
-    Unsigned 16-bit integers are divided by the largest value of the bits that they are of: as the file says, or else
-    the fewest of 8, 10, 12, 14 and 16 that hold them all. Floats in [0, 1] are multiplied by 255. Anything else says
-    nothing of its range, so its smallest value becomes black and its largest white."""
+    Unsigned 16-bit integers are divided by the largest value of their bit depth, which the file tells; otherwise it is
+    the least of 8, 10, 12, 14 and 16 bits that holds them all. Floats in [0, 1] are multiplied by 255. For other values
+    no range is known, so the smallest becomes black and the largest white."""
     tags = getattr(image, "tag_v2", {})
     sample_format = tags.get(SAMPLE_FORMAT, (UNSIGNED,))
     as_type = None
@@ -59,7 +59,7 @@ def grey_scale(image: Image) -> GreyScale | None:
         low, high = 0.0, _white(high, tags)
     elif image.mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
-    # Pillow inverts the others itself.
+    # Pillow inverts mode L itself.
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode != "L":
         low, high = high, low
     return GreyScale(low, high, as_type)
@@ -77,7 +77,7 @@ def _white(highest: float, tags: Any) -> float:
 
 
 def _extremes(image: Image, as_type: str | None) -> tuple[float, float]:
-    """The smallest and the largest finite value; zeros where there is none."""
+    """The smallest and the largest finite value; zeros if there is none."""
     lows, highs = [], []
     for values in _bands(image):
         values = values if as_type is None else values.view(as_type)
@@ -94,8 +94,8 @@ def _bands(image: Image) -> Iterator[NDArray[Any]]:
 
 
 def stretch(image: Image) -> Callable[[Image], Image]:
-    """For colours of 16 bits a channel, of which Pillow keeps the upper 8: where these are all small, the values were
-    of 10, 12 or 14 bits, and are brought to their range."""
+    """Returns a function for colours of 16 bits per channel, of which Pillow keeps the upper 8. If these are all small,
+    the values had 10, 12 or 14 bits; the function scales them to the full range."""
     channels = image.getextrema()[:3]  # without alpha
     highest = max(channel[1] for channel in channels)  # type: ignore[index]
     white = next((2**bits - 1 for bits in (2, 4, 6) if 0 < highest < 2**bits), 255)

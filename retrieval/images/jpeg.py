@@ -1,4 +1,4 @@
-"""What stands before the first scan of a JPEG picture."""
+"""The segments of a JPEG picture before its first scan."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _MAX_PROFILE_SEGMENTS = 255
 
 
 def segments(content: bytes, start: int = 0) -> Iterator[tuple[int, int, int]]:
-    """Marker, begin and end of the body of each segment up to the first scan, in a picture that begins at `start`."""
-    place = start + 2
-    while (gap := _UP_TO_MARKER.match(content, place)) and gap.end() < len(content):
+    """(marker, begin and end of the body) of the segments up to the first scan. start: offset of the picture."""
+    offset = start + 2
+    while (gap := _UP_TO_MARKER.match(content, offset)) and gap.end() < len(content):
         marker, begin = content[gap.end()], gap.end() + 1
         if marker <= 1 or 0xD0 <= marker <= 0xD8:
-            place = begin
+            offset = begin
             continue
         length = int.from_bytes(content[begin : begin + 2])
         if marker == END or length < 2:
@@ -35,11 +35,11 @@ def segments(content: bytes, start: int = 0) -> Iterator[tuple[int, int, int]]:
         yield marker, begin + 2, begin + length
         if marker == SCAN:
             return
-        place = begin + length
+        offset = begin + length
 
 
 def viewable_size(content: bytes, start: int) -> tuple[int, int] | None:
-    """Width and height of the picture that begins at `start`; None unless it is one of 8 bits that viewers show."""
+    """(width, height) of the picture at offset `start`; None unless it is one of 8 bits that viewers show."""
     if not content.startswith(START, start):
         return None
     for count, (marker, begin, _) in enumerate(segments(content, start)):
@@ -58,18 +58,18 @@ def viewable_size(content: bytes, start: int) -> tuple[int, int] | None:
 
 
 def without_filling(content: bytes, clock: Clock) -> bytes:
-    """The same picture, without what would keep Pillow's parser busy: long filling between the segments before the
-    first scan, or thousands of segments. Ordinary files come back as they are. Raises `TooSlow`, and `UnreadableImage`
-    where thousands of segments are tables."""
+    """The same picture without bytes that keep Pillow's parser busy: long filling between the segments before the first
+    scan, or thousands of segments. An ordinary file is returned as it is. Raises `TooSlow`, and `UnreadableImage` for
+    thousands of tables."""
     needed = [content[:2]]
     left = {kind: _MAX_PROFILE_SEGMENTS if kind == _PROFILE else 1 for kind in _METADATA}
-    place, filling, count = 2, 0, 0
+    offset, filling, count = 2, 0, 0
     for marker, begin, end in segments(content):
         if not count % 1024:
             clock.check()
         count += 1
-        filling += begin - 4 - place
-        place = end
+        filling += begin - 4 - offset
+        offset = end
         if marker not in _FRAMES and marker not in _TABLES:
             kind = _kind(marker, content[begin : begin + _LONGEST_NAME])
             if kind is None or not left[kind]:
@@ -80,7 +80,7 @@ def without_filling(content: bytes, clock: Clock) -> bytes:
             raise UnreadableImage("is damaged: has thousands of tables before the picture")
     if count <= ORDINARY_SEGMENTS and filling <= ORDINARY_FILLING:
         return content
-    return b"".join((*needed, content[place:]))
+    return b"".join((*needed, content[offset:]))
 
 
 def _kind(marker: int, name: bytes) -> tuple[int, bytes] | None:

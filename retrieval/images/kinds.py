@@ -1,5 +1,4 @@
-"""Kinds of files that Pillow decodes wrongly: they are refused, or put right, rather than taken for what they do not
-show."""
+"""Corrects or refuses the kinds of files that Pillow decodes wrongly."""
 
 from __future__ import annotations
 
@@ -16,9 +15,9 @@ _VERSION_INFO = 1057
 _PACKED = "packbits"
 
 
-def put_right(image: ImageFile, content: bytes) -> None:
-    """Pillow takes the lines of packed PSD files to begin after the lengths of those that it uses, while they begin
-    after the lengths of all, those of masks included."""
+def fix_psd_offsets(image: ImageFile, content: bytes) -> None:
+    """Corrects the offsets of packed PSD files with masks. Their lines begin after the line lengths of all channels;
+    Pillow expects them after those of the channels that it uses."""
     if image.format != "PSD":
         return
     masks = int.from_bytes(content[12:14]) - len(image.tile)
@@ -27,7 +26,7 @@ def put_right(image: ImageFile, content: bytes) -> None:
 
 
 def refuse_wrong_kinds(image: ImageFile) -> None:
-    """Raises `UnreadableImage`."""
+    """Raises `UnreadableImage` for kinds of TIFF and PSD files that Pillow would show wrongly."""
     if image.format == "TIFF":
         reason = _wrong_in_tiff(image)
     else:

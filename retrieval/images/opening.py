@@ -1,4 +1,4 @@
-"""From a file's bytes to a picture that Pillow is about to decode."""
+"""From a file's bytes to an opened picture, which Pillow is about to decode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retrieval.images.reader import Clock, Reader
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-# The module and the class that open each format, and the compiled module behind them.
+# Format -> module and class that open it, and the compiled module behind them.
 _OPENERS = {
     "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile", "PIL._imaging"),  # also of MPO files, for their first picture
     "PNG": ("PIL.PngImagePlugin", "PngImageFile", "PIL._imaging"),
@@ -33,13 +33,13 @@ _OPENERS = {
     "JXL": ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile", "pillow_jxl"),
 }
 _NAMES = {"AVIF": "an AVIF", "HEIF": "an HEIC", "JPEG2000": "a JPEG 2000", "JXL": "a JPEG XL", "WEBP": "a WebP"}
-# Progressive pictures may repeat their scans without end, so they are given to libjpeg in pieces of so many bytes.
+# Bytes. A progressive picture may repeat its scans without end, so libjpeg gets it in pieces, and the clock is checked.
 _SMALL_PIECES = 2048
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A picture, mostly without its pixels yet. damage: what was mended that shows in the picture."""
+    """A picture, in most formats without its pixels yet. damage: what was mended, if it shows in the picture."""
 
     image: ImageFile
     format: str
@@ -47,17 +47,17 @@ class Opened:
 
 
 def open_picture(content: bytes, formats: tuple[str, ...], max_pixels: int, clock: Clock) -> Opened:
-    """The picture, by the first of these formats that knows it. WebP and JPEG XL take memory for the pixels here, other
-    formats when they are loaded.
+    """Opens a picture with the decoder of the first of these formats that accepts it. WebP and JPEG XL take memory for
+    the pixels now, other formats when they are loaded.
 
-    Raises `UnreadableImage` where no format knows it, `TooSlow`, and what passes: `ImportError`, `MemoryError`,
-    `OSError` with an errno."""
+    Raises `UnreadableImage` if no decoder accepts it; `TooSlow`; and what tells nothing about the file:
+    `ImportError`, `MemoryError`, `OSError` with an errno."""
     reasons = []
     for format in formats:
         opener = _opener(format)
         for variant, damage in _variants(content, format, clock):
             try:
-                return Opened(_open(variant, format, opener, clock), format, damage)
+                return Opened(open_with(opener, variant, format, clock), format, damage)
             except Exception as error:  # decoders raise anything on damaged input
                 if not is_of_the_content(error):
                     raise
@@ -74,13 +74,13 @@ def _opener(format: str) -> type[ImageFile]:
     module, name, compiled = _OPENERS[format]
     if format == "JXL" and find_spec(compiled) is None:
         raise UnreadableImage("is a JPEG XL file, which needs a plug-in: pip install 'crosslook[jxl]'")
-    # First, and by itself: Pillow would take it for missing for good if it cannot be loaded for want of file handles.
+    # Imported first, and by itself. Otherwise, if no file handle is free now, Pillow takes it for missing from then on.
     import_module(compiled)
     return cast("type[ImageFile]", getattr(import_module(module), name))
 
 
 def _variants(content: bytes, format: str, clock: Clock) -> Iterator[tuple[bytes, str | None]]:
-    """The content, then what it may be mended to; and what then is wrong with the picture."""
+    """The content, then mended variants of it, each with the damage that its picture shows."""
     if format == "JPEG":
         content = without_filling(content, clock)
     if format == "PNG" and not png.is_ordinary(content, clock):
@@ -93,15 +93,17 @@ def _variants(content: bytes, format: str, clock: Clock) -> Iterator[tuple[bytes
         if len(content) < size <= 2 * len(content):  # libwebp smears what it has over the rest
             yield content.ljust(size, b"\0"), "image file is truncated"
     if b"Exif" in content:
-        # Some damaged EXIF makes Pillow give up a JPEG or AVIF file; by another name it is passed over.
+        # Some damaged EXIF makes Pillow give up a JPEG or AVIF file. Under another name, Pillow ignores it.
         yield content.replace(b"Exif", b"none"), None
 
 
-def _open(content: bytes, format: str, opener: type[ImageFile], clock: Clock) -> ImageFile:
+def open_with(opener: type[ImageFile], content: bytes, format: str, clock: Clock) -> ImageFile:
+    """Opens a picture with Pillow's class for the format, set up so that damage and time are bounded. Raises
+    anything."""
     reader = Reader(content, clock)
     image = opener(reader)
     if format == "JPEG":
-        reader.ending = b"\xff\xd9"  # so that libjpeg gives what there is of a picture that lacks its end
+        reader.ending = b"\xff\xd9"  # so that libjpeg decodes a picture without its end as far as it goes
         if image.info.get("progressive"):
             image.decodermaxblock = _SMALL_PIECES
     return image

@@ -1,4 +1,4 @@
-"""What decoding gives: a photo, or the reason why there is none."""
+"""What does decoding give? A photo, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ INCOMPLETE = "incomplete"
 @dataclass(frozen=True)
 class Photo:
     """pixels: uint8 [h, w, 3], sRGB, upright; large pictures may be decoded at a half, a quarter, ... of their size.
-    width, height: of the upright picture at full size; of a RAW file, those of its preview. taken_at: the camera's
-    local time, if the file says. note: `incomplete` where a part of the file is missing or damaged, so that not all of
-    the picture may show."""
+    width, height: of the upright picture at full size; for a RAW file, of its preview. taken_at: the camera's local
+    time, None if the file does not tell it. note: `incomplete` if a part of the file is missing or damaged, so that a
+    part of the picture may be missing."""
 
     pixels: NDArray[np.uint8]
     width: int
@@ -30,10 +30,10 @@ class UnreadableImage(Exception):
 
 
 class TooManyPixels(UnreadableImage):
-    """`pixels` is the limit that would admit the picture."""
+    """More pixels than allowed. pixels: the limit that would admit the picture."""
 
     def __init__(self, pixels: int, limit: int, weight: float = 1) -> None:
-        """pixels: to be decoded. weight: how many times the memory of others a pixel of this format takes."""
+        """pixels: to decode. weight: memory per pixel in this format, relative to the usual."""
         self.pixels = -int(-pixels * weight // 1)
         needed = -(-self.pixels // 1_000_000)
         count = f"{-(-pixels // 1_000_000)} megapixels to decode"
@@ -43,13 +43,15 @@ class TooManyPixels(UnreadableImage):
 
 
 class TooSlow(UnreadableImage):
+    """Decoding took more processor time than allowed."""
+
     def __init__(self, seconds: float) -> None:
         super().__init__(f"takes longer than {seconds:g} s to decode")
 
 
 def is_of_the_content(error: Exception) -> bool:
-    """Whether an error says something of the file, rather than of this machine at this moment. What decoders raise of
-    a file is an `OSError` without an errno, or anything else."""
+    """Whether an error is about the file, rather than about this machine at this moment. Decoders raise anything about
+    a file; an `OSError` of theirs has no errno."""
     if isinstance(error, OSError) and error.errno is not None:
         return False
     return not isinstance(error, MemoryError | ImportError | UnreadableImage)

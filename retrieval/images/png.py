@@ -1,4 +1,4 @@
-"""The chunks of a PNG picture that matter for what it shows."""
+"""The chunks of a PNG picture, and which of them matter for what it shows."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _KNOWN_NAME = re.compile(rb"PLTE|tRNS|IDAT|fdAT|eXIf|iCCP|IEND")
 
 
 def chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, begin and end of the body of each chunk. After one whose length cannot be, the next known name counts; what
-    the file lacks of the last one is left out."""
-    place = len(SIGNATURE)
-    while place + 8 <= len(content):
-        length, name = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8]
-        begin = place + 8
+    """(name, begin and end of the body) of the chunks. After a chunk with an impossible length, goes on at the next
+    known name. A last chunk that lacks its end counts up to the end of the file."""
+    offset = len(SIGNATURE)
+    while offset + 8 <= len(content):
+        length, name = int.from_bytes(content[offset : offset + 4]), content[offset + 4 : offset + 8]
+        begin = offset + 8
         end = begin + length
         is_sound = bool(_NAME.fullmatch(name)) and (end + 4 <= len(content) or name in _PIXELS)
         if not is_sound and name != b"IEND":
             following = _KNOWN_NAME.search(content, begin)
             if following is None:
                 return
-            place = following.start() - 4
+            offset = following.start() - 4
             continue
         yield name, begin, min(end, len(content))
         if name == b"IEND":
             return
-        place = end + 4
+        offset = end + 4
 
 
 def is_ordinary(content: bytes, clock: Clock) -> bool:
-    """Whether it has so few chunks that Pillow reads them in good time. Raises `TooSlow`."""
+    """Whether the picture has few enough chunks for Pillow to read them fast. Raises `TooSlow`."""
     others = 0
     for count, (name, begin, end) in enumerate(chunks(content)):
         if not count % 1024:
@@ -53,8 +53,8 @@ def is_ordinary(content: bytes, clock: Clock) -> bool:
 
 
 def without_needless(content: bytes, clock: Clock) -> bytes:
-    """The same picture of only the chunks that matter, each with the right checksum: no texts, no animation, and
-    metadata only where it is small and sound. Raises `TooSlow`."""
+    """The same picture with only the chunks that matter, and right checksums: no texts, no animation, and metadata only
+    where it is small and sound. Raises `TooSlow`."""
     shown: list[bytes] = []
     pixels: list[bytes] = []
     metadata: dict[bytes, bytes] = {}

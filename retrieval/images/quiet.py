@@ -1,4 +1,4 @@
-"""Decoders say nothing on standard error: what matters of a file is told as the reason or the note of its picture."""
+"""Keeps decoders silent on standard error. The reason of a failure, or a photo's note, says what matters."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from functools import cache
 
 @cache
 def silence_decoders() -> None:
-    """For the whole process, since none of it can be had for a thread alone: warnings of Pillow's and pillow_heif's
-    modules are ignored; their log is not printed where nobody has set a handler; and the libtiff that Pillow uses loses
-    its handlers, which write to the standard error of the process past Python."""
+    """Silences decoders in the whole process; it cannot be done for one thread. Ignores warnings of the modules of
+    Pillow and pillow_heif. Keeps their log from being printed where no handler is set. Removes the handlers of Pillow's
+    libtiff, which write to standard error without Python."""
     from PIL import _imaging
 
     warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif|pillow_jxl)(\.|$)")
     for name in ("PIL", "pillow_heif"):
         logging.getLogger(name).addHandler(logging.NullHandler())
     try:
-        # Symbols are looked up through what Pillow's own module is linked with, be it bundled or the system's.
+        # Symbols of the libtiff that Pillow's module is linked with, be it bundled or the system's.
         pillow = ctypes.CDLL(_imaging.__file__)
         pillow.TIFFSetErrorHandler(None)
         pillow.TIFFSetWarningHandler(None)
     except (AttributeError, OSError):
-        pass  # linked in a way that does not show them: noise, no more
+        pass  # the symbols are hidden; then libtiff prints, which does no harm

@@ -1,4 +1,4 @@
-"""The picture that a camera has put into its RAW file beside the sensor's values."""
+"""The preview: the JPEG picture that a camera puts into its RAW file beside the sensor's values."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from retrieval.images import directories as tiff
 from retrieval.images import exif, jpeg
 from retrieval.images.reader import Clock
 
-ENOUGH_PIXELS = 1_000_000  # of a preview: only where all that are named are smaller is the rest of the file searched
+ENOUGH_PIXELS = 1_000_000  # if all previews that the directories name are smaller, the whole file is searched
 _COMPRESSION, _PHOTOMETRIC, _DNG_VERSION = 259, 262, 50706
 _STRIPS, _TILES, _PREVIEW = 273, 324, 513
 _SENSOR_PHOTOMETRICS = {32803, 34892}
-_SENSOR_COMPRESSIONS = {32767, 32769, 32770, 34713, 65000, 65535}  # of Sony, Nikon, Samsung, Kodak, Pentax
+_SENSOR_COMPRESSIONS = {32767, 32769, 32770, 34713, 65000, 65535}  # Sony, Nikon, Samsung, Kodak, Pentax
 _VIEWABLE_PHOTOMETRICS = {2, 6}
 _FUJI, _FUJI_PREVIEW = b"FUJIFILMCCD-RAW", 84
 _CANON_HEAD = 65_536
@@ -22,8 +22,8 @@ _CANON_HEAD = 65_536
 
 @dataclass(frozen=True)
 class Preview:
-    """content: a JPEG file, maybe with other bytes after its end. orientation, taken_at: as the RAW file has them,
-    which count where the JPEG file has none of its own."""
+    """content: a JPEG file, possibly with other bytes after its end. orientation, taken_at: of the RAW file, for a JPEG
+    file that has none."""
 
     content: bytes
     orientation: int
@@ -32,11 +32,12 @@ class Preview:
 
 @dataclass
 class _Parts:
-    """What a RAW file says of its parts. previews: where there may be a JPEG picture. others: where there is none for
-    viewers, such as the sensor's values, which may be JPEG too."""
+    """The content of the directories of a RAW file. is_viewable: its first directory is a picture, as in a TIFF file.
+    previews: offsets of possible JPEG pictures. others: offsets of parts that are not for viewers, such as the sensor's
+    values, which may be JPEG too."""
 
     is_raw: bool = False
-    is_viewable: bool = False  # as a TIFF file, by its first directory
+    is_viewable: bool = False
     orientation: int = exif.UPRIGHT
     taken_at: datetime | None = None
     previews: set[int] = field(default_factory=set)
@@ -44,13 +45,14 @@ class _Parts:
 
 
 def is_raw_tiff(content: bytes) -> bool:
-    """Whether a TIFF file holds a sensor's values; unless its first directory is a picture and there is no JPEG."""
+    """Whether a TIFF file holds a sensor's values. A file whose first directory is a picture and that holds no JPEG
+    does not."""
     parts = _parts(content)
     return parts.is_raw and not (parts.is_viewable and _largest(content, parts) is None)
 
 
 def preview(content: bytes, clock: Clock) -> Preview | None:
-    """The largest JPEG picture of a RAW file; None where there is none. Raises `TooSlow`."""
+    """The largest JPEG picture of a RAW file, or None. Raises `TooSlow`."""
     parts = _parts(_as_tiff(content))
     if content.startswith(_FUJI):
         parts.previews.add(int.from_bytes(content[_FUJI_PREVIEW : _FUJI_PREVIEW + 4]))
@@ -64,27 +66,27 @@ def preview(content: bytes, clock: Clock) -> Preview | None:
 
 
 def _largest(content: bytes, parts: _Parts) -> tuple[int, int] | None:
-    """Pixels and offset of the largest JPEG that viewers show, the first one of these."""
+    """(pixels, offset) of the largest JPEG that viewers show; of several, the first."""
     sizes = {offset: jpeg.viewable_size(content, offset) for offset in sorted(parts.previews - parts.others)}
     pixels = [(size[0] * size[1], offset) for offset, size in sizes.items() if size]
     return max(pixels, key=lambda item: item[0], default=None)
 
 
 def _search(content: bytes, clock: Clock) -> Iterator[int]:
-    """Where JPEG pictures begin, anywhere in the file."""
-    place = content.find(jpeg.START)
-    while place >= 0:
+    """The offsets at which JPEG pictures begin, anywhere in the file."""
+    offset = content.find(jpeg.START)
+    while offset >= 0:
         clock.check()
-        if jpeg.viewable_size(content, place):
-            yield place
-        place = content.find(jpeg.START, place + 1)
+        if jpeg.viewable_size(content, offset):
+            yield offset
+        offset = content.find(jpeg.START, offset + 1)
 
 
 def _as_tiff(content: bytes) -> bytes:
-    """What of a RAW file has the structure of TIFF: all of it, or in Canon's CR3 a box. Empty where there is none."""
+    """The part of a RAW file that is structured as TIFF: all of it, or a box in Canon's CR3. Empty if there is none."""
     if content[4:12] == b"ftypcrx ":
-        place = content.find(b"CMT1", 0, _CANON_HEAD) + 4
-        return content[place : place + _CANON_HEAD] if place >= 4 else b""
+        offset = content.find(b"CMT1", 0, _CANON_HEAD) + 4
+        return content[offset : offset + _CANON_HEAD] if offset >= 4 else b""
     return content
 
 

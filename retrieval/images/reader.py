@@ -1,4 +1,4 @@
-"""A file's bytes for decoders, which may be read for so long and no longer."""
+"""A file's bytes for decoders, readable for a limited time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from retrieval.images.photo import TooSlow
 
 
 class Clock:
-    """Counts the processor time of the thread that made it, so that neither waiting nor a busy machine costs a file its
-    picture."""
+    """Measures the processor time of the thread that made it. So no picture is lost because a thread waits or the
+    machine is busy."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -23,8 +23,8 @@ class Clock:
 
 
 class Reader(io.BytesIO):
-    """Raises `TooSlow` from `read` once the time is over. With an `ending`, those bytes follow the content once, and
-    `is_short` tells whether they were asked for."""
+    """`read` raises `TooSlow` once the time is over. ending: bytes that follow the content once. is_short: whether they
+    were read."""
 
     def __init__(self, content: bytes, clock: Clock) -> None:
         super().__init__(content)

@@ -1,4 +1,4 @@
-"""How large a picture is before it is decoded, how small it may be decoded, and how much memory that takes."""
+"""How large is a picture before it is decoded, how small may it be decoded, and how much memory does that take?"""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 MAX_SIDE = 2**31 - 1
-# Larger pictures are made smaller as soon as they are decoded, where `at_least` allows it; and in formats whose
-# decoders take much memory they count more against the limit.
+# Pixels. Larger pictures are made smaller as soon as they are decoded, where `min_side` allows it. In formats whose
+# decoders take much memory, they count more against the limit.
 LARGE = 4_000_000
-# Of memory for each pixel of the limit: what a picture may take at the peak of its decoding.
+# Memory at the peak of decoding, per pixel of the limit.
 BYTES_A_PIXEL = 6.5
-# What decoders hold of each pixel that they decode, where it is more than Pillow's picture alone; measured, with a
+# Bytes that a decoder holds per pixel, for formats where that is more than Pillow's picture alone. Measured, with a
 # margin for transparency.
 HELD = {"WEBP": 16.5, "AVIF": 12.0, "HEIF": 9.5, "JPEG2000": 24.0, "JXL": 16.0}
 PROGRESSIVE = 6.0  # coefficients of 16 bits for three colours, at full size
@@ -29,8 +29,8 @@ _CODING_STYLE = b"\xff\x52"
 
 @dataclass(frozen=True)
 class Size:
-    """width, height: of the picture at full size, as stored. pixels: to be decoded. held: bytes for each of them.
-    kept: pixels of the result."""
+    """width, height: of the picture at full size, as stored. pixels: to decode. held: bytes per pixel to decode. kept:
+    pixels of the result."""
 
     width: int
     height: int
@@ -40,11 +40,11 @@ class Size:
 
     @property
     def memory(self) -> int:
-        """Bytes at the peak."""
+        """Peak memory in bytes."""
         return int(self.pixels * self.held + self.kept * RGB)
 
     def check(self, max_pixels: int) -> None:
-        """Raises `UnreadableImage` where a side is no number for a collection, and `TooManyPixels`."""
+        """Raises `TooManyPixels`, and `UnreadableImage` where a side is longer than a collection can store."""
         if max(self.width, self.height) > MAX_SIDE:
             raise UnreadableImage(f"is damaged: claims to be {max(self.width, self.height)} pixels long")
         weight = max(self.held / BYTES_A_PIXEL, 1.0) if self.pixels > LARGE else 1.0
@@ -52,39 +52,42 @@ class Size:
             raise TooManyPixels(self.pixels, max_pixels, weight)
 
 
-def smaller_by(width: int, height: int, at_least: int) -> int:
-    """The largest power of two by which both sides can be divided and keep twice `at_least` pixels; 1 where it is 0."""
-    share = min(width, height) // (2 * at_least) if at_least else 1
+def smaller_by(width: int, height: int, min_side: int) -> int:
+    """The largest power of two by which both sides can be divided and keep twice `min_side` pixels; 1 if `min_side` is
+    0."""
+    share = min(width, height) // (2 * min_side) if min_side else 1
     return 1 << max(share.bit_length() - 1, 0)
 
 
-def shrunk_by(width: int, height: int, at_least: int) -> int:
-    """By what a decoded picture is divided: small ones are left as they are."""
-    return smaller_by(width, height, at_least) if width * height > LARGE else 1
+def shrunk_by(width: int, height: int, min_side: int) -> int:
+    """The factor by which the sides of a decoded picture are divided; 1 if it is not large."""
+    return smaller_by(width, height, min_side) if width * height > LARGE else 1
 
 
-def size_in_head(content: bytes, format: str, at_least: int) -> Size | None:
-    """Of a file whose decoder takes memory as soon as it opens it; None for other formats, and where it is not said."""
+def size_in_head(content: bytes, format: str, min_side: int) -> Size | None:
+    """The size in a file's header, for formats whose decoder takes memory as soon as it opens the file. None for other
+    formats, and if the header does not tell it."""
     if format not in ("WEBP", "JXL"):
         return None
     sides = _sides_of_webp(content) if format == "WEBP" else _sides_of_jxl(content)
     if sides is None:
         return None
     pixels = sides[0] * sides[1]
-    return Size(*sides, pixels, HELD[format], pixels // shrunk_by(*sides, at_least) ** 2)
+    return Size(*sides, pixels, HELD[format], pixels // shrunk_by(*sides, min_side) ** 2)
 
 
-def size_to_decode(image: ImageFile, format: str, content: bytes, at_least: int) -> Size:
-    """Of an opened image, which is told to decode itself smaller if it can: JPEG at a half, a quarter or an eighth,
-    JPEG 2000 by its levels. (For HEIC, Pillow's `draft` would take a thumbnail, which may not show the same.)"""
+def size_to_decode(image: ImageFile, format: str, content: bytes, min_side: int) -> Size:
+    """The size of an opened image. Sets the image to be decoded smaller if its format can: JPEG at a half, a quarter or
+    an eighth, JPEG 2000 by its levels. (For HEIC, Pillow's `draft` takes a thumbnail, which may show something
+    else.)"""
     width, height = image.size
     pixels, held = width * height, HELD.get(format, _bytes_of(image.mode))
-    if format == "JPEG" and at_least:
-        image.draft("RGB", (2 * at_least, 2 * at_least))
-        if not image.info.get("progressive"):  # those are held at full size, however small the result
+    if format == "JPEG" and min_side:
+        image.draft("RGB", (2 * min_side, 2 * min_side))
+        if not image.info.get("progressive"):  # libjpeg holds those at full size, however small the result
             pixels = image.width * image.height
-    elif format == "JPEG2000" and at_least:
-        level = min(smaller_by(width, height, at_least).bit_length() - 1, _levels(content))
+    elif format == "JPEG2000" and min_side:
+        level = min(smaller_by(width, height, min_side).bit_length() - 1, _levels(content))
         _reduce(image, level)
         pixels = image.width * image.height
     decoded = image.width * image.height
@@ -92,11 +95,12 @@ def size_to_decode(image: ImageFile, format: str, content: bytes, at_least: int)
         held = PROGRESSIVE + held * decoded / pixels
     elif may_have_frames(image):
         held = max(held, FRAMES)
-    return Size(width, height, pixels, held, decoded // shrunk_by(image.width, image.height, at_least) ** 2)
+    return Size(width, height, pixels, held, decoded // shrunk_by(image.width, image.height, min_side) ** 2)
 
 
 def lift_cap_of_pillow(max_pixels: int) -> None:
-    """Pillow refuses twice its `MAX_IMAGE_PIXELS`; more is allowed for the whole process only where it is asked for."""
+    """Raises Pillow's limit for the whole process if `max_pixels` is above it. Pillow refuses images of more than twice
+    its `MAX_IMAGE_PIXELS`."""
     from PIL import Image
 
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
@@ -110,7 +114,8 @@ def _bytes_of(mode: str) -> float:
 
 
 def _reduce(image: ImageFile, level: int) -> None:
-    """As Pillow's `reduce` of JPEG 2000 files, which fails where the sides are not rounded as OpenJPEG rounds them."""
+    """As Pillow's `reduce` of JPEG 2000 files, but with sides rounded as OpenJPEG rounds them; Pillow fails
+    otherwise."""
     width, height = (-(-side // 2**level) for side in image.size)
     tile = image.tile[0]
     if isinstance(tile.args, tuple):
@@ -120,9 +125,9 @@ def _reduce(image: ImageFile, level: int) -> None:
 
 
 def _levels(content: bytes) -> int:
-    """How often a JPEG 2000 picture can be halved; 0 where it does not say."""
-    place = content.find(_CODING_STYLE) + _JPEG2000_LEVELS
-    return content[place] if _JPEG2000_LEVELS <= place < len(content) and content[place] <= 32 else 0
+    """How often a JPEG 2000 picture can be halved; 0 if it does not tell."""
+    offset = content.find(_CODING_STYLE) + _JPEG2000_LEVELS
+    return content[offset] if _JPEG2000_LEVELS <= offset < len(content) and content[offset] <= 32 else 0
 
 
 def _sides_of_webp(content: bytes) -> tuple[int, int] | None:
@@ -143,14 +148,14 @@ _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def _sides_of_jxl(content: bytes) -> tuple[int, int]:
-    """Section D.3.2 of ISO/IEC 18181-1."""
+    """(width, height) by section D.3.2 of ISO/IEC 18181-1."""
     start = content.find(b"\xff\x0a", 0, 100_000)
-    bits, place = int.from_bytes(content[start + 2 : start + 16], "little"), 0
+    bits, bits_read = int.from_bytes(content[start + 2 : start + 16], "little"), 0
 
     def take(count: int) -> int:
-        nonlocal place
-        place += count
-        return (bits >> (place - count)) & ((1 << count) - 1)
+        nonlocal bits_read
+        bits_read += count
+        return (bits >> (bits_read - count)) & ((1 << count) - 1)
 
     def length() -> int:
         return 1 + take((9, 13, 18, 30)[take(2)])

@@ -1,4 +1,5 @@
-"""The offline pipeline: folders in, commits of a collection out.
+"""How does a collection come to hold what lies in some folders?
 
-`listing` finds image files, `plan` compares them with what a collection knows, `survey` does both for one run, and
-`pipeline` carries the plan out: read, decode, encode, write, commit."""
+In: folders and an encoder. Out: commits of a collection. An image passes through these steps: listing -> planning ->
+reading (and decoding) -> encoding -> writing (and commit). Each module's docstring begins with the step that it belongs
+to. `pipeline` connects the steps."""

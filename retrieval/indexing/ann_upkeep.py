@@ -7,10 +7,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.ann import FEWEST_ROWS, Rows, Source, build_ann, extend_ann
-from indexes.collection import Collection, ann_folder
-from indexes.faiss_module import import_faiss
+from indexes.ann.base import FEWEST_ROWS
+from indexes.ann.building import build_ann, extend_ann
+from indexes.ann.faiss_index import KIND
+from indexes.ann.faiss_module import import_faiss
+from indexes.ann.kinds import unknown
+from indexes.ann.source import Rows, Source
+from indexes.collection import Collection
 from indexes.manifest import AnnEntry
+from indexes.paths import ann_folder
 from indexes.writer import CollectionWriter
 from retrieval.encoders import load_encoder
 from retrieval.progress import Step
@@ -20,23 +25,31 @@ RECALL_TARGET = 0.95
 TEXTS = 1000
 TEXTS_TO_MEASURE_BY = 200
 TEXTS_AT_ONCE = 100
-TOLERANCE = 0.02  # of recall measured by few texts
-MEASURED_AGAIN = 0.05  # rows that are new since it was measured, by the rows of then: then it is measured again
-OUTGROWN = 0.25  # rows that are new, or gone, by the rows of the index: then it is made anew
+TOLERANCE = 0.02  # of recall, when it is measured with `TEXTS_TO_MEASURE_BY` texts
+MEASURED_AGAIN = 0.05  # rows added since the last measurement, as a share of the rows at that time
+OUTGROWN = 0.25  # rows added or gone since the index was made, as a share of its rows: then it is made anew
 
 
-def update_ann(writer: CollectionWriter, recall_target: float | None, step: Callable[[Step], None]) -> bool:
-    """Make, extend or drop the index, whichever the collection needs; returns whether anything was done.
+def update_ann(
+    writer: CollectionWriter,
+    recall_target: float | None,
+    step: Callable[[Step], None],
+    note: Callable[[str], None] = lambda line: None,
+) -> bool:
+    """Make, extend or drop the index as the collection needs. Returns whether anything was done.
 
-    recall_target: None for that of the index that is there."""
+    recall_target: None for that of the index in force. step: called with the progress. note: called if an index of a
+    later version is replaced; nothing is lost with it, since every index is made of the embeddings. Raises
+    `CrosslookError` where FAISS is not installed, or the index cannot be written."""
     collection, entry = writer.collection, writer.manifest.ann
     if recall_target is None:
         recall_target = RECALL_TARGET if entry is None else entry.recall_target
     if len(collection) < FEWEST_ROWS:
         if entry is not None:
+            _note_later(entry, "it is dropped, since exact search is as fast here", note)
             writer.drop_ann()
         return entry is not None
-    import_faiss()  # said before anything else is done for it
+    import_faiss()  # before anything takes time, so that a missing FAISS is reported at once
     parts = _parts(collection)
 
     def source(texts: int) -> Source:
@@ -47,26 +60,45 @@ def update_ann(writer: CollectionWriter, recall_target: float | None, step: Call
             lambda what, done, total: step(Step(what, done, total)),
         )
 
-    if entry is not None and entry.recall_target == recall_target and collection.ann is not None:
+    is_extensible = entry is not None and entry.kind == KIND and entry.recall_target == recall_target
+    if entry is not None and is_extensible and collection.ann is not None:
         covered = sum(int((part.ids <= entry.last_id).sum()) for part in parts)
         new, gone = len(collection) - covered, entry.rows - covered
         if not new and gone <= OUTGROWN * entry.rows:
             return False
-        if new + gone <= OUTGROWN * entry.rows:
-            grown = entry.rows + new - entry.measured_rows
-            few = source(TEXTS_TO_MEASURE_BY if grown > MEASURED_AGAIN * entry.measured_rows else 0)
-            old = ann_folder(collection.folder) / entry.file_name
-            found = writer.put_ann(lambda path: extend_ann(old, entry, few, path))
-            if found.recall >= min(recall_target, entry.recall) - TOLERANCE:
-                return True
-    whole = source(TEXTS)
-    writer.put_ann(lambda path: build_ann(whole, recall_target, path))
+        if new + gone <= OUTGROWN * entry.rows and _extend(writer, entry, new, source) >= _least_recall(entry):
+            return True
+    if entry is not None:
+        _note_later(entry, "it is made anew", note)
+    full_source = source(TEXTS)
+    writer.put_ann(lambda path: build_ann(full_source, recall_target, path))
     return True
 
 
+def _note_later(entry: AnnEntry, outcome: str, note: Callable[[str], None]) -> None:
+    later = unknown(entry)
+    if later is not None:
+        note(f"the ANN index is {later}, which this version cannot read: {outcome}")
+
+
+def _extend(writer: CollectionWriter, entry: AnnEntry, new: int, source: Callable[[int], Source]) -> float:
+    """Add `new` rows to the index and return its recall. It is measured again if the index has grown enough."""
+    grown = entry.rows + new - entry.measured_rows
+    is_measured = grown > MEASURED_AGAIN * entry.measured_rows
+    small_source = source(TEXTS_TO_MEASURE_BY if is_measured else 0)
+    old = ann_folder(writer.folder) / entry.file_name
+    return writer.put_ann(lambda path: extend_ann(old, entry, small_source, path)).recall
+
+
+def _least_recall(entry: AnnEntry) -> float:
+    """The recall below which an extended index is made anew. An index that never reached its target is not made anew
+    for that."""
+    return min(entry.recall_target, entry.recall) - TOLERANCE
+
+
 def embed_samples(collection: Collection, count: int) -> NDArray[np.float32]:
-    """Embeddings of so many sample texts by the model of a collection, float32 [n, dim]. Raises
-    `CrosslookError` where it is not the one that made the collection."""
+    """Embeddings of `count` sample texts by the model of a collection, float32 [count, dim]. Raises `CrosslookError`
+    where the model is not the one that made the collection."""
     if not count:
         return np.zeros((0, collection.binding.dim), np.float32)
     encoder, texts = load_encoder(collection.binding.model, "cpu"), sample_texts(count)
@@ -76,16 +108,24 @@ def embed_samples(collection: Collection, count: int) -> NDArray[np.float32]:
 
 
 def _parts(collection: Collection) -> list[Rows]:
-    found = []
-    for segment, alive in collection.parts:
+    """The rows that count, by segment."""
+    parts = []
+    for segment, alive in zip(collection.segments, collection.alive, strict=True):
         if len(segment) and (alive is None or alive.any()):
             ids, embeddings = segment.ids, segment.embeddings.mapped
-            found.append(Rows(ids, embeddings) if alive is None else Rows(ids[alive], embeddings[alive]))
-    return found
+            parts.append(Rows(ids, embeddings) if alive is None else Rows(ids[alive], embeddings[alive]))
+    return parts
+
+
+def search_line(entry: AnnEntry | None, fault: str | None) -> str:
+    """How a collection is searched, one line for people. fault: why its index cannot be used."""
+    if entry is None:
+        return "exact"
+    return describe(entry) if fault is None else f"exact, since {fault}"
 
 
 def describe(entry: AnnEntry) -> str:
-    """One line for people."""
+    """An index, one line for people."""
     measured = "" if entry.measured_rows == entry.rows else f"; measured when there were {entry.measured_rows:,}"
     return (
         f"ANN over {entry.rows:,} images: recall@10 {entry.recall:.3f} for texts (asked for {entry.recall_target:g}), "

@@ -1,4 +1,4 @@
-"""Which file system lies at a folder, so that another one in its place is noticed."""
+"""Listing: the identity of the file system at a folder, so that another one in its place is noticed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ BY_UUID = b"/dev/disk/by-uuid"
 
 
 def identity(folder: bytes) -> str:
-    """What tells the file system at a folder from others, and stays when it is mounted again or elsewhere; empty where
-    nothing does.
+    """An identity of the file system at a folder, which it keeps when it is mounted again or elsewhere; empty where
+    there is none.
 
-    `f_fsid` of `statvfs` does for ext4, btrfs, ZFS and NTFS. FAT, exFAT and XFS, and all file systems of macOS, put the
-    number of their device there, which the next card gets as well; the UUID of a block device stands in for it on
-    Linux, and nothing elsewhere. Network file systems have neither, as a rule."""
+    For ext4, btrfs, ZFS and NTFS it is `f_fsid` of `statvfs`. FAT, exFAT and XFS, and all file systems of macOS, put
+    their device number there, which the next card gets as well. On Linux, the UUID of the block device is taken for
+    those, elsewhere nothing. Network file systems usually have neither."""
     try:
         device, fsid = os.stat(folder).st_dev, os.statvfs(folder).f_fsid
     except OSError:

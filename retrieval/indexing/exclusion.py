@@ -1,4 +1,4 @@
-"""Which files and folders rules leave out of a listing."""
+"""Listing: which files and folders the rules leave out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from retrieval.indexing.patterns import IGNORE_FILE, Patterns, command_line_patterns, read_ignore_file
 from retrieval.indexing.rubbish import is_rubbish
 
-# The patterns of some folders, the innermost first, each with the number of bytes of a path that its patterns do not
-# look at.
+# The patterns of a folder and of those around it, the innermost first, with the length of the prefix of a path that the
+# patterns do not look at, in bytes.
 Ignores = tuple[tuple[int, Patterns], ...]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is left out besides hidden files. excludes: gitignore patterns relative to each root, which come before what
-    `.crosslookignore` files say. include_all: look into folders of thumbnails, trash and `.nomedia` as well."""
+    """The rules about what is left out, besides hidden files. excludes: gitignore patterns relative to the root, which
+    take precedence over `.crosslookignore` files. include_all: look into folders of thumbnails, trash and `.nomedia` as
+    well."""
 
     excludes: tuple[str, ...] = ()
     include_all: bool = False
@@ -28,7 +29,7 @@ NO_RULES = Rules()
 
 
 class Exclusion:
-    """The rules at work. notes: lines for people about what is wrong with ignore files."""
+    """Applies the rules during a walk. notes: lines for people about mistakes in ignore files."""
 
     def __init__(self, rules: Rules) -> None:
         """Raises `ValueError` with an exclude that is no gitignore pattern."""
@@ -42,18 +43,20 @@ class Exclusion:
         return self._excludes.unmatched
 
     def ignores_around(self, root: bytes) -> Ignores:
-        """Of all folders around a root: the same is left out whichever of them is asked for. Raises `OSError`."""
+        """The patterns of all folders around a root. With them the same is left out whichever of these folders is the
+        root. Raises `OSError`."""
         ignores: Ignores = ()
         folder = os.path.dirname(root)
         if folder != root:
             ignores = self.ignores_around(folder)
-            if _is_there(os.path.join(folder, IGNORE_FILE)):
+            if _exists(os.path.join(folder, IGNORE_FILE)):
                 ignores = self.ignores_in(folder, ignores)
         return ignores
 
     def ignores_in(self, folder: bytes, outer: Ignores) -> Ignores:
-        """With the folder's own, of which there is a file; a folder or a pipe of that name is none. Raises `OSError`
-        where it cannot be read, or is a link to nothing at the moment: what it leaves out may be private."""
+        """`outer` with the patterns of this folder, which has an ignore file. A folder or a pipe of that name is no
+        ignore file. Raises `OSError` if the file cannot be read, or is a link to nothing at the moment: what it
+        leaves out may be private."""
         path = os.path.join(folder, IGNORE_FILE)
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):
@@ -65,7 +68,7 @@ class Exclusion:
         return ((length_of(folder), patterns), *outer) if patterns else outer
 
     def is_excluded(self, path: bytes, root: bytes, ignores: Ignores, is_folder: bool) -> bool:
-        """The command line decides before ignore files, an inner one of these before an outer one."""
+        """The command line takes precedence over ignore files, an inner ignore file over an outer one."""
         if not self._excludes and not ignores:
             return False
         verdict = self._excludes.verdict(os.fsdecode(path[length_of(root) :]), is_folder)
@@ -76,12 +79,12 @@ class Exclusion:
         return bool(verdict)
 
     def is_rubbish(self, path: bytes, siblings: Set[bytes], in_library: bool) -> bool:
-        """What nobody took. siblings: all names in the folder around it."""
+        """Whether a folder holds only what programs made. siblings: all names in its parent folder."""
         folder, name = os.path.split(path)
         return not self.include_all and is_rubbish(name, os.path.basename(folder), siblings, in_library)
 
 
-def _is_there(path: bytes) -> bool:
+def _exists(path: bytes) -> bool:
     try:
         os.lstat(path)
     except FileNotFoundError:
@@ -96,5 +99,5 @@ def _unreadable(path: bytes, error: OSError) -> OSError:
 
 
 def length_of(folder: bytes) -> int:
-    """Of what is not relative in the paths below a folder."""
+    """The length of a folder's prefix in the paths inside it, in bytes, with the separator."""
     return len(os.path.join(folder, b""))

@@ -1,10 +1,10 @@
-"""Which files are being decoded: so that one that kills the whole process is known to the next run.
+"""Reading: a note of the files that are being decoded. From it the next run knows a file that kills the process.
 
-Decoders are C code that reads files from anywhere. A segmentation fault, or the system's killing for memory, ends the
-run without a word; without a note of what was in flight, every later run would end at the same file. The note is a
-small file of fixed slots, one a thread, written by `pwrite`: what a process wrote survives its death. Whoever was in
-flight is only suspected, since a run may be killed for any reason: each suspect is decoded in a process of its own
-first. It stays in the note, behind the threads' slots, until it is settled, whichever run that is."""
+Decoders are C code that reads files of any origin. A segmentation fault, or the kernel's out-of-memory killer, ends a
+run without a message; without the note, every later run would end at the same file. The note is a small file of fixed
+slots, one per thread, written by `pwrite`: what a process has written survives its death. A file that was in flight is
+only a suspect, since a run may be killed for any reason. So a suspect is first decoded in a process of its own. It
+stays in the note, behind the threads' slots, until a run settles it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class KillsDecoder(UnreadableImage):
 
 
 class MayPass(Exception):
-    """A process that decoded a file was ended for a reason that may not be the file's; the message says which."""
+    """The process that decoded a file ended for a reason that may not be the file. The message says which."""
 
 
 class InFlight:
-    """The note of one run. Use as a context manager. Where the note cannot be written, the run does without.
+    """The note of one run, a context manager. If the note cannot be written, the run goes on without it.
 
-    suspects: files that were in flight when a run before this one ended, and are not settled yet."""
+    suspects: files that were in flight when an earlier run ended, and are not settled yet."""
 
     def __init__(self, collection: Path, threads: int) -> None:
         self._path = collection / IN_FLIGHT
@@ -60,7 +60,7 @@ class InFlight:
 
     @contextmanager
     def decoding(self, path: bytes) -> Iterator[None]:
-        """While a thread decodes a file."""
+        """Holds a slot of the note while a thread decodes a file."""
         slot = self._free.get()
         self._write(slot, path)
         try:
@@ -70,7 +70,7 @@ class InFlight:
             self._free.put(slot)
 
     def settle(self, path: bytes) -> None:
-        """A suspect was decoded, or what became of it is committed."""
+        """Clears a suspect: it was decoded, or its failure is committed."""
         slot = self._slots.pop(path, None)
         if slot is not None:
             self._write(slot, b"")
@@ -84,7 +84,7 @@ class InFlight:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """A run that ends, also by an exception, has nothing in flight; suspects that it did not come to stay."""
+        """Nothing is in flight after a run, even one that an exception ended. Suspects that it did not reach stay."""
         if self._file is not None:
             os.close(self._file)
         if not self._slots:
@@ -92,10 +92,10 @@ class InFlight:
                 self._path.unlink(missing_ok=True)
 
 
-def refuse_killer(path: bytes, at_least: int, max_pixels: int) -> None:
-    """Decode a file in a process of its own. Raises `KillsDecoder` where the file ends it, and `MayPass` where it was
-    ended by somebody else, or for memory, of which there may be more the next time."""
-    command = [sys.executable, "-m", "retrieval.indexing.in_flight", path.hex(), str(at_least), str(max_pixels)]
+def refuse_killer(path: bytes, min_side: int, max_pixels: int) -> None:
+    """Decodes a file in a process of its own. Raises `KillsDecoder` if the file ends that process, and `MayPass` if it
+    was ended from outside or by lack of memory, which may pass."""
+    command = [sys.executable, "-m", "retrieval.indexing.in_flight", path.hex(), str(min_side), str(max_pixels)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         status = subprocess.run(
@@ -139,12 +139,12 @@ def _read(path: Path) -> tuple[bytes, ...]:
 
 
 def _decode_alone() -> None:
-    """What the process of a suspect does. It offers itself first, should the system run out of memory."""
+    """The main function of a suspect's process. It asks to be killed first if the system runs out of memory."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    path, at_least, max_pixels = sys.argv[1:]
+    path, min_side, max_pixels = sys.argv[1:]
     with suppress(UnreadableImage, OSError, MemoryError):
-        decode(Path(os.fsdecode(bytes.fromhex(path))).read_bytes(), int(at_least), int(max_pixels))
+        decode(Path(os.fsdecode(bytes.fromhex(path))).read_bytes(), int(min_side), int(max_pixels))
 
 
 if __name__ == "__main__":

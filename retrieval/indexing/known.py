@@ -1,7 +1,8 @@
-"""What a collection holds, as a plan looks at it."""
+"""Planning: what a collection holds, as a plan looks at it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from indexes import collection
+from indexes.collection import Collection
+from indexes.folders import are_in_folder
 from indexes.rows import failures_table
 
 KNOWN_COLUMNS = ("id", "path", "size", "mtime_ns", "ctime_ns", "content_hash")
@@ -20,10 +22,10 @@ KNOWN_COLUMNS = ("id", "path", "size", "mtime_ns", "ctime_ns", "content_hash")
 class Known:
     """What a collection holds and remembers.
 
-    rows: columns position, id, path, size, mtime_ns, ctime_ns, content_hash. failures: as stored. removed_sizes: int64,
-    of the rows that were removed and can still be revived. folders: that were indexed. mounts: folders that were mount
-    points when they were last seen. devices: of folders, which drive was there from which id on (see `turns`). next_id:
-    of the next row."""
+    rows: columns position, id, path, size, mtime_ns, ctime_ns, content_hash. failures: as stored. removed_sizes: int64
+    [n], the sizes of rows that were removed and can be revived. folders: those that were indexed. mounts: folders that
+    were mount points when they were last seen. devices: which drive was in a folder from which id on (see `History`).
+    next_id: the id that the next row gets."""
 
     rows: pa.Table
     failures: pa.Table
@@ -42,13 +44,29 @@ def _no_rows() -> pa.Table:
 NOTHING_KNOWN = Known(_no_rows(), failures_table([]))
 
 
-def are_below(table: pa.Table, folder: bytes) -> NDArray[np.bool_]:
-    """Which rows of a table are of the folder itself, or of what lies in it."""
-    return collection.are_below(table["path"], folder)
+def known_of(collection: Collection) -> Known:
+    """What this collection holds and remembers."""
+    manifest = collection.manifest
+    return Known(
+        collection.table(KNOWN_COLUMNS),
+        collection.failures(),
+        collection.dead(["size"])["size"].to_numpy(),
+        tuple(map(os.fsencode, manifest.folders)),
+        tuple(map(os.fsencode, manifest.mounts)),
+        {os.fsencode(folder): history for folder, history in manifest.devices.items()},
+        manifest.next_id,
+    )
+
+
+def rows_in_folder(table: pa.Table, folder: bytes) -> NDArray[np.bool_]:
+    """bool [rows]: True where the path is the folder itself or lies in it."""
+    return are_in_folder(table["path"], folder)
 
 
 class PathIndex:
-    """Rows of a table by path, with those that were seen. Numbers stay in arrays, since there may be millions."""
+    """The rows of a table by path, and which of them were seen. Numbers stay in arrays, since there may be millions.
+
+    An offset is the index of a row in the table."""
 
     def __init__(self, table: pa.Table) -> None:
         self.columns: dict[str, Any] = {}
@@ -63,7 +81,7 @@ class PathIndex:
         return path in self._offsets
 
     def see(self, path: bytes) -> KnownRow | None:
-        """The row of a path that is there."""
+        """The row of this path, or None. It counts as seen from now on."""
         offset = self._offsets.get(path)
         if offset is None:
             return None
@@ -71,12 +89,12 @@ class PathIndex:
         return self.row(offset)
 
     def unseen(self) -> Iterator[tuple[bytes, int]]:
-        """Paths that were not seen, and where their rows are in the table."""
+        """The paths that were not seen, with the offsets of their rows."""
         seen = self._seen.tolist()
         return ((path, offset) for path, offset in self._offsets.items() if not seen[offset])
 
     def seen_without(self, ids: Iterable[int]) -> NDArray[np.int64]:
-        """Where the rows are that were seen, but for those with some ids."""
+        """int64 [n]: the offsets of the rows that were seen, without those with these ids."""
         others = ~np.isin(self.columns["id"], np.fromiter(ids, np.int64))
         return np.flatnonzero(self._seen & others)
 
@@ -85,7 +103,7 @@ class PathIndex:
 
 
 class KnownRow:
-    """One row of a table, each value looked up when asked for."""
+    """One row of a table. A value is looked up when it is asked for."""
 
     __slots__ = ("_columns", "_offset")
 

@@ -1,4 +1,4 @@
-"""What a person asks to leave out: gitignore patterns."""
+"""Listing: gitignore patterns for files and folders to leave out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 IGNORE_FILE = b".crosslookignore"
-MOST_BYTES = 1_000_000  # of an ignore file
+MAX_BYTES = 1_000_000  # of an ignore file
 
-# "." and "$" of a regular expression take a line end in a name for the end; no decoded name holds this character.
+# In a regular expression, "." and "$" would stop at a line end inside a name. So line ends are replaced, in names and
+# patterns, by a character that no decoded name holds.
 _LINE_ENDS = str.maketrans({"\n": "\udc0a"})
-_THROUGH_A_FOLDER = "ps_d"  # pathspec's group for a slash with which a match may end before the path does
+_THROUGH_A_FOLDER = "ps_d"  # pathspec's group for a slash, after which a match may end before the path ends
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class _Pattern:
     regex: re.Pattern[str]
 
     def matches(self, path: str) -> bool:
-        """The entry itself: that a pattern matches a folder above it was decided there."""
+        """Whether the pattern matches the entry itself. A match of a parent folder was handled there."""
         return any(
             _THROUGH_A_FOLDER not in self.regex.groupindex
             or match.group(_THROUGH_A_FOLDER) is None
@@ -40,8 +41,8 @@ class Patterns:
         self._unmatched = set(range(len(self._patterns)))
 
     def verdict(self, path: str, is_folder: bool) -> bool | None:
-        """Whether a file or folder is left out; None where no pattern says anything of it. path: relative to the
-        patterns' folder, of an entry whose folders are not left out. The last pattern that matches decides."""
+        """Whether a file or folder is left out; None if no pattern matches. path: relative to the patterns' folder.
+        None of its parent folders is left out. The last pattern that matches decides."""
         entry = path.translate(_LINE_ENDS) + "/" * is_folder
         verdict = None
         for index in reversed(range(len(self._patterns))):
@@ -60,7 +61,7 @@ class Patterns:
 
 
 def command_line_patterns(lines: Sequence[str]) -> Patterns:
-    """Of `--exclude`, where nothing is a comment. Raises `ValueError` with the line that is no pattern."""
+    """The patterns of `--exclude`, of which none is a comment. Raises `ValueError` with the line that is no pattern."""
     patterns = []
     for line in lines:
         try:
@@ -74,11 +75,11 @@ def command_line_patterns(lines: Sequence[str]) -> Patterns:
 
 
 def read_ignore_file(path: bytes) -> tuple[Patterns, list[str]]:
-    """The patterns of an ignore file, and those of its lines that are none. Raises `OSError`."""
+    """The patterns of an ignore file, and its lines that are no patterns. Raises `OSError`."""
     with open(path, "rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise OSError(errno.EFBIG, f"has more than {MOST_BYTES // 1_000_000} MB")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"has more than {MAX_BYTES // 1_000_000} MB")
     patterns: list[_Pattern] = []
     bad: list[str] = []
     for line in os.fsdecode(content.removeprefix(b"\xef\xbb\xbf")).split("\n"):
@@ -92,8 +93,8 @@ def read_ignore_file(path: bytes) -> tuple[Patterns, list[str]]:
 
 
 def _compiled(line: str) -> _Pattern | None:
-    """None for a comment or an empty line. Raises `ValueError` where it is no pattern."""
-    from pathspec import GitIgnoreSpec  # which a search does not need
+    """The pattern of a line; None for a comment or an empty line. Raises `ValueError` if it is no pattern."""
+    from pathspec import GitIgnoreSpec  # a search does not need it
 
     for pattern in GitIgnoreSpec.from_lines([line.translate(_LINE_ENDS)]).patterns:
         if pattern.include is not None and pattern.regex is not None:

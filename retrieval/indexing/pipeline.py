@@ -1,4 +1,4 @@
-"""Bring a collection up to date: survey, then carry the plan out."""
+"""All steps together: bring a collection up to date with some folders."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from indexes.recovery import current_binding
 from indexes.writer import CollectionWriter
 from retrieval.cores import usable_cores
 from retrieval.encoders.base import Encoder
+from retrieval.indexing.copying import positions_by_content
+from retrieval.indexing.files import File
 from retrieval.indexing.in_flight import InFlight
-from retrieval.indexing.listing import File
+from retrieval.indexing.listing import Listing
 from retrieval.indexing.plan import Encoding, Plan
 from retrieval.indexing.reading import ImageReader, reader_of_files
-from retrieval.indexing.roots import find_roots
-from retrieval.indexing.run import Run, positions_by_content
-from retrieval.indexing.survey import DEFAULTS, Settings, Survey, list_roots, refuse_nothing, survey
+from retrieval.indexing.refusals import refuse_nothing
+from retrieval.indexing.roots import find_roots, list_roots
+from retrieval.indexing.run import Run
+from retrieval.indexing.settings import DEFAULT_SETTINGS, Settings
+from retrieval.indexing.survey import Survey, survey
 from retrieval.location import resolved
 from retrieval.progress import SILENT, Interrupted, Observer, Progress
 
@@ -30,31 +34,40 @@ def index_folders(
     folders: Sequence[str | Path],
     collection: Path,
     encoder: Encoder,
-    settings: Settings = DEFAULTS,
+    settings: Settings = DEFAULT_SETTINGS,
     observer: Observer = SILENT,
 ) -> Progress:
-    """Bring a collection up to date with some folders; rows of other folders stay as they are. With `repair`, all
-    folders of the collection are looked at, since each may have lost images with a damaged segment.
+    """Brings a collection up to date with some folders. Rows of other folders stay as they are. With `settings.repair`,
+    all folders of the collection are looked at, since any may have lost images with a damaged segment.
 
     Raises `CrosslookError` when a folder does not exist, holds no image, or seems to be an unmounted drive; when the
-    collection is bound to another model, in use by another writer or damaged; when the disk is full. Whatever happens,
-    what was committed stays searchable, and running again goes on from there."""
+    collection is bound to another model, in use by another writer, or damaged; and when the disk is full. Whatever
+    happens, committed images stay searchable, and the next run goes on from there."""
     started = time.monotonic()
     binding = binding_of(encoder)
     try:
-        if current_binding(collection) is None:  # before a collection is made for nothing
+        listing = None
+        if current_binding(collection) is None:  # so that no collection is made for nothing
             roots = find_roots(folders)
-            refuse_nothing(roots, list_roots(roots, settings, observer))
+            listing = list_roots(roots, settings, observer)
+            refuse_nothing(roots, listing)
         else:
             _refuse_away(folders, collection, settings, observer)
         with CollectionWriter(collection, binding, settings.repair) as writer:
             for note in writer.notes:
                 observer.note(note)
             roots = _roots_of_run(folders, writer.manifest.folders, settings)
-            # Listed under the lock: what another writer added meanwhile would seem to be gone.
-            return _carry_out(survey(roots, writer.collection, settings, observer), writer, encoder, settings, observer)
+            surveyed = survey(roots, writer.collection, settings, observer, _if_first(writer, listing))
+            return _carry_out(surveyed, writer, encoder, settings, observer)
     except Interrupted:
         return Progress(interrupted=True, seconds=time.monotonic() - started)
+
+
+def _if_first(writer: CollectionWriter, listing: Listing | None) -> Listing | None:
+    """A listing that was made before the writer had its lock. None if another writer may have made a commit since,
+    whose images would seem to be gone."""
+    is_new = writer.manifest.generation == 0 and not writer.manifest.segments
+    return listing if is_new else None
 
 
 def _roots_of_run(folders: Sequence[str | Path], indexed: Sequence[str], settings: Settings) -> list[bytes]:
@@ -64,13 +77,13 @@ def _roots_of_run(folders: Sequence[str | Path], indexed: Sequence[str], setting
 
 
 def _refuse_away(folders: Sequence[str | Path], collection: Path, settings: Settings, observer: Observer) -> None:
-    """Raises `CrosslookError` where the folders are away, before the collection is changed. A repair, which sets
-    damaged segments aside, looks for images as well: it is to embed what was lost."""
+    """Raises `CrosslookError` if the folders are away, before the collection is changed. A repair sets damaged
+    segments aside and embeds their images again, so it looks for images as well."""
     try:
         commit = find_commit(collection)
         indexed = () if commit is None else commit.manifest.folders
         excludes = () if commit is None else commit.manifest.excludes
-    except DamagedCollectionError:  # whether a folder was indexed is known when the manifest is rebuilt
+    except DamagedCollectionError:  # until the manifest is rebuilt, take the folders for indexed
         indexed, excludes = tuple(os.fsdecode(resolved(folder)) for folder in folders), ()
     roots = _roots_of_run(folders, indexed, settings)
     if settings.repair and not settings.forget:
@@ -107,11 +120,13 @@ def index_images(
     read: Callable[[bytes], bytes],
     collection: Path,
     encoder: Encoder,
-    settings: Settings = DEFAULTS,
+    settings: Settings = DEFAULT_SETTINGS,
     observer: Observer = SILENT,
 ) -> Progress:
-    """Add images that are not those of a folder, such as the ones a captions file lists: `read` gives the bytes of each
-    by its name, which becomes its path. Raises what `index_folders` raises of collections, and what `read` does."""
+    """Adds images that lie in no folder, such as those that a captions file lists. images: their names, which become
+    the paths of the rows. read: gives the content by the name.
+
+    Raises what `index_folders` raises about collections, and what `read` raises."""
     plan = Plan(add=tuple(Encoding(File(name, 0, 0, 0)) for name in images))
     reader = ImageReader(encoder, settings.max_pixels, lambda file: (file, read(file.path)))
     with CollectionWriter(collection, binding_of(encoder), settings.repair) as writer:
@@ -121,5 +136,5 @@ def index_images(
 
 
 def binding_of(encoder: Encoder) -> Binding:
-    """What a collection made with this encoder is bound to."""
-    return Binding(encoder.name, encoder.fingerprint, encoder.dim, encoder.token_shape, encoder.token_dtype)
+    """The binding of a collection made with this encoder."""
+    return Binding(encoder.name, encoder.fingerprint, encoder.dim, encoder.region_shape, encoder.region_dtype)

@@ -1,8 +1,8 @@
-"""One image's way from its file to what the encoder takes: read, hash, decode, prepare; by any number of threads.
+"""Reading: from one file to the input of the encoder. Read, hash, decode, prepare; by any number of threads.
 
-What the content itself shows is a failure, and kept as one until the file changes. Whatever may pass (an I/O error, no
-memory, too many open files, a file that is just being written) postpones the file: what is known of it stays, and the
-next run tries again."""
+A file is a failure if its content itself shows that it cannot be decoded; it stays one until the file changes. Trouble
+that may pass (an I/O error, no memory, too many open files, a file that is just being written) postpones the file: what
+is known of it stays, and the next run tries again."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ from numpy.typing import NDArray
 from indexes.rows import Failure, Row
 from retrieval.encoders.base import Encoder
 from retrieval.images import FILES, TooManyPixels, UnreadableImage, decode
+from retrieval.indexing.content import new_hash
+from retrieval.indexing.files import File
 from retrieval.indexing.in_flight import InFlight, KillsDecoder, MayPass, refuse_killer
-from retrieval.indexing.listing import File
 from retrieval.indexing.plan import Encoding
-from retrieval.indexing.survey import new_hash
 
-SMALL_BYTES = 64_000_000  # read whatever the limit
-BYTES_A_PIXEL = 2.5  # of a file; 16-bit TIFF, the largest format, has 6 without compression, JPEG less than 1
+SMALL_BYTES = 64_000_000  # files up to this size are read whatever the limit
+BYTES_A_PIXEL = 2.5  # a file of more is not read; 16-bit TIFF, the largest format, has 6 uncompressed, JPEG less than 1
 
 Read = Callable[[File], tuple[File, bytes]]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What became of a file: a `row` (without an id yet) with what is `prepared` for the encoder, or with the
-    `position` of a row that has its content; or a `failure`; or the reason why it is `postponed`. kills: it is a
-    failure since it kills the process that decodes it, which is to be committed at once."""
+    """What became of a file, which is one of:
+
+    - a `row` (without an id yet) with the encoder's input, `prepared`;
+    - a `row` with the `position` of a known row of the same content;
+    - a `failure`. kills_decoder: the file kills the process that decodes it, so its failure is committed at once;
+    - the reason why it is `postponed`."""
 
     encoding: Encoding
     row: Row | None = None
@@ -42,17 +45,17 @@ class Reading:
     position: int | None = None
     failure: Failure | None = None
     postponed: str | None = None
-    kills: bool = False
+    kills_decoder: bool = False
 
 
 class Unsettled(Exception):
-    """A file that may be another at the next look; the message says why."""
+    """A file that may be different at the next look; the message says why."""
 
 
 @dataclass(frozen=True)
 class ImageReader:
-    """read: gives the content of a file, and what the file is now. positions: of known rows, by content hash.
-    in_flight: the note of what is being decoded, where there is one."""
+    """Reads files for an encoder. read: gives the content of a file, and what the file is now. positions: of known
+    rows, by content hash. in_flight: the note of what is being decoded, if there is one."""
 
     encoder: Encoder
     max_pixels: int
@@ -61,8 +64,8 @@ class ImageReader:
     in_flight: InFlight | None = None
 
     def __call__(self, encoding: Encoding) -> Reading:
-        """Never raises for what a single file is."""
-        with FILES.room(encoding.file.size):  # many large files at once would take all memory
+        """Raises nothing for a single file that cannot be read or decoded: see `Reading`."""
+        with FILES.reserve(encoding.file.size):  # many large files at once would take all memory
             return self._reading(encoding)
 
     def _reading(self, encoding: Encoding) -> Reading:
@@ -83,7 +86,7 @@ class ImageReader:
             )
             return Reading(encoding, row, prepared)
         except KillsDecoder as error:
-            return Reading(encoding, failure=failure_of(file, str(error)), kills=True)
+            return Reading(encoding, failure=failure_of(file, str(error)), kills_decoder=True)
         except TooManyPixels as error:
             return Reading(encoding, failure=failure_of(file, str(error), error.pixels))
         except UnreadableImage as error:
@@ -110,7 +113,7 @@ class ImageReader:
 
 
 class TooManyBytes(TooManyPixels):
-    """A file so large that it is not even read; `pixels` is the limit that would admit it."""
+    """A file so large that it is not read at all. pixels: the limit that would admit it."""
 
     def __init__(self, size: int) -> None:
         self.pixels = int(size / BYTES_A_PIXEL) + 1
@@ -121,8 +124,8 @@ class TooManyBytes(TooManyPixels):
 
 
 def reader_of_files(max_pixels: int) -> Read:
-    """Gives the content of a file, and what it is now that it is read: it may be newer than the listing. Raises
-    `TooManyBytes`, `OSError`, and `Unsettled` where somebody writes to it meanwhile."""
+    """Returns a function that reads a file: its content, and the file as it is then, which may be newer than the
+    listing. That function raises `TooManyBytes`, `OSError`, and `Unsettled` if the file is written to meanwhile."""
 
     def read(file: File) -> tuple[File, bytes]:
         with open(file.path, "rb", opener=_without_waiting) as opened:
@@ -141,11 +144,12 @@ def reader_of_files(max_pixels: int) -> Read:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Where a pipe took the place of a file, nobody may ever write to it."""
+    """Opens a path without waiting for a writer, in case it is a pipe by now."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def failure_of(file: File, error: str, pixels: int = 0) -> Failure:
+    """A failure without an id yet. pixels: how many the image has, if that is the reason."""
     return Failure(0, file.path, file.size, file.mtime_ns, file.ctime_ns, pixels, error)
 
 

@@ -1,10 +1,10 @@
-"""Folders in which no photo of anybody's lies: thumbnails, trash, caches of other programs."""
+"""Listing: folders without photos of the user's own: thumbnails, trash, caches of other programs."""
 
 from __future__ import annotations
 
 from collections.abc import Set
 
-# As the programs write them, on systems that tell case apart.
+# As the programs write them, on systems where case matters.
 NAMES = frozenset(
     {
         *(b"@eaDir", b"#recycle", b"#snapshot"),  # Synology
@@ -13,7 +13,7 @@ NAMES = frozenset(
         *(b"lost+found", b"node_modules"),
     }
 )
-# Of systems that do not, in lower case.
+# On systems where it does not; in lower case.
 NAMES_IN_ANY_CASE = frozenset(
     {
         *(b"$recycle.bin", b"recycler", b"recycled", b"system volume information"),  # Windows
@@ -21,13 +21,13 @@ NAMES_IN_ANY_CASE = frozenset(
     }
 )
 PREVIEWS = b".lrdata"  # Lightroom
-# Apple's.
+# Apple
 LIBRARIES = (b".photoslibrary", b".migratedphotolibrary", b".photolibrary", b".aplibrary", b".migratedaplibrary")
 ORIGINALS = frozenset({b"originals", b"masters"})
 DERIVATIVES = frozenset(
     {b"resources", b"derivatives", b"previews", b"thumbnails", b"database", b"internal", b"private"}
 )
-# A folder of one of the first names, beside one of each of the others.
+# A folder with one of the names of the first set is rubbish if every other set has a name beside it.
 LAYOUTS = (
     ({b"thumbs", b"encoded-video"}, {b"upload", b"library"}, {b"encoded-video", b"profile", b"backups"}),  # Immich
     ({b"cache"}, {b"sidecar"}, {b"config"}),  # PhotoPrism
@@ -35,8 +35,8 @@ LAYOUTS = (
 
 
 def is_rubbish(name: bytes, parent: bytes, siblings: Set[bytes], in_library: bool) -> bool:
-    """Whether a folder holds nothing but what programs made. parent: the name of the folder it lies in; siblings: all
-    names there; in_library: what `is_in_library` says of the parent."""
+    """Whether a folder holds only what programs made. parent: the name of its parent folder. siblings: all names in
+    that. in_library: what `is_in_library` gives for the parent."""
     lowered = name.lower()
     if name in NAMES or lowered in NAMES_IN_ANY_CASE or lowered.endswith(PREVIEWS):
         return True
@@ -44,10 +44,11 @@ def is_rubbish(name: bytes, parent: bytes, siblings: Set[bytes], in_library: boo
         return True
     if lowered == b"preview" and parent.startswith(b"appdata_"):  # Nextcloud
         return True
-    return any(name in names and all(siblings & beside for beside in rest) for names, *rest in LAYOUTS)
+    return any(name in names and all(siblings & beside for beside in others) for names, *others in LAYOUTS)
 
 
 def is_in_library(name: bytes, parent_is: bool = False) -> bool:
-    """Whether a folder is one of Apple's photo libraries, or lies in one, outside its originals."""
+    """Whether a folder is one of Apple's photo libraries or lies in one, outside its originals. parent_is: the same of
+    its parent folder."""
     lowered = name.lower()
     return lowered.endswith(LIBRARIES) or (parent_is and lowered not in ORIGINALS)

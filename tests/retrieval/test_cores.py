@@ -1,4 +1,4 @@
-"""How many cores there are under a quota of CPU time, by made-up files of control groups."""
+"""The number of cores under a quota of CPU time, by made-up files of control groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _sixteen_cores(monkeypatch):
 
 
 def cores(folder, membership, files):
-    """Under files of control groups, by path, and what this process is in."""
+    """The number of cores for these files of control groups, by path, and this membership of the process."""
     for name, content in files.items():
         (folder / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "cgroup" / name).write_text(content)
@@ -28,11 +28,11 @@ def cores(folder, membership, files):
     [
         ("max 100000\n", 16),
         ("200000 100000\n", 2),
-        ("150000 100000\n", 2),  # a begun core counts
+        ("150000 100000\n", 2),  # rounded up
         ("100000 100000\n", 1),
         ("1000 100000\n", 1),
         ("50000 10000\n", 5),
-        ("6400000 100000\n", 16),  # more than there are
+        ("6400000 100000\n", 16),  # more than the machine has
         ("", 16),
         ("200000\n", 16),
         ("200000 0\n", 16),

@@ -1,11 +1,11 @@
 """The ranks of relevant items from embeddings, block by block, without the matrix of all similarities.
 
-Floating-point sums depend on their order, and a matrix product orders them by the shape of its blocks: the same two
-vectors may differ in the last bit from one block to the next, and with it every tie. Here they cannot. Components are
-rounded to multiples of 2^-26, so products are multiples of 2^-52, and as vectors of unit norm keep every partial sum
-below 2 (Cauchy-Schwarz), float64 holds each of them exactly: no sum is ever rounded, whatever the order, the blocks and
-the library. The rounding moves a similarity by less than a float32 product would; float16 components, which are
-multiples of 2^-24, are not moved at all."""
+A floating-point sum depends on its order, and a matrix product orders its sums by the shape of its blocks. So the inner
+product of the same two vectors may differ in the last bit from one block to the next, which breaks ties at random. Here
+it cannot. Components are rounded to multiples of 2^-26, so their products are multiples of 2^-52. Vectors of unit norm
+keep every partial sum below 2 (Cauchy-Schwarz), so float64, with 53 bits, holds it exactly. No sum is ever rounded,
+whatever the order, the blocks and the library. Rounding moves a similarity by less than a float32 product would.
+float16 components, which are multiples of 2^-24, are not moved at all."""
 
 from __future__ import annotations
 
@@ -36,10 +36,12 @@ def streamed_ranks(
     query_block: int = 1024,
     item_block: int = 4096,
 ) -> RelevantRanks:
-    """The same as `relevant_ranks(similarities(queries, items), relevance)`, bit by bit and for blocks of any size.
+    """Equals `relevant_ranks(similarities(queries, items), relevance)` exactly, for blocks of any size.
 
-    queries: float32 or float16 [queries, dim]; items: [items, dim], which may be memory-mapped. Both of unit norm, or
-    zero; `ValueError` for rows longer than 1.25. Memory beyond them depends on the blocks: 140 MB at 768 dims."""
+    queries: float32 or float16 [queries, dim]; items: [items, dim], which may be memory-mapped. Rows have unit norm, or
+    are zero. Memory beyond them depends on the blocks: 140 MB at 768 dimensions.
+
+    Raises `ValueError` for rows longer than 1.25, and for another number of queries than `relevance` has."""
     if len(queries) != len(relevance):
         raise ValueError(f"{len(queries)} embeddings for {len(relevance)} queries")
     scores = _sorted_within_queries(_relevant_scores(queries, items, relevance, item_block), relevance)
@@ -56,7 +58,7 @@ def streamed_ranks(
 def _relevant_scores(
     queries: NDArray[Any], items: NDArray[Any], relevance: Relevance, block: int
 ) -> NDArray[np.float64]:
-    """float64 [total], in units of the squared grid: of each relevant item with its query."""
+    """float64 [total]: the similarity of every relevant item to its query, in units of the squared grid."""
     scores = np.empty(len(relevance.items))
     query_of_item = relevance.query_of_item()
     for pairs in _blocks(len(scores), block):
@@ -66,14 +68,14 @@ def _relevant_scores(
 
 
 def _sorted_within_queries(scores: NDArray[np.float64], relevance: Relevance) -> NDArray[np.float64]:
-    """Best first, which is ascending rank."""
+    """float64 [total]: the best score of a query first, so by ascending rank."""
     return scores[np.lexsort((-scores, relevance.query_of_item()))]
 
 
 def _count_at_least(
     block: NDArray[np.float64], starts: NDArray[np.int64], scores: NDArray[np.float64], ahead: NDArray[np.int64]
 ) -> None:
-    """Add to `ahead`, for each relevant item of these queries, the items of the block that score as much or more."""
+    """Adds to `ahead`, for every relevant item of these queries, how many items of the block score as much or more."""
     counts = np.diff(starts)
     for position in range(int(counts.max(initial=0))):
         rows = np.flatnonzero(counts > position)
@@ -83,8 +85,8 @@ def _count_at_least(
 
 
 def _ranks(ahead: NDArray[np.int64], scores: NDArray[np.float64], relevance: Relevance) -> NDArray[np.float64]:
-    """Of `n` items that score as much as a relevant one or more, itself included, the last of the relevant ones that
-    tie has rank n, the one before it n - 1, and so on."""
+    """float64 [total]. If n items score as much as a relevant one or more, itself included, the last of the relevant
+    items that tie has rank n, the one before it n - 1, and so on."""
     if not len(scores):
         return np.empty(0)
     queries = relevance.query_of_item()
@@ -95,7 +97,7 @@ def _ranks(ahead: NDArray[np.int64], scores: NDArray[np.float64], relevance: Rel
 
 
 def _on_grid(vectors: NDArray[Any]) -> NDArray[np.float64]:
-    """float64 [n, dim]: integers, the components in units of the grid."""
+    """float64 [n, dim]: the components in units of the grid, rounded to integers."""
     exact = np.rint(np.asarray(vectors, dtype=np.float64) * GRID)
     lengths = np.sqrt(np.einsum("ij,ij->i", exact, exact)) / GRID
     if not np.all(lengths <= LONGEST):

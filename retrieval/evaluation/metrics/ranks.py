@@ -1,7 +1,7 @@
-"""At which ranks a system puts the relevant items of a query: all that the measures need of a ranking.
+"""The ranks at which a system puts the relevant items of a query: all that the measures need of a ranking.
 
-Ties are broken pessimistically. Of items with the same score, those that are not relevant stand first, and the relevant
-ones take the last places, so that no measure can gain from a score that does not tell items apart."""
+Ties are broken pessimistically: of items with the same score, the relevant ones take the last places. So no measure can
+gain from a score that does not tell items apart."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class RelevantRanks:
 
 
 def relevant_ranks(scores: ArrayLike, relevance: Relevance) -> RelevantRanks:
-    """From a full matrix of scores, [queries, items], higher is better: the obvious way, for small matrices."""
+    """The ranks from a full matrix of scores, [queries, items], higher is better: the obvious way, for small matrices.
+
+    Raises `ValueError` for a score that is nan, and for a shape that does not fit."""
     matrix = _without_nan(np.asarray(scores))
     if matrix.ndim != 2 or len(matrix) != len(relevance):
         raise ValueError(f"scores of shape {matrix.shape} for {len(relevance)} queries")
@@ -52,13 +54,16 @@ def candidate_ranks(
     relevance: Relevance,
     rest: RelevantRanks | None = None,
 ) -> RelevantRanks:
-    """From lists of candidates, in any order, with their scores: what a re-ranker returns for the top N of each query.
+    """The ranks from lists of candidates, in any order, with their scores: what a re-ranker returns for the top N of a
+    query.
 
-    Lists, or rows of an array, may differ in length; negative items are padding. A relevant item that is no candidate
-    has the rank inf. With `rest`, the ranks under the first stage that chose the candidates, it has the rank that it
-    holds in the list which people see: candidates as re-ranked, then everything else as the first stage ranks it.
-    Should the first stage have missed an item that it ranks among the candidates (an approximate search may), it
-    comes right after them."""
+    candidates, scores: one list per query, which may differ in length, or [queries, N]. Negative items are padding.
+    rest: the ranks under the first stage, which chose the candidates. Without it, a relevant item that is no candidate
+    has the rank inf. With it, such an item has the rank it holds in the list that people see: the candidates as
+    re-ranked, then all other items as the first stage ranks them. An item that `rest` ranks among the candidates but
+    an approximate search missed comes right after them.
+
+    Raises `ValueError` for a score that is nan, for a candidate that is listed twice, and for lengths that differ."""
     if not len(candidates) == len(scores) == len(relevance):
         raise ValueError(f"{len(candidates)} lists of candidates, {len(scores)} of scores, {len(relevance)} queries")
     if rest is not None and not np.array_equal(rest.starts, relevance.starts):
@@ -67,10 +72,10 @@ def candidate_ranks(
     for query, (listed, listed_scores) in enumerate(zip(candidates, scores, strict=True)):
         items, item_scores = _listed(query, listed, listed_scores)
         is_relevant = np.isin(items, relevance.of(query))
-        found = np.flatnonzero(is_relevant[_pessimistic_order(item_scores, is_relevant)]) + 1
+        listed_ranks = np.flatnonzero(is_relevant[_pessimistic_order(item_scores, is_relevant)]) + 1
         start, end = int(relevance.starts[query]), int(relevance.starts[query + 1])
-        missing = start + len(found)
-        ranks[start:missing] = found
+        missing = start + len(listed_ranks)
+        ranks[start:missing] = listed_ranks
         if rest is not None:
             ranks[missing:end] = np.maximum(rest.ranks[missing:end], len(items) + 1 + np.arange(end - missing))
     return RelevantRanks(relevance.starts, ranks)
@@ -88,7 +93,7 @@ def _listed(query: int, listed: ArrayLike, listed_scores: ArrayLike) -> tuple[ND
 
 
 def _pessimistic_order(scores: NDArray[np.generic], is_relevant: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Best score first; of equal scores, those that are not relevant first."""
+    """int [items]: best score first; of equal scores, items that are not relevant first."""
     return np.lexsort((~is_relevant, scores))[::-1]
 
 

@@ -1,4 +1,4 @@
-"""Which items answer which query."""
+"""Which items are relevant to which query."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 class Relevance:
     """The relevant items of query i are `items[starts[i]:starts[i + 1]]`: rows of the item array.
 
-    starts: int64 [queries + 1]. items: int64 [total]. Every query has at least one, and none twice; otherwise
-    `ValueError`, since no measure is defined for a query without an answer."""
+    starts: int64 [queries + 1]. items: int64 [total]. Raises `ValueError` for a query without a relevant item, for
+    which no measure is defined, and for one that names an item twice."""
 
     starts: NDArray[np.int64]
     items: NDArray[np.int64]
@@ -35,7 +35,7 @@ class Relevance:
 
     @classmethod
     def from_lists(cls, lists: Iterable[ArrayLike]) -> Relevance:
-        """One list of relevant items for each query."""
+        """From one list of relevant items per query. Raises what the class does."""
         arrays = [np.asarray(items, dtype=np.int64) for items in lists]
         starts = np.cumsum([0, *(len(items) for items in arrays)], dtype=np.int64)
         return cls(starts, np.concatenate([np.empty(0, np.int64), *arrays]))
@@ -47,14 +47,15 @@ class Relevance:
         return self.items[self.starts[query] : self.starts[query + 1]]
 
     def query_of_item(self) -> NDArray[np.int64]:
-        """int64 [total]: the query that each of `items` belongs to."""
+        """int64 [total]: the query to which the item at the same place of `items` is relevant."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.starts))
 
 
 def caption_relevance(image_of_caption: ArrayLike) -> tuple[Relevance, Relevance]:
-    """(text to image, image to text) from the row of the image that each caption describes, int [captions].
+    """The relevance in both directions: (text to image, image to text).
 
-    Every image from 0 to the last needs a caption, otherwise `ValueError`."""
+    image_of_caption: int [captions], the row of the image that a caption describes. Raises `ValueError` unless every
+    image from 0 to the last has a caption."""
     images = np.asarray(image_of_caption, dtype=np.int64)
     to_image = Relevance(np.arange(len(images) + 1, dtype=np.int64), images)
     starts = np.concatenate([[0], np.cumsum(np.bincount(images))]).astype(np.int64)

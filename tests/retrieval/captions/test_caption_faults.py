@@ -1,4 +1,4 @@
-"""What is malformed gives one line: the file, the place in it, the reason and the remedy."""
+"""A malformed source is an error of one line: the file, the place in it, the reason and the remedy."""
 
 from __future__ import annotations
 
@@ -206,9 +206,9 @@ def test_a_txt_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
 
 def test_reading_an_image_that_is_missing_names_it(tmp_path: Path) -> None:
     (tmp_path / "captions").write_text(GOOD)
-    found = read_captions(tmp_path / "captions")
+    caption_set = read_captions(tmp_path / "captions")
     with pytest.raises(CrosslookError, match=r"a\.jpg: cannot be read"):
-        read_image_bytes(found, found.images[0])
+        read_image_bytes(caption_set, caption_set.images[0])
 
 
 def _tar_bytes() -> bytes:
@@ -242,8 +242,8 @@ def test_damage_of_any_kind_is_one_line_or_harmless(content: bytes, data: st.Dat
         source = Path(folder, "captions")
         source.write_bytes(damaged)
         try:
-            found = read_captions(source)
+            caption_set = read_captions(source)
         except CrosslookError as error:
             assert len(str(error).splitlines()) == 1
         else:
-            assert all(image.captions for image in found.images)
+            assert all(image.captions for image in caption_set.images)

@@ -1,4 +1,4 @@
-"""Every format yields the same set of images and captions."""
+"""The same images and captions are read from every format."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def _read(tmp_path: Path, text: str, **options: Any) -> CaptionSet:
     return read_captions(source, **options)
 
 
-def _captions(found: CaptionSet) -> dict[str, tuple[str, ...]]:
-    return {image.image: image.captions for image in found.images}
+def _captions(caption_set: CaptionSet) -> dict[str, tuple[str, ...]]:
+    return {image.image: image.captions for image in caption_set.images}
 
 
 @pytest.mark.parametrize("format", WRITERS)
@@ -96,14 +96,14 @@ def test_a_file_is_recognised_by_its_content(tmp_path: Path, format: str) -> Non
 
 @pytest.mark.parametrize("format", sorted(set(WRITERS) - {"COCO captions JSON"}))
 def test_captions_are_read_in_the_order_of_the_file(tmp_path: Path, format: str) -> None:
-    found = _read(tmp_path, WRITERS[format](TWO_IMAGES))
-    assert _captions(found) == TWO_IMAGES
-    assert found.skipped == ()
+    caption_set = _read(tmp_path, WRITERS[format](TWO_IMAGES))
+    assert _captions(caption_set) == TWO_IMAGES
+    assert caption_set.skipped == ()
 
 
 def test_coco_captions_are_joined_to_their_images_by_id(tmp_path: Path) -> None:
-    found = _read(tmp_path, _coco(TWO_IMAGES))  # the builder writes the annotations backwards
-    assert _captions(found) == {name: texts[::-1] for name, texts in TWO_IMAGES.items()}
+    caption_set = _read(tmp_path, _coco(TWO_IMAGES))  # the builder writes the annotations backwards
+    assert _captions(caption_set) == {name: texts[::-1] for name, texts in TWO_IMAGES.items()}
 
 
 @pytest.mark.parametrize("format", WRITERS)
@@ -119,8 +119,8 @@ def test_scattered_captions_of_an_image_are_grouped_where_it_was_first_seen(
 ) -> None:
     lines = write({"a.jpg": ["A1", "A2"], "b.jpg": ["B1", "B2"]}).splitlines()
     header, (a1, a2, b1, b2) = lines[:-4], lines[-4:]
-    found = _read(tmp_path, "\n".join([*header, b1, a1, b2, a2]))
-    assert list(_captions(found).items()) == [("b.jpg", ("B1", "B2")), ("a.jpg", ("A1", "A2"))]
+    caption_set = _read(tmp_path, "\n".join([*header, b1, a1, b2, a2]))
+    assert list(_captions(caption_set).items()) == [("b.jpg", ("B1", "B2")), ("a.jpg", ("A1", "A2"))]
 
 
 def test_a_csv_caption_may_hold_a_line_break(tmp_path: Path) -> None:
@@ -128,8 +128,10 @@ def test_a_csv_caption_may_hold_a_line_break(tmp_path: Path) -> None:
 
 
 def test_the_line_of_flickr30k_that_lacks_a_bar_is_read(tmp_path: Path) -> None:
-    found = _read(tmp_path, "image_name| comment_number| comment\n2199200615.jpg| 4   A dog runs across the grass .\n")
-    assert _captions(found) == {"2199200615.jpg": ("A dog runs across the grass .",)}
+    caption_set = _read(
+        tmp_path, "image_name| comment_number| comment\n2199200615.jpg| 4   A dog runs across the grass .\n"
+    )
+    assert _captions(caption_set) == {"2199200615.jpg": ("A dog runs across the grass .",)}
 
 
 def test_white_space_around_a_caption_is_dropped(tmp_path: Path) -> None:
@@ -160,13 +162,13 @@ def test_without_a_split_every_image_is_read(tmp_path: Path) -> None:
 
 
 def test_a_limit_takes_the_first_images_that_have_captions(tmp_path: Path) -> None:
-    found = _read(tmp_path, _jsonl({"a.jpg": [], "b.jpg": ["B"], "c.jpg": ["C"], "d.jpg": []}), limit=1)
-    assert _captions(found) == {"b.jpg": ("B",)}
+    caption_set = _read(tmp_path, _jsonl({"a.jpg": [], "b.jpg": ["B"], "c.jpg": ["C"], "d.jpg": []}), limit=1)
+    assert _captions(caption_set) == {"b.jpg": ("B",)}
 
 
 def test_what_lies_beyond_the_limit_is_not_called_skipped(tmp_path: Path) -> None:
-    found = _read(tmp_path, _jsonl({"a.jpg": [], "b.jpg": ["B"], "c.jpg": ["C"], "d.jpg": []}), limit=1)
-    assert found.skipped == (("a.jpg", "image without captions"),)
+    caption_set = _read(tmp_path, _jsonl({"a.jpg": [], "b.jpg": ["B"], "c.jpg": ["C"], "d.jpg": []}), limit=1)
+    assert caption_set.skipped == (("a.jpg", "image without captions"),)
 
 
 @pytest.mark.parametrize(
@@ -182,25 +184,25 @@ def test_what_lies_beyond_the_limit_is_not_called_skipped(tmp_path: Path) -> Non
     ids=WRITERS,
 )
 def test_a_caption_without_text_is_skipped_by_name(tmp_path: Path, text: str, named: str) -> None:
-    found = _read(tmp_path, text)
-    assert (_captions(found), found.skipped) == ({"a.jpg": ("A",)}, ((named, "caption without text"),))
+    caption_set = _read(tmp_path, text)
+    assert (_captions(caption_set), caption_set.skipped) == ({"a.jpg": ("A",)}, ((named, "caption without text"),))
 
 
 def test_an_image_whose_captions_are_all_empty_is_skipped_with_them(tmp_path: Path) -> None:
-    found = _read(tmp_path, _csv({"a.jpg": [""], "b.jpg": ["B"]}))
-    assert found.skipped == (("line 2 (a.jpg)", "caption without text"), ("a.jpg", "image without captions"))
+    caption_set = _read(tmp_path, _csv({"a.jpg": [""], "b.jpg": ["B"]}))
+    assert caption_set.skipped == (("line 2 (a.jpg)", "caption without text"), ("a.jpg", "image without captions"))
 
 
 def test_coco_captions_of_an_unlisted_image_are_skipped_by_name(tmp_path: Path) -> None:
     document = json.loads(_coco({"a.jpg": ["A"]}))
     document["annotations"].append({"image_id": 7, "caption": "B"})
-    found = _read(tmp_path, json.dumps(document))
-    assert found.skipped == (("annotations[1] (image_id 7)", "captions of an image that is not there"),)
+    caption_set = _read(tmp_path, json.dumps(document))
+    assert caption_set.skipped == (("annotations[1] (image_id 7)", "captions of an image that is not there"),)
 
 
 def test_an_image_without_a_split_is_skipped_by_name_when_one_is_asked_for(tmp_path: Path) -> None:
-    found = _read(tmp_path, _jsonl({"a.jpg": ["A"]}, "dev") + _jsonl({"b.jpg": ["B"]}), split="dev")
-    assert found.skipped == (("b.jpg", "image without a split"),)
+    caption_set = _read(tmp_path, _jsonl({"a.jpg": ["A"]}, "dev") + _jsonl({"b.jpg": ["B"]}), split="dev")
+    assert caption_set.skipped == (("b.jpg", "image without a split"),)
 
 
 def test_images_are_looked_for_beside_the_file_unless_told_otherwise(tmp_path: Path) -> None:
@@ -209,21 +211,21 @@ def test_images_are_looked_for_beside_the_file_unless_told_otherwise(tmp_path: P
 
 def test_missing_images_are_named_in_the_order_of_the_set(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_bytes(b"")
-    found = _read(tmp_path, _jsonl({name: ["A"] for name in ("d.jpg", "b.jpg", "c.jpg")}))
-    assert missing_images(found) == ("d.jpg", "c.jpg")
+    caption_set = _read(tmp_path, _jsonl({name: ["A"] for name in ("d.jpg", "b.jpg", "c.jpg")}))
+    assert missing_images(caption_set) == ("d.jpg", "c.jpg")
 
 
 def test_a_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
-    found = read_captions(_write_folder(tmp_path, {"a.jpg": ["A1", "A2"], "sub/b.PNG": ["B"]}))
-    assert _captions(found) == {"a.jpg": ("A1", "A2"), "sub/b.PNG": ("B",)}
+    caption_set = read_captions(_write_folder(tmp_path, {"a.jpg": ["A1", "A2"], "sub/b.PNG": ["B"]}))
+    assert _captions(caption_set) == {"a.jpg": ("A1", "A2"), "sub/b.PNG": ("B",)}
 
 
 def test_captions_may_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
     _write_folder(tmp_path / "both", {"a.jpg": ["A"]})
     (tmp_path / "texts").mkdir()
     (tmp_path / "both/a.txt").rename(tmp_path / "texts/a.txt")
-    found = read_captions(tmp_path / "texts", images_dir=tmp_path / "both")
-    assert read_image_bytes(found, found.images[0]) == b"bytes of a.jpg"
+    caption_set = read_captions(tmp_path / "texts", images_dir=tmp_path / "both")
+    assert read_image_bytes(caption_set, caption_set.images[0]) == b"bytes of a.jpg"
 
 
 def test_what_has_no_partner_in_a_folder_is_skipped_by_name(tmp_path: Path) -> None:
@@ -244,8 +246,8 @@ def test_hidden_files_of_a_folder_are_left_alone(tmp_path: Path) -> None:
 
 def test_the_bytes_of_an_image_come_from_the_images_folder(tmp_path: Path) -> None:
     _write_folder(tmp_path / "photos", {"a.jpg": ["A"]})
-    found = _read(tmp_path, _jsonl({"a.jpg": ["A"]}), images_dir=tmp_path / "photos")
-    assert read_image_bytes(found, found.images[0]) == b"bytes of a.jpg"
+    caption_set = _read(tmp_path, _jsonl({"a.jpg": ["A"]}), images_dir=tmp_path / "photos")
+    assert read_image_bytes(caption_set, caption_set.images[0]) == b"bytes of a.jpg"
 
 
 def test_a_tar_without_an_ending_is_recognised_by_its_content(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""webdataset shards are read in place: no member is extracted, no link followed."""
+"""webdataset shards are read in place: no member is extracted, and no link is followed."""
 
 from __future__ import annotations
 
@@ -50,28 +50,28 @@ def _message(source: Path) -> str:
 def test_captions_come_from_the_txt_or_json_beside_the_image(
     tmp_path: Path, name: str, content: bytes, captions: tuple[str, ...]
 ) -> None:
-    found = read_captions(_tar(tmp_path / "one.tar", {"a.jpg": b"", name: content}))
-    assert found.images == (CaptionedImage("a.jpg", captions, None),)
+    caption_set = read_captions(_tar(tmp_path / "one.tar", {"a.jpg": b"", name: content}))
+    assert caption_set.images == (CaptionedImage("a.jpg", captions, None),)
 
 
 def test_a_txt_is_preferred_to_a_json(tmp_path: Path) -> None:
-    found = read_captions(_tar(tmp_path / "one.tar", {"a.json": b'{"caption": "json"}', **ONE_IMAGE}))
-    assert found.images[0].captions == ("A dog.",)
+    caption_set = read_captions(_tar(tmp_path / "one.tar", {"a.json": b'{"caption": "json"}', **ONE_IMAGE}))
+    assert caption_set.images[0].captions == ("A dog.",)
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_the_bytes_of_an_image_come_from_inside_the_tar(tmp_path: Path, format: int) -> None:
     members = {f"{'long-' * 15}/{name}{number}": b"%d" % number for number in range(3) for name in ("é",)}
     files = {f"{name}.jpg": content for name, content in members.items()} | {f"{name}.txt": b"A" for name in members}
-    found = read_captions(_tar(tmp_path / "one.tar", files, format=format))
-    assert [read_image_bytes(found, image) for image in found.images] == [b"0", b"1", b"2"]
+    caption_set = read_captions(_tar(tmp_path / "one.tar", files, format=format))
+    assert [read_image_bytes(caption_set, image) for image in caption_set.images] == [b"0", b"1", b"2"]
 
 
 def test_a_folder_of_shards_names_images_by_shard_and_member(tmp_path: Path) -> None:
     for number in range(2):
         _tar(tmp_path / f"{number}.tar", {"a.jpg": b"%d" % number, "a.txt": b"A"})
-    found = read_captions(tmp_path)
-    assert {image.image: read_image_bytes(found, image) for image in found.images} == {
+    caption_set = read_captions(tmp_path)
+    assert {image.image: read_image_bytes(caption_set, image) for image in caption_set.images} == {
         "0.tar/a.jpg": b"0",
         "1.tar/a.jpg": b"1",
     }
@@ -82,10 +82,10 @@ def test_no_image_of_a_tar_is_missing(tmp_path: Path) -> None:
 
 
 def test_what_has_no_partner_in_a_tar_is_skipped_by_name(tmp_path: Path) -> None:
-    found = read_captions(
+    caption_set = read_captions(
         _tar(tmp_path / "one.tar", {**ONE_IMAGE, "b.jpg": b"", "c.txt": b"C", "d.jpg": b"", "d.txt": b"\n"})
     )
-    assert set(found.skipped) == {
+    assert set(caption_set.skipped) == {
         ("b.jpg", "image without captions"),
         ("c.txt", "captions of an image that is not there"),
         ("d.jpg", "image without captions"),
@@ -94,21 +94,23 @@ def test_what_has_no_partner_in_a_tar_is_skipped_by_name(tmp_path: Path) -> None
 
 def test_a_link_inside_a_tar_is_skipped_by_name_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("secret")
-    found = read_captions(
+    caption_set = read_captions(
         _tar(tmp_path / "one.tar", {**ONE_IMAGE, "b.jpg": b""}, {"b.txt": str(tmp_path / "secret.txt")})
     )
-    assert ("b.txt", "link or special file inside a tar") in found.skipped
-    assert [image.image for image in found.images] == ["a.jpg"]
+    assert ("b.txt", "link or special file inside a tar") in caption_set.skipped
+    assert [image.image for image in caption_set.images] == ["a.jpg"]
 
 
 def test_members_with_other_endings_and_hidden_ones_are_left_alone(tmp_path: Path) -> None:
-    found = read_captions(_tar(tmp_path / "one.tar", {**ONE_IMAGE, "a.npy": b"", "a.cls": b"3", "._a.jpg": b"junk"}))
-    assert (len(found.images), found.skipped) == (1, ())
+    caption_set = read_captions(
+        _tar(tmp_path / "one.tar", {**ONE_IMAGE, "a.npy": b"", "a.cls": b"3", "._a.jpg": b"junk"})
+    )
+    assert (len(caption_set.images), caption_set.skipped) == (1, ())
 
 
 def test_reading_writes_nothing_to_disk(tmp_path: Path) -> None:
-    found = read_captions(_tar(tmp_path / "one.tar", ONE_IMAGE))
-    read_image_bytes(found, found.images[0])
+    caption_set = read_captions(_tar(tmp_path / "one.tar", ONE_IMAGE))
+    read_image_bytes(caption_set, caption_set.images[0])
     assert [entry.name for entry in tmp_path.iterdir()] == ["one.tar"]
 
 
@@ -183,7 +185,7 @@ def test_a_folder_with_shards_and_sidecars_is_refused(tmp_path: Path) -> None:
 
 def test_a_tar_that_has_changed_under_the_reader_is_named(tmp_path: Path) -> None:
     source = _tar(tmp_path / "one.tar", ONE_IMAGE)
-    found = read_captions(source)
+    caption_set = read_captions(source)
     source.write_bytes(b"")
     with pytest.raises(CrosslookError, match="has become shorter"):
-        read_image_bytes(found, found.images[0])
+        read_image_bytes(caption_set, caption_set.images[0])

@@ -1,4 +1,4 @@
-"""A single image or captions file that the file system does not give is counted and named, and ends nothing."""
+"""A single image or captions file that cannot be read is counted and named, and ends nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from indexes.errors import CrosslookError
+from indexes.recovery import current_binding
 from retrieval.captions import (
     CannotRead,
     Skipped,
@@ -31,7 +32,7 @@ NAME = "002.png"
 
 @pytest.fixture
 def photos(tmp_path):
-    """Six pictures, each with a .txt beside it, and a captions file that lists them."""
+    """Six pictures with sidecars (.txt), and a captions file that lists them."""
     folder = tmp_path / "photos"
     lines = []
     for path in write_photos(folder, 6):
@@ -53,10 +54,10 @@ def failing(monkeypatch):
     def fail(name, error):
         real = pathlib.Path.open
 
-        def open_unless(path, *given, **options):
+        def open_unless(path, *arguments, **options):
             if path.name == name:
                 raise error
-            return real(path, *given, **options)
+            return real(path, *arguments, **options)
 
         monkeypatch.setattr(pathlib.Path, "open", open_unless)
 
@@ -67,14 +68,27 @@ def io_error(code):
     return OSError(code, os.strerror(code))
 
 
+def in_its_place(path, make):
+    """Replaces a file by what `make` makes at its path."""
+    path.unlink()
+    make(path)
+
+
+def link_to(target):
+    return lambda path: os.symlink(target, path)
+
+
 HARMS = {
     "missing": (lambda path: path.unlink(), "image is missing"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "image is a folder, a pipe or a device"),
-    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "image is a folder, a pipe or a device"),
-    "a device": (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), None),
-    "a broken link": (lambda path: (path.unlink(), path.symlink_to("nowhere.png")), "image is missing"),
-    "a link to itself": (lambda path: (path.unlink(), path.symlink_to(path)), None),
-    "below a file": (lambda path: (path.unlink(), path.symlink_to("001.png/x")), "image is missing"),
+    "a folder": (lambda path: in_its_place(path, os.mkdir), "image is a folder, a pipe or a device"),
+    "a pipe": (lambda path: in_its_place(path, os.mkfifo), "image is a folder, a pipe or a device"),
+    "a device": (lambda path: in_its_place(path, link_to("/dev/zero")), None),
+    "a broken link": (
+        lambda path: in_its_place(path, link_to("nowhere.png")),
+        "image is missing",
+    ),
+    "a link to itself": (lambda path: in_its_place(path, link_to(path)), None),
+    "below a file": (lambda path: in_its_place(path, link_to("001.png/x")), "image is missing"),
     "empty": (lambda path: path.write_bytes(b""), "image is empty"),
     "no picture": (lambda path: path.write_bytes(b"no"), None),
     "half": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"), None),
@@ -84,10 +98,10 @@ HARMS = {
 @pytest.mark.parametrize(("harm", "why"), HARMS.values(), ids=HARMS)
 def test_an_image_that_is_not_there_or_damaged_is_left_out_and_named(captions, encoder, tmp_path, harm, why):
     harm(captions.images_dir / NAME)
-    found = evaluate(captions, encoder, tmp_path / "w")
-    assert [item.what for item in found.left_out] == [NAME] and len(found.images) == 5
-    assert why is None or found.left_out[0].why == why
-    assert str(captions.images_dir) not in found.left_out[0].why, "so that reasons can be counted"
+    evaluation = evaluate(captions, encoder, tmp_path / "w")
+    assert [item.what for item in evaluation.left_out] == [NAME] and len(evaluation.images) == 5
+    assert why is None or evaluation.left_out[0].why == why
+    assert str(captions.images_dir) not in evaluation.left_out[0].why, "so that reasons can be counted"
     with pytest.raises(CrosslookError, match=rf"^[^\n]*1 left out, first {NAME} [^\n]*$"):
         evaluate(captions, encoder, tmp_path / "w2", strict=True)
 
@@ -95,33 +109,35 @@ def test_an_image_that_is_not_there_or_damaged_is_left_out_and_named(captions, e
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE, errno.ENOENT, errno.EISDIR])
 def test_an_image_that_cannot_be_read_is_left_out_and_named(captions, encoder, tmp_path, failing, code):
     failing(NAME, io_error(code))
-    found = evaluate(captions, encoder, tmp_path / "w")
-    assert found.left_out == (Skipped(NAME, f"image cannot be read ({os.strerror(code)})"),)
-    assert len(found.images) == 5 and len(found.texts) == 10
+    evaluation = evaluate(captions, encoder, tmp_path / "w")
+    assert evaluation.left_out == (Skipped(NAME, f"image cannot be read ({os.strerror(code)})"),)
+    assert len(evaluation.images) == 5 and len(evaluation.texts) == 10
     with pytest.raises(CrosslookError, match=rf"^[^\n]*1 left out, first {NAME} [^\n]*$"):
         evaluate(captions, encoder, tmp_path / "w2", strict=True)
 
 
 def test_an_image_that_memory_does_not_hold_is_left_out_and_named(captions, encoder, tmp_path, failing):
     failing(NAME, MemoryError())
-    found = evaluate(captions, encoder, tmp_path / "w")
-    assert found.left_out == (Skipped(NAME, "image needs more memory than is free"),)
+    evaluation = evaluate(captions, encoder, tmp_path / "w")
+    assert evaluation.left_out == (Skipped(NAME, "image needs more memory than is free"),)
 
 
 def test_an_image_larger_than_any_is_not_even_read(captions, encoder, tmp_path):
     os.truncate(captions.images_dir / NAME, 10**12)  # a file with a hole
-    found = evaluate(captions, encoder, tmp_path / "w")
-    assert found.left_out == (Skipped(NAME, "image is larger than 500 MB"),)
+    evaluation = evaluate(captions, encoder, tmp_path / "w")
+    assert evaluation.left_out == (Skipped(NAME, "image is larger than 500 MB"),)
 
 
 def test_what_the_pipeline_does_not_speak_of_is_named_as_well(captions, encoder, tmp_path, monkeypatch):
-    """Neither a row nor a failure came of an image: it is not lost without a word."""
-    import retrieval.evaluation.evaluate as module
+    """An image for which the pipeline made neither a row nor a failure is not lost silently."""
+    from retrieval.indexing.pipeline import index_images
 
-    real = module.index_images
-    monkeypatch.setattr(module, "index_images", lambda names, *given, **options: real(names[1:], *given, **options))
-    found = evaluate(captions, encoder, tmp_path / "w")
-    assert found.left_out == (Skipped("000.png", "image cannot be read now"),) and len(found.images) == 5
+    monkeypatch.setattr(
+        "retrieval.evaluation.evaluate.index_images",
+        lambda names, *arguments, **options: index_images(names[1:], *arguments, **options),
+    )
+    evaluation = evaluate(captions, encoder, tmp_path / "w")
+    assert evaluation.left_out == (Skipped("000.png", "image cannot be read now"),) and len(evaluation.images) == 5
 
 
 @pytest.mark.parametrize("seconds", [2**33, 20_000_000_000, -1_000_000_000, 0])
@@ -135,30 +151,28 @@ def test_dates_far_away_do_not_matter(captions, encoder, tmp_path, seconds):
 
 
 def test_an_image_that_vanishes_from_an_index_is_named(captions, encoder, tmp_path, monkeypatch):
-    """After it was looked for, and before the collection is compared."""
-    import retrieval.evaluation.evaluate as module
+    """It vanishes after it was looked for, and before the collection is compared."""
     from retrieval.indexing.pipeline import index_folders
 
     index_folders([captions.images_dir], tmp_path / "index", encoder)
-    real = module.current_binding
 
     def vanish(path):
         (captions.images_dir / NAME).unlink(missing_ok=True)
-        return real(path)
+        return current_binding(path)
 
-    monkeypatch.setattr(module, "current_binding", vanish)
-    found = evaluate(captions, encoder, tmp_path / "w", index=tmp_path / "index")
-    assert found.left_out == (Skipped(NAME, f"image cannot be read ({os.strerror(errno.ENOENT)})"),)
+    monkeypatch.setattr("retrieval.evaluation.evaluate.current_binding", vanish)
+    evaluation = evaluate(captions, encoder, tmp_path / "w", index=tmp_path / "index")
+    assert evaluation.left_out == (Skipped(NAME, f"image cannot be read ({os.strerror(errno.ENOENT)})"),)
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG])
 def test_an_image_that_cannot_even_be_looked_at_says_why(captions, monkeypatch, code):
     real = os.stat
 
-    def look(path, *given, **options):
+    def look(path, *arguments, **options):
         if str(path).endswith(NAME):
             raise io_error(code)
-        return real(path, *given, **options)
+        return real(path, *arguments, **options)
 
     monkeypatch.setattr(os, "stat", look)
     assert absent_images(captions) == (Skipped(NAME, f"image cannot be looked at ({os.strerror(code)})"),)
@@ -168,9 +182,9 @@ def test_an_image_that_cannot_even_be_looked_at_says_why(captions, monkeypatch, 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ENOENT, errno.EISDIR])
 def test_a_txt_that_cannot_be_read_is_skipped_with_its_reason(photos, failing, code):
     failing("002.txt", io_error(code))
-    found = read_captions(photos)
-    assert found.skipped == (Skipped("002.txt", f"captions: cannot be read ({os.strerror(code)})"),)
-    assert len(found.images) == 5
+    caption_set = read_captions(photos)
+    assert caption_set.skipped == (Skipped("002.txt", f"captions: cannot be read ({os.strerror(code)})"),)
+    assert len(caption_set.images) == 5
 
 
 def test_a_pipe_in_the_place_of_a_txt_is_not_waited_for(photos):
@@ -197,9 +211,9 @@ def test_a_subfolder_that_cannot_be_listed_is_named_once(photos, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", list_unless)
-    found = read_captions(photos)
-    assert found.skipped == (Skipped("more/", "folder cannot be listed (Permission denied)"),)
-    assert len(found.images) == 6
+    caption_set = read_captions(photos)
+    assert caption_set.skipped == (Skipped("more/", "folder cannot be listed (Permission denied)"),)
+    assert len(caption_set.images) == 6
 
 
 def test_a_folder_of_captions_that_cannot_be_listed_is_one_line(photos, monkeypatch):
@@ -227,14 +241,16 @@ def test_captions_inside_a_tar_that_cannot_be_read_are_skipped(shard, monkeypatc
     where = read_captions(shard).members[NAME].offset
 
     def read(member, at_most=None):
-        if member.offset > where and member.size < 100:  # the captions that follow the picture, and later ones
+        if (
+            member.offset > where and member.size < 100
+        ):  # cuts off the captions after the picture, and all later members
             raise CannotRead(member.shard, "cannot be read (Input/output error)", "make it readable")
         return real(member, at_most)
 
     monkeypatch.setattr(shards, "read_member", read)
-    found = read_captions(shard)
-    assert [image.image for image in found.images] == ["000.png", "001.png"]
-    assert set(found.skipped) == {
+    caption_set = read_captions(shard)
+    assert [image.image for image in caption_set.images] == ["000.png", "001.png"]
+    assert set(caption_set.skipped) == {
         Skipped(f"00{row}.png", "captions: cannot be read (Input/output error)") for row in range(2, 6)
     }
 
@@ -243,8 +259,8 @@ def test_images_of_a_tar_that_became_shorter_are_left_out(shard, encoder, tmp_pa
     captions = read_captions(shard)
     last = captions.members["005.png"]
     os.truncate(shard, last.offset + 10)
-    found = evaluate(captions, encoder, tmp_path / "w")
-    assert found.left_out == (Skipped("005.png", "image has become shorter since it was listed"),)
+    evaluation = evaluate(captions, encoder, tmp_path / "w")
+    assert evaluation.left_out == (Skipped("005.png", "image has become shorter since it was listed"),)
     with pytest.raises(CannotRead, match="shard.tar: has become shorter since it was listed: start again"):
         read_image_bytes(captions, captions.images[5])
 

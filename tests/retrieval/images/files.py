@@ -1,4 +1,4 @@
-"""Files of all formats, and what is promised of each."""
+"""Builders of files in all formats, and assertions about what they show."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -36,7 +37,7 @@ def png_chunk(name, body):
 
 
 def png(samples, depth=8, palette=None, transparency=None, interlaced=False, late=b"", size=None):
-    """samples: [h, w, channels]. late: chunks after the pixels. size: the (width, height) that it claims to have."""
+    """A PNG file. samples: [h, w, channels]. late: chunks after the pixels. size: (width, height) to claim."""
     colour = 3 if palette is not None else {1: 0, 2: 4, 3: 2, 4: 6}[samples.shape[2]]
     width, height = size or samples.shape[1::-1]
 
@@ -60,7 +61,8 @@ def png(samples, depth=8, palette=None, transparency=None, interlaced=False, lat
 
 
 def tiff(samples, order="<", photometric=None, **options):
-    """Uncompressed unless told. samples: [h, w] or [h, w, channels] of any dtype. order: < little, > big endian."""
+    """A TIFF file, by default uncompressed. samples: [h, w] or [h, w, channels], any dtype. order: < little, > big
+    endian."""
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer, samples, byteorder=order, photometric=photometric, metadata=None, software=False, **options
@@ -69,16 +71,16 @@ def tiff(samples, order="<", photometric=None, **options):
 
 
 def tiff_with(content, **tags):
-    """The same file with other values of tags that it has, by their names."""
+    """The same file with other values for tags that it has, by their names."""
     buffer = io.BytesIO(content)
     with tifffile.TiffFile(buffer) as opened:
         for name, value in tags.items():
-            opened.pages[0].tags[name].overwrite(value)
+            opened.pages.first.tags[name].overwrite(value)
     return buffer.getvalue()
 
 
 def gif(screen, frame):
-    """A GIF file that claims these sizes and holds no pixels."""
+    """A GIF file that claims these sizes, (width, height), and holds no pixels."""
     head = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x80, 0, 0) + bytes(6)
     return head + b"," + struct.pack("<4HB", 0, 0, *frame, 0) + b"\2\2\x44\1\0;"
 
@@ -103,12 +105,12 @@ def jpeg_claiming(width, height, **options):
 
 
 def cmyk(rgb, black):
-    """The inks that make rgb wherever black is 0."""
+    """The inks that show `rgb` where `black` is 0."""
     return Image.fromarray(np.dstack([255 - rgb, np.full(rgb.shape[:2], black, np.uint8)]), "CMYK")
 
 
 def ycck(rgb):
-    """JPEG as Photoshop writes it: inverted, and its CMY as luma and chroma."""
+    """A JPEG file as Photoshop writes it: inverted, with CMY as luma and chroma."""
     inverted = 255 - np.asarray(Image.fromarray(255 - rgb).convert("YCbCr"))
     image = Image.fromarray(np.dstack([inverted, np.zeros(rgb.shape[:2], np.uint8)]), "CMYK")
     content = bytearray(save(image, "JPEG", quality=100))
@@ -137,17 +139,17 @@ def renamed(content):
 
 
 def with_exif(format, payload, values=None):
-    """An image with these EXIF bytes, be they damaged."""
+    """An image with these EXIF bytes, which may be damaged."""
     values = picture() if values is None else values
     if format != "AVIF":
         return save(values, format, exif=payload)
     sound = exif(taken="2" * (len(payload) - len(exif(taken="")) if len(payload) > 100 else 60))
     content = save(values, format, exif=sound)
-    place = content.index(sound[6:])
-    return content[:place] + payload.ljust(len(sound))[6 : len(sound)] + content[place + len(sound) - 6 :]
+    offset = content.index(sound[6:])
+    return content[:offset] + payload.ljust(len(sound))[6 : len(sound)] + content[offset + len(sound) - 6 :]
 
 
-ORIENTED = {
+ORIENTED: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 100, "subsampling": 0},
     "PNG": {},
     "WEBP": {"lossless": True},
@@ -159,7 +161,7 @@ ORIENTED = {
 
 @cache
 def files():
-    """A valid file of every format and of the variants that take another way through the decoders."""
+    """A valid file of every format, and of variants that the decoders treat differently."""
     two = {"save_all": True, "append_images": [Image.fromarray(OTHER)]}
     dated = exif(6, "2021:02:03 04:05:06", "2022:03:04 05:06:07")
     return {
@@ -169,7 +171,7 @@ def files():
         "mpo": save(picture(), "MPO", **two),
         "png": save(picture(), "PNG", exif=dated),
         "png palette": save(in_palette(), "PNG", transparency=3),
-        "png 16 bits": png(np.uint16(GREY)[..., None] * 257, 16),
+        "png 16 bits": png(GREY.astype(np.uint16)[..., None] * 257, 16),
         "webp": save(picture(), "WEBP", exif=dated),
         "webp lossless": save(with_alpha(picture()), "WEBP", lossless=True),
         "webp animated": save(picture(), "WEBP", **two),
@@ -207,7 +209,7 @@ def assert_unreadable(content, **options):
 
 
 def run_python(program, *arguments):
-    """What a program of its own process prints, by words."""
+    """Runs a program in a process of its own; returns the words that it prints."""
     return subprocess.run(
         [sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True, timeout=60
     ).stdout.split()

@@ -1,4 +1,4 @@
-"""Pictures of which each pixel is known from their construction."""
+"""Pictures of which every pixel is known from their construction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def picture(width=48, height=32):
-    """Smooth, so that lossy formats keep it; and unlike itself however it is turned or mirrored."""
+    """uint8 [h, w, 3]. Smooth, so that lossy formats keep it. It differs from itself in any other orientation."""
     across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return np.stack([across, down, across * down / 255], axis=2).astype(np.uint8)
 

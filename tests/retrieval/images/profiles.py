@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-# Of the three colours, adapted to D50, as the profiles of Apple and Adobe have them; and their gamma.
+# XYZ of the three primaries, adapted to D50, and gamma, as in the profiles of Apple and Adobe.
 DISPLAY_P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
 ADOBE_RGB = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
 SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
@@ -27,7 +27,8 @@ def grey_profile(gamma, description="a scanner"):
 
 
 def cmyk_profile(colour_of_inks, description="a press"):
-    """colour_of_inks: (C, M, Y, K), each 0 or 1 -> (L, a, b) of that corner; what lies between is interpolated."""
+    """colour_of_inks: (C, M, Y, K), each 0 or 1 -> (L, a, b) of that corner; colours between corners are
+    interpolated."""
     corners = bytearray()
     for corner in range(16):
         lightness, a, b = colour_of_inks(*((corner >> shift) & 1 for shift in (3, 2, 1, 0)))
@@ -39,7 +40,7 @@ def cmyk_profile(colour_of_inks, description="a press"):
 
 
 def to_srgb(rgb, colorants, gamma=GAMMA):
-    """The slow way: through linear light and XYZ."""
+    """The slow conversion, through linear light and XYZ."""
     xyz = (rgb / 255.0) ** gamma @ np.asarray(colorants).T
     linear = np.clip(xyz @ np.linalg.inv(SRGB).T, 0, 1)
     return np.rint(255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))

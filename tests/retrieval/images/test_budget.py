@@ -17,7 +17,7 @@ from tests.retrieval.images.pictures import picture
 
 
 class Watched(Budget):
-    """Notes the most bytes and the most holders that there were at once."""
+    """Records the most bytes and the most holders at any one time."""
 
     def __init__(self, total):
         super().__init__(total)
@@ -25,11 +25,11 @@ class Watched(Budget):
         self._noting = threading.Lock()
 
     @contextmanager
-    def room(self, size):
-        with super().room(size):
+    def reserve(self, size):
+        with super().reserve(size):
             with self._noting:
                 self.holders += 1
-                self.most = max(self.most, self._taken)
+                self.most = max(self.most, self.taken)
                 self.most_holders = max(self.most_holders, self.holders)
             try:
                 yield
@@ -39,11 +39,11 @@ class Watched(Budget):
 
 
 def held(shared, sizes, threads=8):
-    """Hold these sizes by several threads, each until another one had a chance to come in."""
+    """Several threads hold these sizes. A thread holds its size until another one had a chance to get in."""
     together = threading.Barrier(2)
 
     def hold(size):
-        with shared.room(size):
+        with shared.reserve(size):
             try:
                 together.wait(0.01)
             except threading.BrokenBarrierError:
@@ -57,7 +57,7 @@ def held(shared, sizes, threads=8):
 def test_no_more_is_held_at_once_than_there_is(sizes):
     shared = Watched(100)
     held(shared, sizes)
-    assert shared.most <= 100 and shared._taken == 0
+    assert shared.most <= 100 and shared.taken == 0
     assert shared.most_holders > 1 or sizes[0] == 100
 
 
@@ -65,26 +65,26 @@ def test_what_is_larger_than_all_of_it_goes_alone():
     shared = Watched(100)
     held(shared, [500, 10, 700, 10, 10, 500])
     assert shared.most in (500, 700) or shared.most == 700
-    assert shared._taken == 0
+    assert shared.taken == 0
 
 
 def test_a_large_one_is_not_overtaken_for_ever():
     shared = Budget(100)
     order = []
-    first = shared.room(60)
+    first = shared.reserve(60)
     first.__enter__()
 
     def hold(name, size):
-        with shared.room(size):
+        with shared.reserve(size):
             order.append(name)
 
     large = threading.Thread(target=hold, args=("large", 90))
     large.start()
-    while len(shared._waiting) < 1:
+    while shared.waiting < 1:
         pass
     small = threading.Thread(target=hold, args=("small", 10))
     small.start()
-    while len(shared._waiting) < 2:
+    while shared.waiting < 2:
         pass
     first.__exit__(None, None, None)
     large.join()
@@ -92,12 +92,12 @@ def test_a_large_one_is_not_overtaken_for_ever():
     assert order == ["large", "small"]
 
 
-def test_room_is_given_back_after_an_error():
+def test_bytes_are_released_after_an_error():
     shared = Budget(100)
-    with pytest.raises(KeyboardInterrupt), shared.room(100):
+    with pytest.raises(KeyboardInterrupt), shared.reserve(100):
         raise KeyboardInterrupt
-    with shared.room(100):
-        assert shared._taken == 100
+    with shared.reserve(100):
+        assert shared.taken == 100
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG", "GIF", "HEIF"])
@@ -109,21 +109,21 @@ def test_pictures_are_decoded_within_the_budget(format, monkeypatch):
         photos = list(pool.map(decode, [content] * 12))
     assert {photo.pixels.shape for photo in photos} == {(400, 600, 3)}
     assert 600 * 400 * 4 <= shared.most <= max(3_000_000, 600 * 400 * 20)
-    assert shared._taken == 0
+    assert shared.taken == 0
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_files_that_fail_give_their_room_back(share, monkeypatch):
+def test_files_that_fail_release_their_bytes(share, monkeypatch):
     shared = Watched(3_000_000)
     monkeypatch.setattr(decoding, "PICTURES", shared)
     for format in ("PNG", "WEBP", "AVIF", "HEIF", "JPEG"):
         content = save(picture(600, 400), format)
         with suppress(UnreadableImage):
             decode(content[: int(len(content) * share)])
-    assert shared._taken == 0
+    assert shared.taken == 0
 
 
-# ------------------------------------------------------------------------------------ what a process really takes
+# ------------------------------------------------------------------------------------ what a process takes
 
 MEGAPIXELS = 6
 MEASURED = """
@@ -140,7 +140,7 @@ def peak():  # of this process alone: ru_maxrss begins with what its parent has
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 before = peak()
 try:
-    decode(content, at_least=int(sys.argv[2]), max_pixels=int(sys.argv[3]))
+    decode(content, min_side=int(sys.argv[2]), max_pixels=int(sys.argv[3]))
     outcome = "decoded"
 except TooManyPixels:
     outcome = "refused"
@@ -190,7 +190,7 @@ def test_a_picture_takes_no_more_memory_than_six_and_a_half_bytes_for_each_pixel
     outcome, kib = run_python(MEASURED, str(path), "260", str(limit))
     assert (
         int(kib) * 1024 < BYTES_A_PIXEL * limit + 24_000_000
-    )  # of which some is a band of the conversion, and the heap's own
+    )  # a part of it is a band of the conversion, and the heap's overhead
     if outcome == "refused":
         outcome, kib = run_python(MEASURED, str(path), "260", str(4 * limit))
         assert int(kib) * 1024 < BYTES_A_PIXEL * 4 * limit

@@ -1,6 +1,8 @@
-"""Colours are those of sRGB, whatever profile the file has."""
+"""Colours are converted to sRGB, whichever profile the file has."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +37,7 @@ def expected(space, rgb=None):
 @pytest.mark.parametrize("format", [*LOSSLESS, "JPEG"])
 def test_colours_are_converted_to_srgb_by_the_profile(format, space):
     content = save(picture(), format, icc_profile=profiles.rgb_profile(SPACES[space]), **ORIENTED[format])
-    assert np.abs(expected(space) - picture()).max() > 30  # so that a profile passed over does not go unseen
+    assert np.abs(expected(space) - picture()).max() > 30  # so that an ignored profile is noticed
     assert_shows(content, expected(space), TOLERANCES.get(format, 1))
 
 
@@ -70,7 +72,7 @@ def test_greys_are_converted_by_their_profile(gamma):
         assert_shows(content, as_rgb(shown), 10)  # at the darkest, where the curve is steep
 
 
-# Inks that no press has, so that only who heeds the profile shows them: cyan prints red; magenta and yellow, nothing.
+# Inks that no press has, so that they show only if the profile is used: cyan prints red; magenta and yellow, nothing.
 PRESS = profiles.cmyk_profile(
     lambda cyan, magenta, yellow, black: (
         (100 - 40 * cyan) * (1 - black),
@@ -112,19 +114,20 @@ def test_lab_is_shown_as_what_it_is():
     lab = ImageCms.profileToProfile(
         Image.fromarray(picture()), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
+    assert lab is not None
     shown = np.asarray(lab.convert("RGB"))
     assert_shows(save(lab, "TIFF"), shown, 2)
     assert np.abs(shown.astype(int) - picture()).mean() < 4
 
 
-RARE_TIFF = {
+RARE_TIFF: dict[str, tuple[Any, dict[str, Any]]] = {
     "planar": (np.moveaxis(picture(), 2, 0), {"photometric": "rgb", "planarconfig": "separate"}),
     "planar zlib": (
         np.moveaxis(picture(), 2, 0),
         {"photometric": "rgb", "planarconfig": "separate", "compression": "zlib"},
     ),
     "planar 16 zlib": (
-        np.moveaxis(np.uint16(picture()) * 257, 2, 0),
+        np.moveaxis(picture().astype(np.uint16) * 257, 2, 0),
         {"photometric": "rgb", "planarconfig": "separate", "compression": "zlib"},
     ),
     "16 zlib predicted": (np.uint16(picture()) * 257, {"photometric": "rgb", "compression": "zlib", "predictor": True}),

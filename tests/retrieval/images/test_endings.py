@@ -1,4 +1,4 @@
-"""Which endings are read, and which are known to be of pictures that are not."""
+"""Which endings are read, and which are recognised as those of pictures that are not read."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ print(".jxl" in ENDINGS, ".jxl" in RECOGNISED, "pillow_jxl" in sys.modules)
     assert run_python(program, "no") == ["False", "True", "False"]
 
 
-# ------------------------------------------------------------------------------------------------ what the bytes say
+# ------------------------------------------------------------------------------------------------ what the bytes tell
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -101,13 +101,13 @@ def test_jpeg_2000_of_16_bits_shows_the_picture():
     assert_shows(save(image, "JPEG2000", **LOSSLESS), as_rgb(GREY), 1)
 
 
-@pytest.mark.parametrize("at_least", [20, 40, 75])
+@pytest.mark.parametrize("min_side", [20, 40, 75])
 @pytest.mark.parametrize("levels", [1, 3, 6])
-def test_jpeg_2000_is_decoded_as_small_as_its_levels_and_the_bound_allow(at_least, levels):
+def test_jpeg_2000_is_decoded_as_small_as_its_levels_and_the_bound_allow(min_side, levels):
     content = save(picture(801, 603), "JPEG2000", num_resolutions=levels)
-    photo = decode(content, at_least)
+    photo = decode(content, min_side)
     smaller = 2 ** (levels - 1)
-    while 603 // smaller < 2 * at_least:
+    while 603 // smaller < 2 * min_side:
         smaller //= 2
     assert photo.pixels.shape[:2] == (-(-603 // smaller), -(-801 // smaller))
     assert (photo.width, photo.height) == (801, 603)

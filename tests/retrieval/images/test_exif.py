@@ -1,4 +1,4 @@
-"""When a picture was taken; and damaged EXIF."""
+"""When a picture was taken, and what damaged EXIF costs."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def test_damaged_exif_does_not_lose_the_picture(format, damage):
     assert_shows(with_exif(format, DAMAGED_EXIF[damage]), picture(), 40)
 
 
-@pytest.mark.parametrize("place", [0, 3, 10**6, 2**32 - 1])
+@pytest.mark.parametrize("offset", [0, 3, 10**6, 2**32 - 1])
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
-def test_damaged_exif_does_not_lose_a_tiff(place, compression):
-    assert_shows(save(picture(), "TIFF", tiffinfo={0x8769: place}, compression=compression), picture())
+def test_damaged_exif_does_not_lose_a_tiff(offset, compression):
+    assert_shows(save(picture(), "TIFF", tiffinfo={0x8769: offset}, compression=compression), picture())
 
 
 @settings(max_examples=100, deadline=None)

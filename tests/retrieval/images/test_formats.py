@@ -1,4 +1,4 @@
-"""Formats and their modes show the picture that went into them."""
+"""Every format, in all of its modes, shows the picture that was saved."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_tiff_of_either_byte_order_shows_exactly_the_picture(samples, photometri
     assert_shows(tiff(samples, order, photometric), expected)
 
 
-# Pillow 11 was built without it, and corrupts memory when it fails to write.
+# Pillow 11 is built without it, and corrupts memory when it fails to write one.
 ZSTD = "zstd" if PIL.__version__ >= "12" else "tiff_lzw"
 
 

@@ -1,8 +1,9 @@
-"""Which picture of a file with several is shown."""
+"""Which picture of a file with several pictures is shown."""
 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_of_several_images_in_heic_the_primary_is_shown():
 
 # ------------------------------------------------------------------------------------ a first frame that shows nothing
 
-ANIMATED = {
+ANIMATED: dict[str, dict[str, Any]] = {
     "GIF": {},
     "PNG": {},
     "WEBP": {"lossless": True},

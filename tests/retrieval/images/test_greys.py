@@ -46,7 +46,7 @@ def test_32_bit_integers_of_8_bit_values_are_not_black():
 
 @pytest.mark.filterwarnings("error")
 def test_not_a_number_is_black_and_infinities_are_extremes():
-    values = np.float32(GREY) * 2
+    values = GREY.astype(np.float32) * 2
     values[:3, 0] = np.nan, np.inf, -np.inf
     values[3, 0] = np.uint32(0x7FA00000).view(np.float32)  # a signalling NaN
     expected = GREY.copy()
@@ -88,7 +88,7 @@ def test_greys_of_fewer_bits_in_16_keep_their_brightness(format, bits):
 
 
 def test_greys_packed_into_12_bits_keep_their_brightness():
-    values = (np.uint16(GREY) * 8)[..., None]  # the upper half of the range is empty, and is not made up
+    values = (GREY.astype(np.uint16) * 8)[..., None]  # the upper half of the range is empty, and stays so
     planes = (values >> np.arange(12)[::-1]) & 1
     packed = np.packbits(planes.reshape(32, -1).astype(bool), axis=1)
     content = tiff_with(tiff(packed), ImageWidth=48, BitsPerSample=12)

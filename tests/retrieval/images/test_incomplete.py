@@ -1,4 +1,4 @@
-"""Files that lack their end, or have damage after some of the picture, are decoded as far as they go, and noted."""
+"""A file that lacks its end, or is damaged after a part of the picture, is decoded as far as it goes, with a note."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from tests.retrieval.images.files import (
 from tests.retrieval.images.pictures import STORED, as_rgb, picture
 
 LARGE = picture(320, 240)
-NOISE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)  # so that bytes go with rows
+NOISE = np.random.default_rng(0).integers(
+    0, 256, (240, 320, 3), dtype=np.uint8
+)  # noise, so that bytes are proportional to rows
 FROM_TOP = {
     "jpeg": save(NOISE, "JPEG", quality=80),
     "jpeg restarts": save(NOISE, "JPEG", quality=80, restart_marker_rows=1),
@@ -38,7 +40,7 @@ FROM_TOP = {
 }
 
 
-def whole(name):
+def complete(name):
     return decode(FROM_TOP[name]).pixels
 
 
@@ -50,7 +52,7 @@ def test_a_file_that_lacks_its_end_shows_its_beginning(name, share):
     rows = int(240 * share) - 32
     assert photo.note == INCOMPLETE
     assert (photo.width, photo.height) == (320, 240)
-    assert np.array_equal(photo.pixels[:rows], whole(name)[:rows])
+    assert np.array_equal(photo.pixels[:rows], complete(name)[:rows])
 
 
 @pytest.mark.parametrize("missing", [1, 2, 3, 10, 100])
@@ -77,12 +79,12 @@ def test_a_bmp_that_lacks_its_end_shows_its_lower_part():
     assert np.array_equal(photo.pixels[125:], NOISE[125:])
 
 
-@pytest.mark.parametrize("at_least", [0, 20])
+@pytest.mark.parametrize("min_side", [0, 20])
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_what_there_is_of_an_incomplete_picture_is_upright(format, orientation, at_least):
+def test_what_there_is_of_an_incomplete_picture_is_upright(format, orientation, min_side):
     content = save(STORED[orientation](picture(640, 480)), format, exif=exif(orientation, "2021:02:03 04:05:06"))
-    full, photo = decode(content, at_least), decode(content[: int(len(content) * 0.7)], at_least)
+    full, photo = decode(content, min_side), decode(content[: int(len(content) * 0.7)], min_side)
     assert (photo.width, photo.height, photo.taken_at) == (640, 480, full.taken_at)
     same = (np.abs(photo.pixels.astype(int) - full.pixels) <= 2).all(axis=2)
     assert photo.note == INCOMPLETE and 0.4 < same.mean() < 1
@@ -108,7 +110,7 @@ def test_damage_in_the_middle_leaves_the_beginning(name):
     if not name.startswith(("tiff", "gif")):
         content[middle : middle + 300] = b"\xff" * 300
         assert decode(bytes(content)).note == INCOMPLETE
-    assert np.array_equal(decode(bytes(content)).pixels[:90], whole(name)[:90])
+    assert np.array_equal(decode(bytes(content)).pixels[:90], complete(name)[:90])
 
 
 def test_a_webp_that_lacks_its_end_shows_its_beginning():

@@ -1,4 +1,4 @@
-"""Kinds of files that would be decoded wrongly are refused with a reason."""
+"""Kinds of files that Pillow decodes wrongly are corrected, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.retrieval.images.pictures import ALPHA, GREY, as_rgb, picture
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_tiff_of_separate_16_bit_colours_without_compression_is_refused(order):
-    samples = np.moveaxis(np.uint16(picture()) * 257, 2, 0)
+    samples = np.moveaxis(picture().astype(np.uint16) * 257, 2, 0)
     assert "separate colours of 16 bits" in assert_unreadable(tiff(samples, order, "rgb", planarconfig="separate"))
 
 
@@ -48,7 +48,7 @@ INDEXED, RGB, CMYK, GREYSCALE = 2, 3, 4, 1
 
 
 def psd(samples, mode, resources=b"", depth=8, packed=False):
-    """A file of Photoshop with its layers' picture alone. samples: [channels, h, w]."""
+    """A PSD file with nothing but the merged picture of its layers. samples: [channels, h, w]."""
     channels, height, width = samples.shape
     head = b"8BPS" + struct.pack(">H6xHIIHH", 1, channels, height, width, depth, mode)
     if packed:

@@ -1,4 +1,4 @@
-"""Damaged files are decoded or unreadable, and nothing else. A part of what benchmarks may run at length."""
+"""Damaged files are decoded or unreadable, and nothing else happens. The benchmarks run more of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.retrieval.images.pictures import picture
 from tests.retrieval.images.test_kinds import PLANES, RGB, psd
 from tests.retrieval.images.test_raw import FILES, jpeg
 
-COUNT = 60  # of each of the batches
+COUNT = 60  # in every batch
 BATCHES = 10
 
 
@@ -32,7 +32,7 @@ def all_files():
 def test_damaged_files_are_decoded_or_unreadable_and_nothing_else(seed):
     for name, content in mutations(all_files(), COUNT, seed):
         try:
-            photo = decode(content, at_least=4 * (seed % 2), max_pixels=4_000_000, max_seconds=5)
+            photo = decode(content, min_side=4 * (seed % 2), max_pixels=4_000_000, max_seconds=5)
         except UnreadableImage as error:
             reason = str(error)
             assert reason.strip() == reason and len(reason.splitlines()) == 1, name
@@ -44,10 +44,10 @@ def test_damaged_files_are_decoded_or_unreadable_and_nothing_else(seed):
 
 
 def test_mutations_come_again_by_their_seed():
-    one, same, other = (dict(mutations(files(), 40, seed)) for seed in (1, 1, 2))
-    assert one == same
-    assert set(one.values()) != set(other.values())
-    assert len(one) == 40
+    first, same, second = (dict(mutations(files(), 40, seed)) for seed in (1, 1, 2))
+    assert first == same
+    assert set(first.values()) != set(second.values())
+    assert len(first) == 40
 
 
 def test_mutations_differ_from_their_file():

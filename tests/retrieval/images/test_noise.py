@@ -1,4 +1,4 @@
-"""Decoders say nothing."""
+"""Decoders are silent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print(*sorted(outcomes))
 
 
 def noisy():
-    """Files that libtiff, libjpeg, libpng, Pillow and others have something to say about."""
+    """Files about which libtiff, libjpeg, libpng, Pillow and others print or log something."""
     lzw = save(picture(), "TIFF", compression="tiff_lzw")
     jpeg = save(picture(), "TIFF", compression="jpeg")
     samples = {
@@ -53,7 +53,7 @@ def test_nothing_is_written_to_the_terminal_while_files_are_decoded(flags, tmp_p
 
 
 def test_pillow_alone_would_have_written(tmp_path):
-    """So that the test above cannot pass for want of noise."""
+    """So that the test above cannot pass just because nothing makes noise."""
     program = PROGRAM.replace("import sys\n", "import sys\nfrom PIL import Image\n", 1)
     program = program.replace("decode(path.read_bytes())", "Image.open(path).convert('RGB')")
     program = program.replace("except UnreadableImage", "except Exception")

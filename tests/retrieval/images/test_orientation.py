@@ -1,4 +1,4 @@
-"""Pictures are upright."""
+"""Pictures are decoded upright."""
 
 from __future__ import annotations
 

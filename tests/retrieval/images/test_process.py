@@ -1,4 +1,4 @@
-"""Threads, and what decoding does to the process."""
+"""Decoding in many threads, and its effects on the process."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_cap_of_pillow_is_lifted_only_where_more_is_asked_for_than_it_allows
 
 
 def test_the_first_file_of_a_process_that_has_no_file_handles_left_is_not_taken_for_damaged(tmp_path):
-    """Pillow would take the formats whose libraries it cannot load for missing, for as long as the process lives."""
+    """If Pillow cannot load a format's library, it takes the format for missing as long as the process lives."""
     program = """
 import os, resource, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Of RAW files, the camera's own preview is shown, upright."""
+"""A RAW file shows the camera's preview, upright."""
 
 from __future__ import annotations
 
@@ -24,11 +24,15 @@ def jpeg(values=None, **options):
 
 
 def pages_as_jpeg(content, *pages):
-    """Pages of bytes become JPEG pictures, which the writer cannot write. pages: indices and photometric kinds."""
+    """DriveHistory pages of bytes into JPEG pages, which the writer cannot write. pages: (index, photometric kind)."""
     buffer = io.BytesIO(content)
     with tifffile.TiffFile(buffer) as opened:
+        directories = opened.pages.first.pages
+        assert directories is not None
         for index, photometric in pages:
-            tags = opened.pages[0].pages[index].tags
+            page = directories[index]
+            assert isinstance(page, tifffile.TiffPage)
+            tags = page.tags
             tags["Compression"].overwrite(7)
             tags["PhotometricInterpretation"].overwrite(photometric)
     return buffer.getvalue()
@@ -39,8 +43,8 @@ def as_row(content):
 
 
 def camera_file(preview, orientation=1, order="<", dng=False, date=None, head=None, photometric=CFA):
-    """A RAW file in the manner of Nikon, Sony and Adobe: a small picture first, the preview and the sensor's values in
-    directories of their own. head: the first four bytes, where they are not those of TIFF."""
+    """A RAW file as Nikon, Sony and Adobe write it: first a small picture, then the preview and the sensor's values in
+    separate directories. head: the first four bytes, where they are not those of TIFF."""
     buffer = io.BytesIO()
     tags = [(274, "H", 1, orientation, True)]
     if dng:
@@ -57,7 +61,7 @@ def camera_file(preview, orientation=1, order="<", dng=False, date=None, head=No
 
 
 def canon(preview, orientation=6):
-    """CR3: boxes, of which one holds a TIFF directory."""
+    """A CR3 file: boxes, one of which holds a TIFF directory."""
     tags = exif(orientation, changed="2021:02:03 04:05:06")[6:]
     boxes = struct.pack(">I", 24) + b"ftypcrx \0\0\0\1crx isom"
     boxes += struct.pack(">I", 8 + 8 + len(tags)) + b"moov" + struct.pack(">I", 8 + len(tags)) + b"CMT1" + tags
@@ -141,7 +145,7 @@ def test_the_largest_preview_is_shown():
 
 
 def test_the_sensors_values_are_not_taken_for_a_preview_though_they_be_jpeg():
-    """As in DNG files with lossy compression: strips that are JPEG pictures of 8 bits, in colours that nobody sees."""
+    """As in DNG files with lossy compression, whose strips are 8-bit JPEG pictures in the sensor's colours."""
     strip = jpeg(OTHER.repeat(8, 0).repeat(8, 1))
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
@@ -186,10 +190,10 @@ def test_a_tiff_file_that_is_no_raw_file_is_shown_itself(samples):
 def test_directories_that_lead_in_a_circle_end():
     content = bytearray(camera_file(jpeg()))
     with tifffile.TiffFile(io.BytesIO(bytes(content))) as opened:
-        page = opened.pages[0]
-        place, count = page.offset, len(page.tags)
-    content[place + 2 + 12 * count :][:4] = struct.pack("<I", place)
-    content[place + 2 + 12 * count : place + 6 + 12 * count] = struct.pack("<I", place)
+        page = opened.pages.first
+        offset, count = page.offset, len(page.tags)
+    content[offset + 2 + 12 * count :][:4] = struct.pack("<I", offset)
+    content[offset + 2 + 12 * count : offset + 6 + 12 * count] = struct.pack("<I", offset)
     assert_shows(bytes(content), picture(), 12)
 
 

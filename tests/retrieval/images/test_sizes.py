@@ -34,31 +34,31 @@ from tests.retrieval.images.pictures import (
 SIZES = [(1600, 1200, 100), (1600, 1200, 150), (1600, 1200, 300), (1600, 1200, 301), (801, 1203, 50), (813, 641, 20)]
 
 
-@pytest.mark.parametrize(("width", "height", "at_least"), SIZES)
+@pytest.mark.parametrize(("width", "height", "min_side"), SIZES)
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_jpeg_is_decoded_as_small_as_keeps_twice_at_least(width, height, at_least, orientation):
+def test_jpeg_is_decoded_as_small_as_keeps_twice_at_least(width, height, min_side, orientation):
     content = save(picture(width, height), "JPEG", exif=exif(orientation))
-    smaller = max(scale for scale in (1, 2, 4, 8) if min(width, height) >= 2 * at_least * scale)
+    smaller = max(scale for scale in (1, 2, 4, 8) if min(width, height) >= 2 * min_side * scale)
     shape = (-(-height // smaller), -(-width // smaller))
-    pixels = decode(content, at_least).pixels
+    pixels = decode(content, min_side).pixels
     assert pixels.shape[:2] == (shape if orientation == 1 else shape[::-1])
-    assert min(pixels.shape[:2]) >= 2 * at_least
+    assert min(pixels.shape[:2]) >= 2 * min_side
 
 
-@pytest.mark.parametrize(("width", "height", "at_least"), SIZES)
+@pytest.mark.parametrize(("width", "height", "min_side"), SIZES)
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_width_and_height_are_upright_and_full_however_small_it_is_decoded(width, height, at_least, orientation):
-    photo = decode(save(picture(width, height), "JPEG", exif=exif(orientation)), at_least)
+def test_width_and_height_are_upright_and_full_however_small_it_is_decoded(width, height, min_side, orientation):
+    photo = decode(save(picture(width, height), "JPEG", exif=exif(orientation)), min_side)
     assert (photo.width, photo.height) == ((width, height) if orientation == 1 else (height, width))
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"progressive": True}, {"exif": exif(6)}], ids=["baseline", "progressive", "6"]
 )
-@pytest.mark.parametrize("at_least", [50, 100, 200])
-def test_jpeg_decoded_smaller_is_close_to_the_full_picture_resized(at_least, options):
+@pytest.mark.parametrize("min_side", [50, 100, 200])
+def test_jpeg_decoded_smaller_is_close_to_the_full_picture_resized(min_side, options):
     content = save(picture(1600, 1200), "JPEG", **options)
-    small, full = decode(content, at_least).pixels, decode(content).pixels
+    small, full = decode(content, min_side).pixels, decode(content).pixels
     assert small.shape < full.shape
     resized = np.asarray(Image.fromarray(full).resize(small.shape[1::-1], Image.Resampling.BOX))
     assert np.abs(small.astype(int) - resized).max() <= 4
@@ -101,19 +101,25 @@ def test_one_pixel_above_the_limit_is_too_many(variant):
     assert raised.value.pixels == 48 * 32
 
 
+def limit_named(message):
+    match = re.fullmatch(r"has .* raise it with --max-pixels (\d+)", message)
+    assert match is not None
+    return int(match[1]) * 10**6
+
+
 @settings(max_examples=50)
 @given(st.integers(1, 10**11), st.integers(1, 10**9))
 def test_the_limit_that_the_message_names_is_high_enough(pixels, limit):
     message = str(TooManyPixels(pixels, limit))
     assert len(message.splitlines()) == 1
-    assert int(re.fullmatch(r"has .* raise it with --max-pixels (\d+)", message)[1]) * 10**6 >= pixels
+    assert limit_named(message) >= pixels
 
 
 @settings(max_examples=50)
 @given(st.integers(1, 10**11), st.floats(1, 4))
 def test_the_limit_that_the_message_names_is_high_enough_for_formats_that_take_more_memory(pixels, weight):
     message = str(TooManyPixels(pixels, 1, weight))
-    assert int(re.fullmatch(r"has .* raise it with --max-pixels (\d+)", message)[1]) * 10**6 >= pixels * weight
+    assert limit_named(message) >= pixels * weight
 
 
 def test_the_message_names_megapixels_limit_and_flag():
@@ -143,7 +149,7 @@ def test_a_tiny_file_that_claims_to_be_huge_is_refused_before_memory_is_taken(bo
         raise AssertionError("memory was taken")
 
     for name in ("new", "fill"):
-        monkeypatch.setattr(Image.core, name, take)
+        monkeypatch.setattr(f"PIL.Image.core.{name}", take)
     with pytest.raises(TooManyPixels) as raised:
         decode(content)
     assert len(content) < 5000 and raised.value.pixels >= 900_000_000

@@ -1,4 +1,4 @@
-"""On which ground transparent pictures are put."""
+"""On which background transparent pictures are put."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def test_transparent_entry_of_gif_is_composited_on_white():
     assert_shows(save(in_palette(), "GIF", transparency=40), expected)
 
 
-# -------------------------------------------------------------------------------------- what would vanish on white
+# -------------------------------------------------------------------------------------- pictures that would vanish on
+# white
 
 DISC = np.hypot(*np.ogrid[-15.5:16, -23.5:24]) < 12
 OPAQUE_DISC = np.where(DISC, 255, 0).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What cannot be read, and why."""
+"""Files that cannot be decoded, and the reasons given."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import ImageFile
 
 from retrieval.images import UnreadableImage, decode, decoding, opening
 from retrieval.images import exif as exif_module
@@ -72,9 +72,9 @@ PASSING = [
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
-@pytest.mark.parametrize("place", ["opening._open", "opening.import_module", "decoding.to_srgb", "exif.tag"])
-def test_what_passes_is_let_through_and_is_not_taken_for_a_fault_of_the_file(error, place, monkeypatch):
-    module, name = place.split(".")
+@pytest.mark.parametrize("function", ["opening.open_with", "opening.import_module", "decoding.to_srgb", "exif.tag"])
+def test_what_passes_is_let_through_and_is_not_taken_for_a_fault_of_the_file(error, function, monkeypatch):
+    module, name = function.split(".")
     content = save(picture(), "PNG")
     monkeypatch.setattr({"opening": opening, "decoding": decoding, "exif": exif_module}[module], name, failing(error))
     with pytest.raises(type(error)) as raised:
@@ -93,7 +93,7 @@ def test_what_passes_while_pixels_are_loaded_is_let_through(error, format, monke
 
 def test_memory_that_is_not_there_is_no_fault_of_the_file(monkeypatch):
     content = save(picture(), "PNG")
-    monkeypatch.setattr(Image.core, "new", failing(MemoryError()))
+    monkeypatch.setattr("PIL.Image.core.new", failing(MemoryError()))
     with pytest.raises(MemoryError):
         decode(content)
 
@@ -119,14 +119,14 @@ def test_an_interrupt_is_not_taken_for_damage(monkeypatch):
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
     head=st.booleans(),
     share=st.one_of(st.just(1.0), st.floats(0, 1)),
-    at_least=st.sampled_from([0, 4]),
+    min_side=st.sampled_from([0, 4]),
 )
-def test_a_damaged_file_is_decoded_or_unreadable_and_nothing_else(variant, flips, head, share, at_least):
+def test_a_damaged_file_is_decoded_or_unreadable_and_nothing_else(variant, flips, head, share, min_side):
     content = bytearray(files()[variant])
-    for place, value in flips:
-        content[int(place * (min(len(content), 300) if head else len(content)))] = value
+    for share_of_head, value in flips:
+        content[int(share_of_head * (min(len(content), 300) if head else len(content)))] = value
     try:
-        photo = decode(bytes(content[: int(share * len(content))]), at_least, max_pixels=10**6)
+        photo = decode(bytes(content[: int(share * len(content))]), min_side, max_pixels=10**6)
     except UnreadableImage as error:
         assert len(str(error).splitlines()) == 1
     else:

@@ -1,4 +1,4 @@
-"""What tells file systems apart. What the system says of one is made up."""
+"""The identity of a file system. The system's answers are made up."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def system(monkeypatch, tmp_path):
     """Sets the device number and `f_fsid` of all folders, and the UUIDs of block devices by number."""
 
     def set_(device, fsid, uuids=None):
-        monkeypatch.setattr(devices.os, "stat", lambda path: SimpleNamespace(st_dev=device))
-        monkeypatch.setattr(devices.os, "statvfs", lambda path: SimpleNamespace(f_fsid=fsid))
-        monkeypatch.setattr(devices.os, "scandir", lambda path: Links(uuids))
+        monkeypatch.setattr(os, "stat", lambda path: SimpleNamespace(st_dev=device))
+        monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_fsid=fsid))
+        monkeypatch.setattr(os, "scandir", lambda path: Links(uuids))
 
     return set_
 
@@ -56,7 +56,7 @@ def test_an_identity_of_the_file_system_is_taken(system, fsid):
 @pytest.mark.parametrize("device", [STICK, OTHER])
 @pytest.mark.parametrize("fsid", ["none", "device", "encoded"])
 def test_the_number_of_a_device_is_no_identity_and_its_uuid_is_one(system, device, fsid):
-    """As FAT, exFAT and XFS have it."""
+    """FAT, exFAT and XFS put it into `f_fsid`."""
     major, minor = os.major(device), os.minor(device)
     number = {"none": 0, "device": device, "encoded": (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)}[fsid]
     system(device, number, {"gone": None, "1234-ABCD": device, "5678-EF01": 99})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,37 +15,14 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from retrieval.encoders.base import ImageFeatures
 from retrieval.images import decode
-from retrieval.indexing import pipeline as indexing
-from retrieval.indexing import survey as planning
+from retrieval.indexing import roots
+from retrieval.indexing.listing import list_images
 from retrieval.indexing.pipeline import index_folders
-from retrieval.indexing.survey import Settings, plan_folders
+from retrieval.indexing.settings import Settings
+from retrieval.indexing.survey import plan_folders
 from retrieval.progress import Observer
+from tests.retrieval.indexing.contents import counts, stored
 from tests.support import FakeEncoder, write_photo, write_photos
-
-
-@pytest.fixture
-def photos(tmp_path):
-    write_photos(tmp_path / "photos", 10)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "collection"
-
-
-def stored(path):
-    """Name -> (id, embedding) of what counts."""
-    collection = Collection.open(path)
-    table = collection.table(["id", "path"])
-    embeddings = collection.embeddings(table["position"].to_numpy())
-    names = [Path(os.fsdecode(name)).name for name in table["path"].to_pylist()]
-    return dict(zip(names, zip(table["id"].to_pylist(), embeddings.tolist(), strict=True), strict=True))
-
-
-def counts(progress):
-    names = ("new", "changed", "moved", "removed", "failed", "unchanged", "still_failing")
-    return {name: getattr(progress, name) for name in names if getattr(progress, name)}
 
 
 def test_every_image_has_the_embedding_that_the_encoder_gives_it_alone(photos, path, encoder):
@@ -95,28 +71,28 @@ def test_only_what_changed_is_encoded(photos, path, encoder):
 def test_the_tokens_of_a_moved_image_move_with_it(photos, path, encoder):
     index_folders([photos], path, encoder)
     before = Collection.open(path)
-    tokens = before.tokens([5])
+    regions = before.regions([5])
     (photos / "sub").mkdir()
     (photos / "005.png").rename(photos / "sub" / "005.png")
     index_folders([photos], path, FakeEncoder())
     after = Collection.open(path)
     moved = os.fsencode(photos / "sub" / "005.png")
     positions = {row["path"]: row["position"] for row in after.table(["path"]).to_pylist()}
-    np.testing.assert_array_equal(after.tokens([positions[moved]]), tokens)
+    np.testing.assert_array_equal(after.regions([positions[moved]]), regions)
 
 
 def test_an_unreadable_file_is_told_once_and_stops_nothing(photos, path, encoder):
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff garbage")
     (photos / "empty.png").write_bytes(b"")
-    told = []
-    observer = Observer(failure=lambda file, reason: told.append((Path(os.fsdecode(file)).name, reason)))
+    failures = []
+    observer = Observer(failure=lambda file, reason: failures.append((Path(os.fsdecode(file)).name, reason)))
     assert counts(index_folders([photos], path, encoder, observer=observer)) == {"new": 10, "failed": 2}
-    assert sorted(name for name, _ in told) == ["broken.jpg", "empty.png"]
-    assert all(reason.startswith("is ") and "\n" not in reason for _, reason in told)
-    assert Collection.open(path).failures()["error"].to_pylist() == [reason for _, reason in told]
-    told.clear()
+    assert sorted(name for name, _ in failures) == ["broken.jpg", "empty.png"]
+    assert all(reason.startswith("is ") and "\n" not in reason for _, reason in failures)
+    assert Collection.open(path).failures()["error"].to_pylist() == [reason for _, reason in failures]
+    failures.clear()
     assert counts(index_folders([photos], path, encoder, observer=observer)) == {"unchanged": 10, "still_failing": 2}
-    assert told == []
+    assert failures == []
 
 
 def test_a_mended_file_is_indexed_and_its_failure_forgotten(photos, path, encoder):
@@ -215,168 +191,38 @@ def test_an_unmounted_drive_loses_nothing(photos, path, encoder):
 
 def test_another_model_is_refused_before_anything_is_encoded(photos, path, encoder):
     index_folders([photos], path, encoder)
-    other = FakeEncoder("other", "0" * 16)
+    stranger = FakeEncoder("other", "0" * 16)
     with pytest.raises(CrosslookError, match="model fake, not other"):
-        index_folders([photos], path, other)
-    assert other.encoded == 0
-
-
-def test_an_early_stop_keeps_what_is_encoded_and_the_next_run_goes_on(photos, path, encoder):
-    seen = []
-    observer = Observer(progress=seen.append, should_stop=lambda: bool(seen) and seen[-1].new >= 4)
-    stopped = index_folders([photos], path, encoder, Settings(commit_rows=100), observer)
-    assert stopped.interrupted and 0 < stopped.new < 10
-    assert len(Collection.open(path)) == stopped.new
-    again = FakeEncoder()
-    index_folders([photos], path, again)
-    assert again.encoded == 10 - stopped.new
-    assert len(Collection.open(path)) == 10
-
-
-def test_a_commit_is_made_when_the_time_has_come(photos, path, encoder):
-    generations = []
-    observer = Observer(
-        progress=lambda progress: generations.append(
-            Collection.open(path).manifest.generation if (path / "CURRENT").exists() else 0
-        )
-    )
-    index_folders([photos], path, encoder, Settings(commit_seconds=0), observer)
-    assert max(generations) >= 2
-
-
-def test_progress_counts_up_to_the_total(photos, path, encoder):
-    seen = []
-    index_folders([photos], path, encoder, observer=Observer(progress=seen.append))
-    assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
-    assert seen[-1].done == seen[-1].total == 10
+        index_folders([photos], path, stranger)
+    assert stranger.encoded == 0
 
 
 @pytest.mark.parametrize("bad", [[3], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]])
 def test_an_image_whose_embedding_is_no_number_is_a_failure(photos, path, encoder, monkeypatch, bad):
     real, names = encoder.encode_images, sorted(file.name for file in photos.iterdir())
 
-    def overflow(prepared) -> ImageFeatures:
-        found = real(prepared)
+    def overflow(prepared: Any) -> ImageFeatures:
+        features = real(prepared)
         rows = np.arange(encoder.encoded - len(prepared), encoder.encoded)
-        found.embeddings[np.isin(rows, bad), 0] = np.nan
-        return found
+        features.embeddings[np.isin(rows, bad), 0] = np.nan
+        return features
 
     monkeypatch.setattr(encoder, "encode_images", overflow)
-    told = []
-    observer = Observer(failure=lambda file, reason: told.append(Path(os.fsdecode(file)).name))
-    found = counts(index_folders([photos], path, encoder, observer=observer))
-    assert found == {name: count for name, count in (("new", 10 - len(bad)), ("failed", len(bad))) if count}
-    assert told == [names[index] for index in bad]
-    assert stored(path).keys() == {*names} - {*told}
+    failed = []
+    observer = Observer(failure=lambda file, reason: failed.append(Path(os.fsdecode(file)).name))
+    outcome = counts(index_folders([photos], path, encoder, observer=observer))
+    assert outcome == {name: count for name, count in (("new", 10 - len(bad)), ("failed", len(bad))) if count}
+    assert failed == [names[index] for index in bad]
+    assert stored(path).keys() == {*names} - {*failed}
     for name, (_, embedding) in stored(path).items():
         photo = decode((photos / name).read_bytes(), encoder.image_size)
         alone = real([encoder.prepare(photo)]).embeddings[0].astype(np.float16)
         np.testing.assert_array_equal(np.array(embedding, np.float16), alone)
 
 
-def test_an_encoder_that_fails_loses_nothing_that_was_committed(photos, path, encoder, monkeypatch):
-    real = encoder.encode_images
-
-    def fail_later(prepared) -> ImageFeatures:
-        if encoder.encoded >= 8:
-            raise RuntimeError("out of memory")
-        return real(prepared)
-
-    monkeypatch.setattr(encoder, "encode_images", fail_later)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        index_folders([photos], path, encoder, Settings(commit_rows=4))
-    assert len(Collection.open(path)) >= 4
-    assert counts(index_folders([photos], path, FakeEncoder()))["new"] <= 6
-
-
 def test_a_plan_changes_nothing(photos, path, encoder):
     assert len(plan_folders([photos], path).add) == 10
     assert not path.exists()
-
-
-def test_repair_embeds_the_images_of_a_damaged_segment_again(photos, path, encoder):
-    index_folders([photos], path, encoder)
-    before = stored(path)
-    damaged = next((path / "segments").glob("*/embeddings.npy"))
-    damaged.write_bytes(damaged.read_bytes()[:-5])
-    with pytest.raises(CrosslookError, match="--repair"):
-        index_folders([photos], path, encoder)
-    assert counts(index_folders([photos], path, encoder, Settings(repair=True))) == {"new": 10}
-    assert {name: embedding for name, (_, embedding) in stored(path).items()} == {
-        name: embedding for name, (_, embedding) in before.items()
-    }
-
-
-@pytest.mark.parametrize("scenario", ["nothing", "change", "optimize"])
-def test_a_kill_at_any_moment_loses_nothing_committed_and_the_next_run_ends_as_if_uninterrupted(tmp_path, scenario):
-    script = Path(__file__).with_name("kill_at_every_write.py")
-    run = subprocess.run([sys.executable, script, tmp_path, scenario], capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    assert int(run.stdout.split()[0]) > 20, "moments at which the run was killed"
-
-
-def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
-    """Twelve times the images, each with 200 kB of tokens: kept ones would show as 220 MB more."""
-
-    def peak_megabytes(count):
-        write_photos(tmp_path / f"{count}", count)
-        script = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from retrieval.indexing import pipeline as indexing
-from retrieval.indexing import survey as planning
-from retrieval.encoders.base import ImageFeatures
-from retrieval.indexing.pipeline import index_folders
-from retrieval.indexing.survey import Settings
-from tests.support import FakeEncoder
-
-narrow = FakeEncoder()
-
-class Wide(FakeEncoder):
-    def __init__(self):
-        super().__init__()
-        self.token_shape = (100, 1000)
-
-    def encode_images(self, prepared):
-        found = narrow.encode_images(prepared)
-        return ImageFeatures(found.embeddings, np.ones((len(prepared), 100, 1000), np.float16))
-
-index_folders([sys.argv[1]], Path(sys.argv[2]), Wide(), Settings(commit_rows=32))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-        command = [sys.executable, "-c", script, tmp_path / f"{count}", tmp_path / f"c{count}"]
-        run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
-        return int(run.stdout)
-
-    assert peak_megabytes(1200) - peak_megabytes(100) < 60
-
-
-def test_small_commits_of_a_run_end_as_one_segment(photos, path, encoder):
-    index_folders([photos], path, encoder, Settings(commit_rows=2))
-    assert len(Collection.open(path).manifest.segments) == 1
-
-
-def test_a_commit_is_made_whenever_enough_rows_are_ready(photos, path, encoder):
-    sizes = []
-    observer = Observer(
-        progress=lambda now: sizes.append(len(Collection.open(path)) if (path / "CURRENT").exists() else 0)
-    )
-    write_photos(photos, 30)
-    index_folders([photos], path, encoder, Settings(commit_rows=8), observer)
-    assert any(0 < size < 30 for size in sizes)
-
-
-def test_repair_brings_back_the_images_of_all_folders(photos, path, encoder, tmp_path):
-    write_photos(tmp_path / "more", 3, first=100)
-    index_folders([photos], path, encoder)
-    index_folders([tmp_path / "more"], path, encoder)
-    before = {name: embedding for name, (_, embedding) in stored(path).items()}
-    for damaged in (path / "segments").glob("*/embeddings.npy"):
-        damaged.write_bytes(damaged.read_bytes()[:-5])
-    progress = index_folders([photos], path, encoder, Settings(repair=True))
-    assert progress.dropped == 13 and progress.new == 13
-    assert {name: embedding for name, (_, embedding) in stored(path).items()} == before
 
 
 def test_images_behind_a_link_to_an_unmounted_drive_are_kept_and_told(photos, path, encoder, tmp_path):
@@ -385,10 +231,12 @@ def test_images_behind_a_link_to_an_unmounted_drive_are_kept_and_told(photos, pa
     (photos / "linked.png").symlink_to(tmp_path / "drive" / "100.png")
     index_folders([photos], path, encoder)
     shutil.move(tmp_path / "drive", tmp_path / "away")
-    told = []
-    progress = index_folders([photos], path, encoder, observer=Observer(failure=lambda *each: told.append(each)))
+    failures = []
+    progress = index_folders(
+        [photos], path, encoder, observer=Observer(failure=lambda *failure: failures.append(failure))
+    )
     assert progress.removed == 0 and len(Collection.open(path)) == 14
-    assert [place for place, _ in told] == [os.fsencode(photos / "drive")]
+    assert [path for path, _ in failures] == [os.fsencode(photos / "drive")]
 
 
 def test_a_hidden_folder_indexed_by_name_stays_when_its_parent_is_indexed(photos, path, encoder):
@@ -398,20 +246,6 @@ def test_a_hidden_folder_indexed_by_name_stays_when_its_parent_is_indexed(photos
     assert counts(index_folders([photos], path, encoder)) == {"unchanged": 10}
     assert len(Collection.open(path)) == 13
     assert str(photos / ".private") in Collection.open(path).manifest.folders
-
-
-def test_what_another_run_adds_while_this_one_waits_is_not_taken_for_gone(photos, path, encoder, monkeypatch):
-    index_folders([photos], path, encoder)
-    real = indexing.CollectionWriter
-
-    def late(*arguments):
-        monkeypatch.setattr(indexing, "CollectionWriter", real)
-        write_photos(photos / "sub", 3, first=100)
-        index_folders([photos / "sub"], path, FakeEncoder())
-        return real(*arguments)
-
-    monkeypatch.setattr(indexing, "CollectionWriter", late)
-    assert counts(index_folders([photos], path, encoder)) == {"unchanged": 13}
 
 
 def test_a_link_takes_nothing_over_from_the_folder_it_points_to(photos, path, encoder):
@@ -430,34 +264,25 @@ def test_a_folder_and_a_link_to_it_are_one(photos, path, encoder, tmp_path):
 def test_a_huge_file_is_not_read(photos, path, encoder):
     with (photos / "huge.tif").open("wb") as file:
         file.truncate(65_000_000)
-    told = []
-    observer = Observer(failure=lambda file, reason: told.append(reason))
+    reasons = []
+    observer = Observer(failure=lambda file, reason: reasons.append(reason))
     settings = Settings(max_pixels=1_000_000)
     assert counts(index_folders([photos], path, encoder, settings, observer)) == {"new": 10, "failed": 1}
-    assert "65 MB" in told[0] and "--max-pixels 27" in told[0]
+    assert "65 MB" in reasons[0] and "--max-pixels 27" in reasons[0]
     assert counts(index_folders([photos], path, encoder, settings)) == {"unchanged": 10, "still_failing": 1}
-    assert index_folders([photos], path, encoder, Settings(max_pixels=27_000_000)).failed == 1  # read, and no image
-
-
-def test_a_stop_while_files_are_compared_changes_nothing(photos, path, encoder):
-    index_folders([photos], path, encoder)
-    generation = Collection.open(path).manifest.generation
-    for photo in photos.iterdir():
-        os.utime(photo, ns=(1, 1))
-    stopped = index_folders([photos], path, encoder, observer=Observer(should_stop=lambda: True))
-    assert stopped.interrupted
-    assert Collection.open(path).manifest.generation == generation
+    assert (
+        index_folders([photos], path, encoder, Settings(max_pixels=27_000_000)).failed == 1
+    )  # it is read now, and is no image
 
 
 def test_a_row_describes_the_file_as_it_was_read(photos, path, encoder, monkeypatch):
-    """It may have changed after it was listed."""
-    real = planning.list_images
+    """The file may have changed after it was listed."""
 
     def stale(*arguments):
-        listing = real(*arguments)
+        listing = list_images(*arguments)
         return replace(listing, files=tuple(replace(file, size=1, mtime_ns=1) for file in listing.files))
 
-    monkeypatch.setattr(planning, "list_images", stale)
+    monkeypatch.setattr(roots, "list_images", stale)
     index_folders([photos], path, encoder)
     row = Collection.open(path).row(0)
     status = (photos / "000.png").stat()

@@ -1,4 +1,4 @@
-"""The plan beside a slow twin that looks at one path at a time, over random folders before and after."""
+"""The plan equals that of a slow twin, which looks at one path at a time, for random folders before and after."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import pyarrow as pa
 import pytest
 
 from indexes.rows import failures_table
+from retrieval.indexing.files import File
 from retrieval.indexing.known import Known
-from retrieval.indexing.listing import File, Listing
-from retrieval.indexing.plan import make_plan
+from retrieval.indexing.listing import Listing
+from retrieval.indexing.planning import make_plan
 
 ROOTS = (b"/photos", b"/photos/.hidden", b"/card")
 PLACES = (b"/photos", b"/photos/a", b"/photos/a/x", b"/photos/usb", b"/photos/.hidden", b"/card", b"/card/in", b"/old")
 
 
 def some_files(rng):
-    """Path -> (content, mtime, ctime). The size is that of the content, and few contents have one of their own."""
+    """Path -> (content, mtime, ctime). The content gives the size; many contents have the same size."""
     return {
         rng.choice(PLACES) + b"/%d" % rng.randrange(6): (
             rng.choice([b"p", b"q", b"rr", b"ss", b"ttt", b"uuuu"]),
@@ -32,7 +33,7 @@ def some_files(rng):
 
 
 def changed(rng, before):
-    """Some files stay, some are touched or changed, some go, some come; whole folders go or are moved."""
+    """The files after changes: some stay, some are touched, changed, removed or added; folders are removed or moved."""
     after = {}
     for path, (content, mtime, ctime) in before.items():
         fate = rng.random()
@@ -64,10 +65,10 @@ class World:
         self.knows_ctime = rng.random() < 0.8
         self.mounts = frozenset(rng.sample([b"/photos/usb", b"/card"], rng.randrange(3)))
         self.mounts_now = frozenset(mount for mount in (b"/photos/usb", b"/card") if rng.random() < 0.5)
-        # Folders may be there without images. One that is there has those around it.
+        # Folders may exist without images. A folder that exists has its parents.
         empty = rng.sample(PLACES, rng.randrange(len(PLACES)))
         inner = {os.path.dirname(path) for path in self.after} | set(empty) | set(self.roots) | self.mounts_now
-        self.folders = {place for place in PLACES if any(below(folder, place) for folder in inner)}
+        self.folders = {place for place in PLACES if any(is_in(folder, place) for folder in inner)}
         self.excluded = {b"/photos/a/x"} & self.folders if rng.random() < 0.3 else set()
 
     def visited(self):
@@ -75,11 +76,11 @@ class World:
             folder
             for folder in self.folders
             for root in self.roots
-            if below(folder, root) and b"/." not in folder[len(root) :] and not self.is_excluded(folder)
+            if is_in(folder, root) and b"/." not in folder[len(root) :] and not self.is_excluded(folder)
         }
 
     def is_excluded(self, path):
-        return any(below(path, folder) for folder in self.excluded)
+        return any(is_in(path, folder) for folder in self.excluded)
 
     def listed(self):
         visited = self.visited()
@@ -119,12 +120,12 @@ class World:
         )
 
 
-def below(path, folder):
+def is_in(path, folder):
     return path == folder or path.startswith(folder + b"/")
 
 
 def groups_of_files(world):
-    """Path -> what is to be done with a file that was listed: the twin's answer, where "new" may be a move."""
+    """Path -> the twin's group for a listed file; a "new" file may turn out to be moved."""
     groups = {}
     for path, (content, mtime, ctime) in world.listed().items():
         if path not in world.before:
@@ -142,7 +143,7 @@ def fate_of_row(world, path):
     """Of a row whose file was not listed: "stays", "goes" or "kept"; "drive" where that depends on the other rows of a
     mount point."""
     visited, listed = world.visited(), world.listed()
-    if not any(below(path, root) for root in world.roots):
+    if not any(is_in(path, root) for root in world.roots):
         return "stays"
     nearest = os.path.dirname(path)
     while nearest not in visited and nearest not in world.excluded and nearest != b"/":
@@ -152,12 +153,12 @@ def fate_of_row(world, path):
     if nearest in world.excluded:
         return "goes"
     mounts = world.mounts | world.mounts_now & visited
-    inside = [mount for mount in mounts if below(path, mount) and any(below(mount, root) for root in world.roots)]
+    inside = [mount for mount in mounts if is_in(path, mount) and any(is_in(mount, root) for root in world.roots)]
     if not world.forget and any(mount in world.mounts - (world.mounts_now & visited) for mount in inside):
         return "kept"
     folder = os.path.dirname(path)
     while folder != b"/" and not world.forget:
-        if folder in visited and not any(below(other, folder) for other in listed):
+        if folder in visited and not any(is_in(other, folder) for other in listed):
             return "kept"
         folder = os.path.dirname(folder)
     return "drive" if inside and not world.forget else "goes"
@@ -177,7 +178,7 @@ def test_the_plan_is_that_of_the_twin(block):
         new = {item.file.path for item in plan.add}, {rename.file.path for rename in plan.rename}
         assert not new[0] & new[1] and new[0] | new[1] == {path for path in groups if groups[path] == "new"}, seed
 
-        # As many of a content are moved as there are new files and rows without a file.
+        # For every content, as many files are moved as there are pairs of a new file and a row without its file.
         free = [path for path in world.before if path not in world.after or path not in listed]
         free = [path for path in free if fate_of_row(world, path) != "stays" or path not in world.after]
         wanted = Counter(listed[path][0] for path in groups if groups[path] == "new")
@@ -194,15 +195,15 @@ def test_the_plan_is_that_of_the_twin(block):
         kept = {path for path in fates if fates[path] == "kept"}
         kept |= {path for path in fates if fates[path] == "drive" and path not in removed}
         assert plan.kept == len(kept) == sum(item.images for item in plan.kept_in), seed
-        assert all(any(below(path, item.folder) for item in plan.kept_in) for path in kept), seed
+        assert all(any(is_in(path, item.folder) for item in plan.kept_in) for path in kept), seed
         for path in fates:  # a drive loses single images, or none
             if fates[path] == "drive":
                 alive = [other for other in groups if groups[other] in ("unchanged", "touch")]
-                mounts = [mount for mount in world.mounts_now & world.visited() if below(path, mount)]
+                mounts = [mount for mount in world.mounts_now & world.visited() if is_in(path, mount)]
                 renamed = [(rename.old, rename.file.path) for rename in plan.rename]
                 is_another = any(
-                    not any(below(other, mount) for other in alive)
-                    and not any(below(old, mount) and below(other, mount) for old, other in renamed)
+                    not any(is_in(other, mount) for other in alive)
+                    and not any(is_in(old, mount) and is_in(other, mount) for old, other in renamed)
                     for mount in mounts
                 )
                 assert (path in removed) is not is_another, seed

@@ -11,7 +11,7 @@ import pytest
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from retrieval.indexing.pipeline import index_folders
-from retrieval.indexing.survey import Settings
+from retrieval.indexing.settings import Settings
 from retrieval.maintenance import remove_folder
 from retrieval.progress import Observer
 from tests.support import FakeEncoder, write_photos
@@ -21,7 +21,7 @@ REPAIR = Settings(repair=True)
 
 @pytest.fixture
 def path(tmp_path):
-    """A collection of two folders, `here` with 3 images and `drive` with 2, each in a segment of its own."""
+    """A collection of two folders in two segments: `here` with 3 images, and `drive` with 2."""
     for name, count, first in (("here", 3, 0), ("drive", 2, 50)):
         write_photos(tmp_path / name, count, first=first)
         index_folders([tmp_path / name], tmp_path / "c", FakeEncoder(), Settings(commit_rows=512))

@@ -1,4 +1,4 @@
-"""Ranks from blocks are those of the full matrix, bit by bit; and the full matrix is exact."""
+"""Ranks from blocks equal those of the full matrix exactly, and the full matrix is exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Four images, eight captions, worked out by hand: what every measure says, and why.
+"""Four images and eight captions, worked out by hand: the value of every measure, and why.
 
 Images A, B, C, D have two captions each: a1, a2, b1, ... These are the similarities that a model gives:
 

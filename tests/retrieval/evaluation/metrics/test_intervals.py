@@ -1,3 +1,5 @@
+"""Bootstrap intervals: equal to a plain loop over the same draws, and as trustworthy as they claim."""
+
 from __future__ import annotations
 
 import itertools
@@ -24,8 +26,8 @@ def _naive(values: NDArray[np.float64], clusters: NDArray[Any], statistic: Any, 
     names = np.unique(clusters)
     draws = np.random.default_rng(seed).integers(len(names), size=(intervals.RESAMPLES, len(names)))
     of_name = [values[clusters == name] for name in names]
-    found = sorted(float(statistic(np.concatenate([of_name[i] for i in draw]))) for draw in draws)
-    return found[50], found[-51]
+    statistics = sorted(float(statistic(np.concatenate([of_name[i] for i in draw]))) for draw in draws)
+    return statistics[50], statistics[-51]
 
 
 @pytest.mark.parametrize("statistic", ["mean", "median"])
@@ -35,15 +37,15 @@ def test_intervals_equal_those_of_a_plain_loop_over_the_same_draws(statistic: An
     clusters = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     values = rng.integers(1, 12, len(clusters)).astype(float)
     expected = _naive(values, clusters, getattr(np, statistic), seed=5)
-    found = bootstrap_interval(values, clusters, statistic=statistic, seed=5)
-    assert (found.low, found.high) == pytest.approx(expected, rel=1e-12)
+    interval = bootstrap_interval(values, clusters, statistic=statistic, seed=5)
+    assert (interval.low, interval.high) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("statistic", ["mean", "median"])
 def test_the_value_is_that_of_all_queries(statistic: Any) -> None:
     values = np.array([1.0, 5.0, 2.0, 2.5])
-    found = bootstrap_interval(values, [0, 0, 1, 2], statistic=statistic)
-    assert found.value == getattr(np, statistic)(values)
+    interval = bootstrap_interval(values, [0, 0, 1, 2], statistic=statistic)
+    assert interval.value == getattr(np, statistic)(values)
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -51,8 +53,8 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     covered = 0
     for _ in range(300):
         values, clusters = _clustered(rng, clusters=60, size=5, shared=0.7)
-        found = bootstrap_interval(values, clusters, resamples=400)
-        covered += found.low <= 0 <= found.high
+        interval = bootstrap_interval(values, clusters, resamples=400)
+        covered += interval.low <= 0 <= interval.high
     assert 0.90 <= covered / 300 <= 0.98
 
 
@@ -61,8 +63,8 @@ def test_an_interval_that_ignores_clusters_covers_the_truth_too_rarely() -> None
     covered = 0
     for _ in range(300):
         values, _ = _clustered(rng, clusters=60, size=5, shared=0.7)
-        found = bootstrap_interval(values, np.arange(len(values)), resamples=400)
-        covered += found.low <= 0 <= found.high
+        interval = bootstrap_interval(values, np.arange(len(values)), resamples=400)
+        covered += interval.low <= 0 <= interval.high
     assert covered / 300 < 0.85
 
 
@@ -122,8 +124,8 @@ def test_a_median_difference_is_taken_over_the_same_draws() -> None:
 
 def test_a_system_does_not_differ_from_itself() -> None:
     values, clusters = _clustered(np.random.default_rng(0), clusters=30, size=3, shared=0.5)
-    found = bootstrap_difference(values, values, clusters)
-    assert (found, found.excludes_zero) == ((0, 0, 0), False)
+    interval = bootstrap_difference(values, values, clusters)
+    assert (interval, interval.excludes_zero) == ((0, 0, 0), False)
 
 
 def test_a_median_rank_stays_finite_while_few_items_are_missing() -> None:
@@ -132,18 +134,18 @@ def test_a_median_rank_stays_finite_while_few_items_are_missing() -> None:
 
 
 def test_a_mean_rank_with_a_missing_item_is_infinite() -> None:
-    found = bootstrap_interval([1.0, 2.0, np.inf, 4.0], [0, 1, 2, 3])
-    assert (found.value, found.high) == (np.inf, np.inf)
+    interval = bootstrap_interval([1.0, 2.0, np.inf, 4.0], [0, 1, 2, 3])
+    assert (interval.value, interval.high) == (np.inf, np.inf)
 
 
 def test_the_difference_of_two_infinite_means_is_unknown() -> None:
-    found = bootstrap_difference([1.0, np.inf], [np.inf, 2.0], [0, 1])
-    assert (bool(np.isnan(found).all()), found.excludes_zero) == (True, False)
+    interval = bootstrap_difference([1.0, np.inf], [np.inf, 2.0], [0, 1])
+    assert (bool(np.isnan(interval).all()), interval.excludes_zero) == (True, False)
 
 
 def test_one_cluster_has_no_interval() -> None:
-    found = bootstrap_interval([0.0, 1.0], [7, 7])
-    assert (found.value, np.isnan(found.low), np.isnan(found.high)) == (0.5, True, True)
+    interval = bootstrap_interval([0.0, 1.0], [7, 7])
+    assert (interval.value, np.isnan(interval.low), np.isnan(interval.high)) == (0.5, True, True)
 
 
 @pytest.mark.parametrize(("values", "clusters"), [([], []), ([1.0], [0, 1]), ([[1.0]], [[0]]), ([np.nan], [0])])
@@ -153,5 +155,5 @@ def test_values_that_make_no_statistic_are_refused(values: Any, clusters: Any) -
 
 
 def test_every_resample_is_of_as_many_clusters_as_there_are() -> None:
-    draws = list(itertools.chain.from_iterable(intervals._draws(count=7, resamples=5, seed=0, at_once=2)))
+    draws = list(itertools.chain.from_iterable(intervals.cluster_draws(count=7, resamples=5, seed=0, at_once=2)))
     assert [len(draw) for draw in draws] == [7] * 5

@@ -5,6 +5,7 @@ descending. Here ties are broken pessimistically, so the rankings are handed ove
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import ir_measures
@@ -20,10 +21,12 @@ from retrieval.evaluation.metrics import (
     RelevantRanks,
     candidate_ranks,
     first_rank,
+    measure_named,
     ndcg_at,
     recall_at,
     reciprocal_rank,
     relevant_ranks,
+    reported_measures,
     success_at,
 )
 
@@ -122,3 +125,36 @@ def test_a_query_that_finds_nothing_scores_zero_and_has_no_rank() -> None:
     ranks = candidate_ranks([[]], [[]], Relevance.from_lists([[0, 1]]))
     values = (success_at(ranks, 10), recall_at(ranks, 10), reciprocal_rank(ranks), ndcg_at(ranks), first_rank(ranks))
     assert [value.tolist() for value in values] == [[0], [0], [0], [0], [np.inf]]
+
+
+RANKS = relevant_ranks([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7]], Relevance.from_lists([[0], [1, 2]]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "scale"),
+    [
+        ("R@1", 0.5, 100),
+        ("recall@2", 0.75, 100),
+        ("MRR", 0.75, 100),
+        ("nDCG@10", (1 + (1 / math.log2(3) + 1 / 2) / (1 + 1 / math.log2(3))) / 2, 100),
+        ("median rank", 1.5, 1),
+        ("mean rank", 1.5, 1),
+    ],
+)
+def test_a_measure_is_known_by_its_printed_name_with_its_unit(name: str, value: float, scale: int) -> None:
+    measure = measure_named(name)
+    assert measure.value(RANKS) == pytest.approx(value)
+    assert (measure.name, measure.scale, measure.higher_is_better) == (name, scale, scale == 100)
+
+
+@pytest.mark.parametrize("name", ["", "R", "R@", "R@0", "R@-1", "R@N", "MRR@5", "rank"])
+def test_a_name_of_no_measure_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no measure is named"):
+        measure_named(name)
+
+
+def test_every_reported_measure_is_known_by_its_name() -> None:
+    names = [measure.name for measure in reported_measures((1, 5), several_relevant=True)]
+    assert names == ["R@1", "R@5", "recall@1", "recall@5", "MRR", "nDCG@10", "median rank", "mean rank"]
+    assert [measure_named(name).name for name in names] == names
+    assert "recall@1" not in [measure.name for measure in reported_measures((1, 5), several_relevant=False)]

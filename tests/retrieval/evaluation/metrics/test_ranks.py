@@ -1,3 +1,5 @@
+"""Ranks from a matrix, and from lists of candidates."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -28,8 +30,8 @@ def test_relevant_items_take_the_last_places_of_a_tie(
 
 def test_the_order_in_which_relevant_items_are_named_does_not_matter() -> None:
     scores = [[0.1, 0.9, 0.5]]
-    one, other = (relevant_ranks(scores, Relevance.from_lists([items])) for items in ([0, 2], [2, 0]))
-    assert one.ranks.tolist() == other.ranks.tolist()
+    ranks, reordered = (relevant_ranks(scores, Relevance.from_lists([items])) for items in ([0, 2], [2, 0]))
+    assert ranks.ranks.tolist() == reordered.ranks.tolist()
 
 
 def test_a_score_that_is_not_a_number_is_refused() -> None:
@@ -70,10 +72,10 @@ def test_with_the_first_stage_behind_them_candidates_rank_as_the_whole_list_does
     candidates = np.argsort(-first, axis=1)[:, :top]
     scores = rng.integers(0, 4, (50, top)) / 3
     relevance = Relevance.from_lists([rng.choice(items, rng.integers(1, 6), replace=False) for _ in first])
-    whole = first.copy()
-    np.put_along_axis(whole, candidates, 1000 + scores, axis=1)
+    merged = first.copy()
+    np.put_along_axis(merged, candidates, 1000 + scores, axis=1)
     ranks = candidate_ranks(candidates, scores, relevance, rest=relevant_ranks(first, relevance))
-    assert ranks.ranks.tolist() == relevant_ranks(whole, relevance).ranks.tolist()
+    assert ranks.ranks.tolist() == relevant_ranks(merged, relevance).ranks.tolist()
 
 
 def test_a_tie_across_the_end_of_the_candidates_is_broken_pessimistically() -> None:

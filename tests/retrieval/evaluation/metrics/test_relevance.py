@@ -1,3 +1,5 @@
+"""Which items are relevant, and what is refused."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Drives that are in one place by turns, run after run: nothing of the others is lost, and a deletion is a deletion."""
+"""Drives that take turns at one mount point: no image of an absent drive is lost, and deletions count."""
 
 from __future__ import annotations
 
@@ -7,67 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from retrieval.indexing.places import Absence
-from tests.drives import Drive, identified
-from tests.retrieval.indexing.test_survey import Library, write
-
-
-@pytest.fixture
-def library():
-    return Library()
-
-
-@pytest.fixture(params=[True, False], ids=["identities", "no identities"])
-def knows(request, monkeypatch):
-    """Both kinds of file system: of which something tells which one it is, and of which nothing does."""
-    identified(monkeypatch, request.param)
-    return request.param
-
-
-@pytest.fixture
-def known(monkeypatch):
-    identified(monkeypatch)
-
-
-class Slot:
-    """A place for several drives, of which one is in at a time."""
-
-    def __init__(self, stack, folder, place, *names):
-        self.place = place
-        self._in = None
-        self.drives = {
-            name: stack.enter_context(Drive(folder / f"store-{name}", place, number))
-            for number, name in enumerate(names)
-        }
-
-    def put(self, name):
-        if self._in is not None:
-            self.drives[self._in].detach()
-        self._in = name
-        if name is not None:
-            self.drives[name].attach()
-
-    def store(self, name):
-        return self.drives[name].store
-
-
-@pytest.fixture
-def slot(tmp_path):
-    """Of `photos`, with two cards for `photos/card`."""
-    with ExitStack() as stack:
-        slot = Slot(stack, tmp_path, tmp_path / "photos" / "card", "A", "B")
-        write(tmp_path / "photos", "own.jpg")
-        yield slot
-        slot.put(None)
-
-
-def fill(slot, name, *files):
-    write(slot.store(name), *files, of=name)
-
-
-def kept(plan):
-    return [(item.folder.rpartition(b"/")[2].decode(), item.images, item.why) for item in plan.kept_in]
-
+from retrieval.indexing.fates import Absence
+from tests.drives import identified
+from tests.retrieval.indexing.library import write
+from tests.retrieval.indexing.slots import Slot, fill, kept
 
 CARDS = {
     "other names": (["DCIM/1.jpg", "DCIM/2.jpg"], ["DCIM/7.jpg", "DCIM/8.jpg", "DCIM/9.jpg"]),
@@ -100,12 +43,12 @@ def test_what_is_deleted_on_the_drive_that_is_in_is_removed_and_the_other_kept(t
     for name in "ABA":
         slot.put(name)
         library.run(tmp_path / "photos")
-    (slot.place / "1.jpg").unlink()
+    (slot.mount_point / "1.jpg").unlink()
     plan = library.run(tmp_path / "photos")
     assert [gone.path.rpartition(b"/")[2] for gone in plan.remove] == [b"1.jpg"]
     assert kept(plan) == [("card", 2, Absence.REPLACED)]
     slot.put("B")
-    (slot.place / "8.jpg").unlink()
+    (slot.mount_point / "8.jpg").unlink()
     plan = library.run(tmp_path / "photos")
     assert [gone.path.rpartition(b"/")[2] for gone in plan.remove] == [b"8.jpg"]
     assert kept(plan) == [("card", 2, Absence.REPLACED)]
@@ -118,14 +61,14 @@ def test_images_that_come_to_a_drive_later_are_known_as_its_own(tmp_path, librar
         slot.put(name)
         library.run(tmp_path / "photos")
     slot.put("A")
-    write(slot.place, "2.jpg", of="A")
+    write(slot.mount_point, "2.jpg", of="A")
     library.run(tmp_path / "photos")
     slot.put("B")
-    write(slot.place, "8.jpg", of="B")
+    write(slot.mount_point, "8.jpg", of="B")
     assert kept(library.run(tmp_path / "photos")) == [("card", 2, Absence.REPLACED)]
     slot.put("A")
     assert kept(library.run(tmp_path / "photos")) == [("card", 2, Absence.REPLACED)]
-    (slot.place / "2.jpg").unlink()
+    (slot.mount_point / "2.jpg").unlink()
     plan = library.run(tmp_path / "photos")
     assert len(plan.remove) == 1 and kept(plan) == [("card", 2, Absence.REPLACED)]
 
@@ -137,20 +80,20 @@ def test_three_drives_and_none_in_turns_lose_nothing(tmp_path, library, knows):
         slot = Slot(stack, tmp_path, photos / "card", "A", "B", "C")
         for name, files in {"A": ["1.jpg"], "B": ["2.jpg", "3.jpg"], "C": ["4.jpg", "5.jpg", "6.jpg"]}.items():
             fill(slot, name, *files)
-        for name in "ABC":
-            slot.put(name)
+        for card in "ABC":
+            slot.put(card)
             library.run(photos)
-        for name in ["B", None, "A", "C", None, "B"]:
-            slot.put(name)
+        for inserted in ["B", None, "A", "C", None, "B"]:
+            slot.put(inserted)
             plan = library.run(photos)
             assert (plan.remove, plan.add, library.embedded) == ((), (), [])
-            assert plan.kept == 6 - len({"A": "1", "B": "12", "C": "123"}.get(name, ""))
+            assert plan.kept == 6 - len({"A": "1", "B": "12", "C": "123"}.get(inserted or "", ""))
         slot.put(None)
 
 
 @pytest.mark.parametrize("others", [["1.jpg", "2.jpg", "3.jpg", "4.jpg"], ["1.jpg", "2.jpg"], ["1.jpg", "5.jpg"]])
 def test_cards_with_the_same_names_replace_each_other_and_are_embedded_once(tmp_path, library, slot, knows, others):
-    """A path has one row; what has no file of its name on the other card is kept."""
+    """A path has one row. An image without a file of its name on the other card is kept."""
     fill(slot, "A", "1.jpg", "2.jpg", "3.jpg", "4.jpg")
     fill(slot, "B", *others)
     for turn, name in enumerate("ABABA"):
@@ -164,7 +107,7 @@ def test_cards_with_the_same_names_replace_each_other_and_are_embedded_once(tmp_
 @pytest.mark.parametrize("names", [["1.jpg"], ["1.jpg", "x/2.jpg", "x/y/3.jpg"]])
 def test_images_of_a_folder_that_a_drive_hides_are_kept_until_it_is_away(tmp_path, library, slot, knows, names):
     photos = tmp_path / "photos"
-    write(slot.place, *names)
+    write(slot.mount_point, *names)
     library.run(photos)
     fill(slot, "A", "7.jpg", "8.jpg")
     for _ in range(2):
@@ -180,9 +123,9 @@ def test_images_of_a_folder_that_a_drive_hides_are_kept_until_it_is_away(tmp_pat
 
 
 def test_a_drive_over_a_hidden_folder_that_holds_one_of_its_images_hides_the_others(tmp_path, library, slot, known):
-    write(slot.place, "1.jpg", "2.jpg", "3.jpg")
+    write(slot.mount_point, "1.jpg", "2.jpg", "3.jpg")
     library.run(tmp_path / "photos")
-    shutil.copy2(slot.place / "1.jpg", slot.store("A"))
+    shutil.copy2(slot.mount_point / "1.jpg", slot.store("A"))
     slot.put("A")
     plan = library.run(tmp_path / "photos")
     assert kept(plan) == [("card", 2, Absence.REPLACED)]
@@ -199,7 +142,7 @@ def test_a_folder_on_another_stick_takes_nothing_from_the_one_of_its_name(tmp_pa
             plan = library.run(tmp_path / "usb" / "Photos")
             assert plan.remove == () and plan.kept == (0 if turn == 0 else 2 if name == "B" else 1)
             assert turn < 2 or library.embedded == []
-        plan = library.run(tmp_path / "usb")  # whichever folder is asked for
+        plan = library.run(tmp_path / "usb")  # whichever folder the run is asked for
         assert kept(plan) == [("Photos", 2, Absence.REPLACED)]
         assert library.run(tmp_path / "usb").kept == 2
         slot.put("A")
@@ -219,7 +162,7 @@ def test_a_disk_that_was_copied_to_another_is_the_same_if_half_of_it_is_there(tm
     slot.put("B")
     plan = library.run(tmp_path / "photos")
     assert len(plan.remove) == 2 and plan.kept == 0
-    (slot.place / "1.jpg").unlink()  # and its identity is the one remembered from now on
+    (slot.mount_point / "1.jpg").unlink()  # and its identity is the one remembered from now on
     plan = library.run(tmp_path / "photos")
     assert len(plan.remove) == 1 and plan.kept == 0
 
@@ -243,8 +186,8 @@ def test_all_images_deleted_but_one_that_is_new_is_a_deletion_where_the_drive_is
     slot.put("A")
     library.run(tmp_path / "photos")
     for name in ("1.jpg", "2.jpg"):
-        (slot.place / name).unlink()
-    write(slot.place, "3.jpg", of="A")
+        (slot.mount_point / name).unlink()
+    write(slot.mount_point, "3.jpg", of="A")
     plan = library.run(tmp_path / "photos")
     assert len(plan.remove) == 2 and plan.kept == 0
 
@@ -295,8 +238,8 @@ def test_what_is_remembered_does_not_grow_with_the_turns(tmp_path, library, slot
         for name in ("A", "B", None):
             slot.put(name)
             library.run(tmp_path / "photos")
-    assert set(library.manifest.devices) == {str(tmp_path / "photos"), str(slot.place)}
-    assert len(library.manifest.devices[str(slot.place)]) <= 3
+    assert set(library.manifest.devices) == {str(tmp_path / "photos"), str(slot.mount_point)}
+    assert len(library.manifest.devices[str(slot.mount_point)]) <= 3
     assert len(library.manifest.devices[str(tmp_path / "photos")]) == 1
 
 
@@ -308,7 +251,7 @@ def test_what_is_forgotten_is_remembered_no_more(tmp_path, library, slot, knows)
         library.run(tmp_path / "photos")
     assert len(library.run(tmp_path / "photos", forget=True).remove) == 1
     assert library.run(tmp_path / "photos").kept == 0
-    assert len(library.manifest.devices[str(slot.place)]) == 1
+    assert len(library.manifest.devices[str(slot.mount_point)]) == 1
 
 
 def test_other_roots_keep_what_is_remembered_of_them(tmp_path, library, slot, knows):
@@ -324,9 +267,6 @@ def test_other_roots_keep_what_is_remembered_of_them(tmp_path, library, slot, kn
     assert set(library.manifest.devices) == {str(tmp_path / "more")}
 
 
-# Folders of which images are kept.
-
-
 def test_a_drive_of_an_older_collection_is_kept_when_its_folder_goes_after_it_was_emptied(
     tmp_path, library, slot, knows
 ):
@@ -337,31 +277,10 @@ def test_a_drive_of_an_older_collection_is_kept_when_its_folder_goes_after_it_wa
     library.manifest.devices, library.manifest.mounts = {}, ()
     slot.put(None)
     assert kept(library.run(tmp_path / "photos")) == [("card", 2, Absence.EMPTIED)]
-    slot.place.rmdir()
+    slot.mount_point.rmdir()
     for _ in range(2):
         assert kept(library.run(tmp_path / "photos")) == [("card", 2, Absence.EMPTIED)]
-    slot.place.mkdir()
+    slot.mount_point.mkdir()
     slot.put("A")
     plan = library.run(tmp_path / "photos")
     assert (plan.unchanged, plan.kept, library.embedded) == (3, 0, [])
-
-
-def test_a_folder_that_was_emptied_and_filled_again_can_be_deleted(tmp_path, library):
-    write(tmp_path, "a.jpg", "b/1.jpg", "b/2.jpg")
-    library.run(tmp_path)
-    for name in ("1.jpg", "2.jpg"):
-        (tmp_path / "b" / name).unlink()
-    assert library.run(tmp_path).kept == 2
-    write(tmp_path, "b/1.jpg", "b/2.jpg")
-    assert library.run(tmp_path).kept == 0
-    shutil.rmtree(tmp_path / "b")
-    assert len(library.run(tmp_path).remove) == 2
-
-
-@pytest.mark.parametrize("folder", ["b", "b/c"])
-def test_a_root_in_another_that_is_deleted_later_is_removed(tmp_path, library, folder):
-    write(tmp_path, "a.jpg", f"{folder}/1.jpg")
-    library.run(tmp_path / folder)
-    library.run(tmp_path, tmp_path / folder)
-    shutil.rmtree(tmp_path / "b")
-    assert len(library.run(tmp_path).remove) == 1

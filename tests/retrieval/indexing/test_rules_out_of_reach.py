@@ -1,4 +1,4 @@
-"""Rules that cannot be read: what they leave out may be private."""
+"""Rules that cannot be read. What they leave out may be private, so nothing there is listed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import os
 
 import pytest
 
-from retrieval.indexing import exclusion
-from tests.retrieval.indexing.test_listing import listing_of, names, relative, touch, write
+from tests.retrieval.indexing.listings import listing_of, names, relative, touch, write
 
 IGNORE = ".crosslookignore"
 
@@ -19,15 +18,15 @@ def folder(tmp_path):
     return tmp_path
 
 
-def failing(monkeypatch, function, place, code):
+def failing(monkeypatch, function, target, code):
     real = getattr(os, function)
 
     def fail(path, **options):
-        if os.fsencode(path) == os.fsencode(place):
+        if os.fsencode(path) == os.fsencode(target):
             raise OSError(code, os.strerror(code), path)
         return real(path, **options)
 
-    monkeypatch.setattr(exclusion.os, function, fail)
+    monkeypatch.setattr(os, function, fail)
 
 
 @pytest.mark.parametrize("target", ["/nowhere/rules", "gone", f"../{IGNORE}/x", IGNORE])
@@ -35,8 +34,8 @@ def test_a_folder_whose_ignore_file_is_a_link_to_nothing_is_not_looked_into(fold
     """A drive that is away, or a link to itself."""
     (folder / "private" / IGNORE).symlink_to(target)
     assert names(folder) == ["a.jpg"]
-    ((place, reason),) = listing_of(folder).unlisted
-    assert place == os.fsencode(folder / "private") and f"{IGNORE} cannot be read: " in reason
+    ((path, reason),) = listing_of(folder).unlisted
+    assert path == os.fsencode(folder / "private") and f"{IGNORE} cannot be read: " in reason
     assert names(folder / "private") == [] and names(folder / "private" / "deep") == []
 
 
@@ -53,8 +52,8 @@ def test_a_folder_whose_ignore_file_cannot_be_looked_at_is_not_looked_into(folde
 def test_a_root_around_which_nobody_can_tell_of_an_ignore_file_is_not_looked_into(folder, monkeypatch, code):
     failing(monkeypatch, "lstat", folder / "private" / IGNORE, code)
     assert names(folder / "private" / "deep") == []
-    ((place, reason),) = listing_of(folder / "private" / "deep").unlisted
-    assert place == os.fsencode(folder / "private" / "deep") and os.strerror(code) in reason
+    ((path, reason),) = listing_of(folder / "private" / "deep").unlisted
+    assert path == os.fsencode(folder / "private" / "deep") and os.strerror(code) in reason
 
 
 def test_a_link_to_rules_that_are_there_is_followed(folder):
@@ -72,8 +71,6 @@ def test_nomedia_leaves_out_its_folder_whatever_it_is(folder, target):
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
 def test_a_folder_that_is_listed_in_part_may_hold_nomedia_and_is_not_looked_into(folder, monkeypatch, code):
-    from retrieval.indexing import listing
-
     real = os.scandir
 
     class Broken:
@@ -87,7 +84,7 @@ def test_a_folder_that_is_listed_in_part_may_hold_nomedia_and_is_not_looked_into
         def __exit__(self, *error):
             self._entries.close()
 
-    monkeypatch.setattr(listing.os, "scandir", lambda path: (Broken if path.endswith(b"private") else real)(path))
+    monkeypatch.setattr(os, "scandir", lambda path: (Broken if path.endswith(b"private") else real)(path))
     listed = listing_of(folder)
     assert relative((file.path for file in listed.files), folder) == ["a.jpg"]
-    assert [place for place, _ in listed.unlisted] == [os.fsencode(folder / "private")]
+    assert [path for path, _ in listed.unlisted] == [os.fsencode(folder / "private")]
