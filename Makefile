@@ -4,6 +4,9 @@
 PYTHON ?= python3
 LEAN := .venv
 FULL := .venv-torch
+# How many processes run the tests: `make test JOBS=8`.
+JOBS ?= 2
+PARALLEL := -n $(JOBS) --dist worksteal
 
 .PHONY: demo test test-lean test-torch lint lock weights clean
 
@@ -14,11 +17,11 @@ test: test-lean test-torch
 
 # All that runs without torch, in an environment that has none.
 test-lean: $(LEAN)/ready
-	$(LEAN)/bin/python -m pytest -m "not torch"
+	$(LEAN)/bin/python -m pytest -m "not torch" $(PARALLEL)
 
 # The rest: open_clip, and the embedded model against timm and transformers.
 test-torch: $(FULL)/ready
-	$(FULL)/bin/python -m pytest -m torch
+	$(FULL)/bin/python -m pytest -m torch $(PARALLEL)
 
 lint: $(LEAN)/ready
 	$(LEAN)/bin/ruff check .

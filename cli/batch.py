@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 AT_ONCE = 64
 READ_BYTES = 65_536
-LONGEST_LINE = 1_000_000  # bytes; a longer one is no query, and must not fill the memory
+LONGEST_LINE = 1_000_000  # bytes; a longer line is no query and must not fill the memory
 
 
-def answer_batch(engine: Engine, source: str, top: int, within: Path | None, min_match: float) -> None:
-    """One JSON object for each line, in order: its `query` and `hits`, or the `error` that it is."""
+def answer_batch(engine: Engine, source: str, top: int, in_folder: Path | None, min_match: float) -> None:
+    """Print one JSON object for each line, in order: its `query` and `hits`, or its `error`."""
     if top < 1:
         raise CrosslookError(f"cannot return {top} results: ask for 1 or more")
     for lines in _batches(source):
         queries = [line.text for line in lines if line.fault is None]
-        answers = iter(engine.search_many(queries, top, below=within, min_match=min_match) if queries else [])
+        answers = iter(engine.search_many(queries, top, in_folder=in_folder, min_match=min_match) if queries else [])
         for line in lines:
             record: dict[str, object] = {"query": line.text}
             record |= {"error": line.fault} if line.fault else {"hits": [hit_record(hit) for hit in next(answers)]}
@@ -41,15 +41,15 @@ def answer_batch(engine: Engine, source: str, top: int, within: Path | None, min
 
 @dataclass(frozen=True)
 class _Line:
-    """A query, or why it is none. Bytes that are not UTF-8 are lone surrogates in it."""
+    """A line as text, and its fault if it is no query. Bytes that are not UTF-8 are lone surrogates."""
 
     text: str
     fault: str | None
 
 
 def _batches(source: str) -> Iterator[list[_Line]]:
-    """Lines in order, as many at once as have come: a slow writer gets each answer at once, a file is read in batches.
-    Reading waits for the answers, so that a long file is not held in memory."""
+    """Lines in order, as many at a time as have arrived: a slow writer gets each answer at once, a file is read in
+    batches. Reading waits for the answers, so that a long file is never in memory at once."""
     ready: Queue[_Line | BaseException | None] = Queue(maxsize=2 * AT_ONCE)
     threading.Thread(target=_read, args=(source, ready), daemon=True).start()
     ended = False
@@ -69,7 +69,7 @@ def _batches(source: str) -> Iterator[list[_Line]]:
 
 
 def _read(source: str, ready: Queue[_Line | BaseException | None]) -> None:
-    """In a thread of its own; whatever ends it reaches the other side, which would wait for ever."""
+    """Read lines, in another thread. An error that ends it is passed on, since the main thread waits for lines."""
     try:
         with _opened(source) as descriptor:
             for line in _lines(descriptor):
@@ -83,7 +83,7 @@ def _read(source: str, ready: Queue[_Line | BaseException | None]) -> None:
 
 @contextmanager
 def _opened(source: str) -> Iterator[int]:
-    """A descriptor, not a file of Python's: when Python ends, a thread that waits in one of those holds its lock."""
+    """A descriptor, not a Python file: at exit the interpreter waits for the lock of a file that a thread reads."""
     if source == "-":
         if sys.stdin is None:
             raise CrosslookError("cannot read the queries in -: standard input is closed")
@@ -97,10 +97,10 @@ def _opened(source: str) -> Iterator[int]:
 
 
 def _lines(descriptor: int) -> Iterator[_Line]:
-    """Of a line that is too long the rest is passed over."""
+    """Lines of a descriptor; a line that is too long is cut."""
     pending = b""
     is_cut = False
-    for chunk in _chunks(descriptor):
+    for chunk in read_chunks(descriptor):
         *ended, pending = (pending + chunk).split(b"\n")
         for content in ended:
             if not is_cut:
@@ -126,13 +126,13 @@ def _line(content: bytes) -> _Line:
     return _Line(text, None if is_utf8 else "the query is not UTF-8")
 
 
-def _chunks(descriptor: int) -> Iterator[bytes]:
-    """What comes, as it comes, without a mark of the byte order at the beginning."""
+def read_chunks(descriptor: int) -> Iterator[bytes]:
+    """Chunks as they arrive, without a byte order mark at the beginning."""
     is_first = True
     while True:
         try:
             chunk = os.read(descriptor, READ_BYTES)
-        except BlockingIOError:  # whoever shares this stdin has made it so
+        except BlockingIOError:  # another process that shares this stdin made it non-blocking
             select.select([descriptor], [], [])
             continue
         if not chunk:

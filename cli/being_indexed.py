@@ -1,4 +1,4 @@
-"""A collection that is being made is not an empty one."""
+"""Tells a collection that another process is making, without a commit yet, from an empty one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class BeingIndexedError(CrosslookError):
 
 
 @contextmanager
-def told_if_being_indexed(path: Path) -> Iterator[None]:
-    """Raises `BeingIndexedError` where the collection cannot be opened for that reason."""
+def reported_if_being_indexed(path: Path) -> Iterator[None]:
+    """Turn an error of opening the collection into `BeingIndexedError` if that is its reason."""
     try:
         yield
     except CrosslookError as error:
@@ -26,7 +26,7 @@ def told_if_being_indexed(path: Path) -> Iterator[None]:
 
 
 def being_indexed(path: Path) -> str | None:
-    """One line about the process that is making a collection; None where nobody is, or images are committed."""
+    """One line about the process that is making a collection. None if there is none, or if images are committed."""
     from indexes.collection import Collection
     from indexes.writer_lock import holder
 

@@ -1,4 +1,4 @@
-"""The commands of `search`, and which of them the words on the command line name."""
+"""The commands of `search`, and how a command line names one."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ DEFAULT = "query"
 
 
 class QueryByDefault(TyperGroup):
-    """The first word that is neither an option nor an option's value decides: if it is a command's name, it is that
-    command, which gets the options before it too; else all words are a query, as all words after `--` are."""
+    """Finds the command in the words of a command line.
+
+    The first word that is neither an option nor an option's value decides. If it names a command, that command also
+    gets the options before it. Otherwise all words are a query, as are all words after `--`."""
 
     def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]
         return super().parse_args(ctx, self.command_first(ctx, list(args)))
 
     def command_first(self, ctx: Any, args: list[str]) -> list[str]:
-        """The words with the command's name at their beginning."""
-        of_group = {name for option in self.get_params(ctx) for name in _names(option)}
+        """The words with the command's name moved, or added, to their beginning."""
+        group_options = {name for option in self.get_params(ctx) for name in _names(option)}
         takes_value = self._options_with_value()
         at, leading = 0, []
         while at < len(args) and args[at].startswith("-") and args[at] not in ("-", "--"):
-            if args[at] in of_group:
+            if args[at] in group_options:
                 return args if at == 0 else [args[at]]
             names = _named(args[at], takes_value)
             leading += names
@@ -45,7 +47,7 @@ class QueryByDefault(TyperGroup):
         return [command, *args[:at], *args[at + 1 :]]
 
     def _options_with_value(self) -> set[str]:
-        """The names of all options that take a value; where commands differ, as on --json, the query's counts."""
+        """The names of all options that take a value. Where commands differ, as for --json, `query` decides."""
         takes_value: dict[str, bool] = {}
         for command in (self.commands[DEFAULT], *self.commands.values()):
             for option in _options(command):
@@ -63,7 +65,7 @@ def _names(option: Any) -> list[str]:
 
 
 def _named(token: str, takes_value: set[str]) -> list[str]:
-    """The options in one token: `--top=3`, `-k`, `-k3`, or several of one letter, as in `-0k 3`."""
+    """The options in one token: `--top=3`, `-k`, `-k3`, or several single letters, as in `-0k 3`."""
     if token.startswith("--"):
         return [token.partition("=")[0]]
     names = []
@@ -75,7 +77,7 @@ def _named(token: str, takes_value: set[str]) -> list[str]:
 
 
 def _wants_next(token: str, names: Sequence[str], takes_value: set[str]) -> bool:
-    """Whether the value of the last option in a token is the next one."""
+    """Whether the value of the last option in a token is the next token."""
     is_bare = token == names[-1] if token.startswith("--") else len(token) == 1 + len(names)
     return is_bare and names[-1] in takes_value
 
@@ -118,8 +120,8 @@ def search(
     """Search your photos by what is in them.
 
     search index ~/Photos, then search "a dog on a beach". The first word that is no option decides: a command's name is
-    that command, which also gets the options before it (search -i FOLDER status); anything else begins a query. To
+    that command, which also gets the options before it (search -i COLLECTION status); anything else begins a query. To
     search for a command's name: search query status.
 
-    Exit status: 0 something found, 1 nothing found, 2 an error, 70 an error of the program's own, 128 and the signal's
-    number when a signal ended it (Ctrl-C: 130)."""
+    Exit status: 0 something found, 1 nothing found, 2 an error, 70 an error of the program's own, 128 plus the signal's
+    number if a signal ended it (Ctrl-C: 130)."""

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from cli.evaluate import TITLES
 from cli.options import typed_path
 from cli.show.output import write_line
 
@@ -20,7 +19,8 @@ def compare(
         Path, typer.Argument(metavar="B.json", parser=typed_path, help="Another, of the same images and captions.")
     ],
 ) -> None:
-    """Say by how much the second evaluation differs from the first, query by query, and what is beyond noise."""
+    """Print the differences of the second evaluation from the first, paired by query, and which are beyond noise."""
+    from cli.show.evaluation_text import TITLES
     from retrieval.evaluation.record import compare as run
 
     direction = ""
@@ -28,9 +28,9 @@ def compare(
         if row.direction != direction:
             direction = row.direction
             write_line(f"{TITLES[direction]:<14}  {'A':>7} {'B':>7}  B - A [95% interval]")
-        scale = 100 if row.measure.share else 1
+        scale = row.measure.scale
         value, low, high = (scale * number for number in row.difference)
-        verdict = _verdict(row.difference.excludes_zero, value > 0, row.measure.share)
+        verdict = _verdict(row.difference.excludes_zero, value > 0, row.measure.higher_is_better)
         values = f"{scale * row.first:7.1f} {scale * row.second:7.1f}"
         write_line(f"  {row.measure.name:<12}  {values}  {value:+.1f} [{low:+.1f}, {high:+.1f}]  {verdict}")
 

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ROWS = ("top", "middle", "bottom")
-COLUMNS = ("left", "middle", "right")
+PARTS = (
+    ("at the top left", "at the top", "at the top right"),
+    ("on the left", "in the centre", "on the right"),
+    ("at the bottom left", "at the bottom", "at the bottom right"),
+)
 
 
 def explain(
@@ -35,39 +38,43 @@ def explain(
 ) -> None:
     """Show where each word of a query looks in an image, by the scorer that ranks it.
 
-    Heat is how much less the word would speak for a match if nothing could attend to that part of the image."""
+    Heat is how much less the word would speak for a match if that part of the image could not be attended to."""
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
     from retrieval.explain import explain as run
+    from retrieval.fusion import load_scorer
     from retrieval.maintenance import model_of
 
     if out is not None and not out.absolute().parent.is_dir():
         raise typer.BadParameter(f"{out.parent} is no folder", param_hint="--out")
     if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise typer.BadParameter(f"{out}: name a .png or .jpg file", param_hint="--out")
-    found = run(load_encoder(model or model_of(collection_path(index)) or DEFAULT_MODEL), text, image)
+    encoder = load_encoder(model or model_of(collection_path(index)) or DEFAULT_MODEL)
+    explanation = run(encoder, load_scorer(encoder), text, image)
     if out is not None:
         from cli.show.heat import draw
 
-        picture = draw(found)
+        picture = draw(explanation)
         try:
             picture.save(out)
         except OSError as error:
             raise CrosslookError(f"cannot write {out}: {error.strerror or error}") from error
         note(f"drawn in {out}")
     if as_json:
-        heat = {"words": found.words, "heat": found.heat.round(6).tolist()}
-        write_line(json.dumps({"match": found.match, "similarity": found.similarity, **heat}))
+        heat = {"words": explanation.words, "heat": explanation.heat.round(6).tolist()}
+        write_line(json.dumps({"match": explanation.match, "similarity": explanation.similarity, **heat}))
     else:
-        write_line(f"match {100 * found.match:.1f}%  similarity {found.similarity:.3f}  {printable(str(image))}")
-        total = max(float(found.heat.sum()), 1e-12)
-        for word, heat in zip(found.words, found.heat, strict=True):
-            write_line(f"  {printable(word):<16} {100 * heat.sum() / total:5.1f}%  {_hottest(heat)}")
+        write_line(
+            f"match {100 * explanation.match:.1f}%  similarity {explanation.similarity:.3f}  {printable(str(image))}"
+        )
+        total = max(float(explanation.heat.sum()), 1e-12)
+        for word, heat in zip(explanation.words, explanation.heat, strict=True):
+            write_line(f"  {printable(word):<16} {100 * heat.sum() / total:5.1f}%  {hottest_part(heat)}")
 
 
-def _hottest(heat: NDArray[np.float32]) -> str:
-    """In words where a map of heat [rows, columns] is hottest."""
+def hottest_part(heat: NDArray[np.float32]) -> str:
+    """Where a map of heat, float32 [rows, columns], is hottest, in words."""
     if not heat.any():
         return "nowhere"
-    place = divmod(int(heat.argmax()), heat.shape[1])
-    row, column = (3 * (2 * index + 1) // (2 * size) for index, size in zip(place, heat.shape, strict=True))
-    return f"most at the {ROWS[row]} {COLUMNS[column]}"
+    hottest = divmod(int(heat.argmax()), heat.shape[1])
+    row, column = (3 * (2 * index + 1) // (2 * size) for index, size in zip(hottest, heat.shape, strict=True))
+    return f"most {PARTS[row][column]}"

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.interruption import stopping_after_commit
 from cli.options import Index, collection_path, name_or_path, typed_path
-from cli.show.output import note, printable, write_line
+from cli.process.interruption import stopping_after_commit
+from cli.show.output import note, write_line
 
 MOST_MEGAPIXELS = 1e6
 
 if TYPE_CHECKING:
-    from retrieval.indexing.survey import Settings, Survey
-    from retrieval.progress import Progress
+    from retrieval.indexing.settings import Settings
+    from retrieval.indexing.survey import Survey
 
 
 def index(
@@ -53,15 +53,19 @@ def index(
     ] = False,
     forget: Annotated[
         bool,
-        typer.Option("--forget", help="Remove images whose folders are empty or not mounted, which are kept else."),
+        typer.Option(
+            "--forget",
+            help="Also remove images whose folders are empty or not mounted (they are kept otherwise).",
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print what would be done, and do nothing.")] = False,
 ) -> None:
     """Add the images in these folders to a collection, or bring it up to date.
 
-    Unchanged files are not read again. What has gone from the folders leaves the results. Interrupt at any time: what
-    was committed is searchable, and the next run goes on from there."""
-    from retrieval.indexing.survey import Settings, survey_folders
+    Unchanged files are not read again. Images that are gone from the folders leave the results. Interrupt at any time:
+    what was committed is searchable, and the next run goes on from there."""
+    from retrieval.indexing.settings import Settings
+    from retrieval.indexing.survey import survey_folders
     from retrieval.progress import Observer
 
     if not 0 < max_pixels <= MOST_MEGAPIXELS:
@@ -77,7 +81,7 @@ def index(
         forget=forget,
     )
     if dry_run:
-        _print_survey(survey_folders(folders, path, settings, Observer(failure=_tell_failure, note=note)))
+        _print_survey(survey_folders(folders, path, settings, Observer(failure=_note_failure, note=note)))
         return
     if device not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter(f"{device} is not auto, cpu or cuda", param_hint="--device")
@@ -85,6 +89,7 @@ def index(
 
 
 def _run(folders: list[Path], path: Path, model: str | None, device: str, settings: Settings) -> None:
+    from cli.show.indexing_text import run_summary
     from cli.show.progress import progress_display
     from retrieval.encoders import DEFAULT_MODEL, load_encoder
     from retrieval.indexing.messages import passed_over_line
@@ -97,7 +102,7 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
         progress = index_folders(
             folders, path, encoder, settings, Observer(display.progress, display.failure, note, stop.is_set)
         )
-    note(_summary(progress))
+    note(run_summary(progress))
     if progress.passed_over:
         note(passed_over_line(progress.passed_over))
     if progress.interrupted:
@@ -107,56 +112,16 @@ def _run(folders: list[Path], path: Path, model: str | None, device: str, settin
         note("`search optimize` will make searching so many images faster")
 
 
-def _summary(progress: Progress) -> str:
-    counts = {
-        "dropped as damaged": progress.dropped,
-        f"new{f' ({progress.incomplete:,} incomplete)' if progress.incomplete else ''}": progress.new,
-        "changed": progress.changed,
-        "moved": progress.moved,
-        "touched": progress.touched,
-        "removed": progress.removed,
-        "unchanged": progress.unchanged,
-        "failed": progress.failed + progress.still_failing,
-    }
-    parts = [f"{count:,} {name}" for name, count in counts.items() if count]
-    if progress.copied:
-        parts.append(f"{progress.copied:,} {'copy' if progress.copied == 1 else 'copies'} not embedded again")
-    if progress.postponed:
-        parts.append(f"{progress.postponed:,} could not be read now, tried again at the next run")
-    if progress.kept:
-        parts.append(f"{progress.kept:,} kept though not there")
-    rate = f" ({progress.encoded / progress.seconds:.0f} images/s)" if progress.encoded and progress.seconds else ""
-    return f"{', '.join(parts) or 'nothing to do'} in {progress.seconds:.1f} s{rate}"
-
-
 def _print_survey(survey: Survey) -> None:
+    from cli.show.indexing_text import plan_lines, plan_summary
     from retrieval.indexing.messages import passed_over_line
 
-    plan = survey.plan
-    for encoding in plan.add:
-        write_line(f"add\t{_name(encoding.file.path)}")
-    for encoding in plan.reencode:
-        write_line(f"change\t{_name(encoding.file.path)}")
-    for rename in plan.rename:
-        write_line(f"move\t{_name(rename.old)}\t{_name(rename.file.path)}")
-    for rename in plan.touch:
-        write_line(f"touch\t{_name(rename.file.path)}")
-    for gone in plan.remove:
-        write_line(f"remove\t{_name(gone.path)}")
-    for kept in plan.kept_in:
-        write_line(f"keep\t{_name(kept.folder)}")
+    for line in plan_lines(survey.plan):
+        write_line(line)
     if survey.passed_over_now:
         note(passed_over_line(survey.passed_over_now))
-    note(
-        f"{len(plan.add):,} to add, {len(plan.reencode):,} to encode again, {len(plan.rename):,} to move, "
-        f"{len(plan.touch):,} touched, {len(plan.remove):,} to remove, {plan.kept:,} kept, "
-        f"{plan.unchanged:,} unchanged, {plan.still_failing:,} known to fail; nothing was done"
-    )
+    note(f"{plan_summary(survey.plan)}; nothing was done")
 
 
-def _tell_failure(path: bytes, reason: str) -> None:
+def _note_failure(path: bytes, reason: str) -> None:
     note(f"skipped {os.fsdecode(path)}: {reason}")
-
-
-def _name(path: bytes) -> str:
-    return printable(os.fsdecode(path))

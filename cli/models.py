@@ -15,8 +15,8 @@ EMBEDDED = "lite"
 
 @dataclass(frozen=True)
 class Recommended:
-    """An open_clip model. recall: published COCO text->image R@1 in percent, from open_clip's table of retrieval
-    results or, for MobileCLIP2, Apple's. megabytes: of its float32 weights."""
+    """An open_clip model. recall: COCO text->image R@1 in percent, as published in open_clip's table of retrieval
+    results or, for MobileCLIP2, by Apple. megabytes: size of its float32 weights."""
 
     name: str
     recall: float
@@ -40,8 +40,9 @@ def models(as_json: Json = False) -> None:
     embedded = sum(path.stat().st_size for folder in _embedded_folders() for path in folder.iterdir())
     cached = cached_models()
     if as_json:
-        found = {"embedded": {"name": EMBEDDED, "bytes": embedded}, "cached": cached}
-        write_line(json.dumps(found | {"recommended": [asdict(model) for model in RECOMMENDED]}))
+        recommended = [asdict(model) for model in RECOMMENDED]
+        record = {"embedded": {"name": EMBEDDED, "bytes": embedded}, "cached": cached, "recommended": recommended}
+        write_line(json.dumps(record))
         return
     write_line(f"embedded      {EMBEDDED}  {size(embedded)}, no download, no torch")
     write_line(f"in the cache  {', '.join(cached) or 'none'}")
@@ -52,7 +53,7 @@ def models(as_json: Json = False) -> None:
 
 
 def cached_models() -> list[str]:
-    """Repositories in the model hub's cache that hold open_clip weights; none where there is no home folder for it."""
+    """Repositories in the model hub's cache that hold open_clip weights; empty if there is no cache."""
     home = os.environ.get("HF_HOME") or os.path.join("~", ".cache", "huggingface")
     hub = Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")))
     if not hub.is_dir():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.being_indexed import told_if_being_indexed
+from cli.being_indexed import reported_if_being_indexed
 from cli.options import Index, collection_path
 from cli.show.output import note, plural
 
@@ -15,21 +15,25 @@ def optimize(
     index: Index = None,
     recall_target: Annotated[
         float | None,
-        typer.Option(help="Share of the exact first ten that ANN search, of large collections, is to find [0.95]."),
+        typer.Option(help="Share of the exact first ten that the ANN index must find, 0 to 1 [0.95]."),
     ] = None,
 ) -> None:
     """Merge segments and drop what was removed, for less disk space and faster search.
 
-    Of a large collection it also makes, or extends, the index by which a query need not be compared with every image,
-    tunes it with texts, and says what share of the exact first ten it finds."""
+    For a large collection it also builds or extends the ANN index, so that a query need not be compared with every
+    image. It tunes the index with texts and prints its recall: the share of the exact first ten that it finds."""
     from cli.show.steps import step_display
     from retrieval import maintenance
     from retrieval.indexing.ann_upkeep import describe
 
     path = collection_path(index)
-    with told_if_being_indexed(path), step_display() as watcher:
-        found = maintenance.optimize(path, recall_target, watcher.step, watcher.note)
-    done = [f"{plural(found.before, 'segment')} became {found.after:,}"] if found.before != found.after else []
-    done += [f"{plural(found.dropped, 'tombstone')} dropped"] if found.dropped else []
-    done += [describe(found.ann) if found.ann else "exact search again"] if found.new_ann else []
-    note("; ".join(done) or "nothing to do")
+    with reported_if_being_indexed(path), step_display() as observer:
+        optimized = maintenance.optimize(path, recall_target, observer.step, observer.note)
+    changes = []
+    if optimized.before != optimized.after:
+        changes.append(f"{plural(optimized.before, 'segment')} became {optimized.after:,}")
+    if optimized.dropped:
+        changes.append(f"{plural(optimized.dropped, 'dead entry', 'dead entries')} dropped")
+    if optimized.new_ann:
+        changes.append(describe(optimized.ann) if optimized.ann else "exact search again")
+    note("; ".join(changes) or "nothing to do")

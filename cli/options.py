@@ -1,4 +1,4 @@
-"""Options that several commands share, and how paths are read."""
+"""Options that several commands share, and how paths on the command line are read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 
 
 def typed_path(text: str | Path) -> Path:
-    """The `parser` of every path on the command line: `~` is the home folder also where the shell leaves it, as it does
-    in quotes and in `--out=~/page`."""
+    """The `parser` of every path on the command line. It expands `~` where the shell does not: in quotes and in
+    `--out=~/page`."""
     text = os.fspath(text)
     if not text.startswith("~"):
         return Path(text)
@@ -21,7 +21,7 @@ def typed_path(text: str | Path) -> Path:
 
 
 def name_or_path(text: str) -> str:
-    """The same for what may be something else, such as a model's name, also behind a prefix, as in `blip:~/weights`."""
+    """The same for a text that may also be a name, such as a model's, with or without a prefix: `blip:~/weights`."""
     prefix, colon, rest = text.partition(":")
     if colon and rest.startswith("~"):
         return f"{prefix}:{typed_path(rest)}"
@@ -33,7 +33,7 @@ Index = Annotated[
     typer.Option(
         "--index",
         "-i",
-        metavar="FOLDER",
+        metavar="COLLECTION",
         parser=typed_path,
         help="The collection's folder [default: $CROSSLOOK_INDEX, else your own].",
     ),
@@ -44,7 +44,21 @@ Model = Annotated[
 ]
 Candidates = Annotated[int, typer.Option(min=1, help="How many of the nearest images the scorer looks at.")]
 Rerank = Annotated[bool, typer.Option("--rerank/--no-rerank", help="Whether the scorer looks at the nearest images.")]
+Scorer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCORER",
+        parser=name_or_path,
+        help="blip:NAME_OR_FOLDER looks at the image files again: a second each on a CPU; needs torch.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+
+
+def refuse_scorer(scorer: str | None, rerank: bool) -> None:
+    """Raises `typer.BadParameter` for a scorer where nothing is re-ranked."""
+    if scorer is not None and not rerank:
+        raise typer.BadParameter("--no-rerank leaves nothing to score", param_hint="--scorer")
 
 
 def collection_path(index: Path | None) -> Path:

@@ -8,18 +8,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.being_indexed import BeingIndexedError, being_indexed, told_if_being_indexed
-from cli.options import Candidates, Index, Json, Rerank, collection_path, name_or_path, typed_path
+from cli.being_indexed import BeingIndexedError, being_indexed, reported_if_being_indexed
+from cli.options import (
+    Candidates,
+    Index,
+    Json,
+    Rerank,
+    Scorer,
+    collection_path,
+    name_or_path,
+    refuse_scorer,
+    typed_path,
+)
+from cli.process.statuses import NOTHING_FOUND
+from cli.process.streams import on_terminal
 from cli.show.hits import print_json, print_lines, print_paths, print_table
 from cli.show.output import note, percent, plural
-from cli.statuses import NOTHING_FOUND
-from cli.streams import on_terminal
 from indexes.errors import CrosslookError
 
 if TYPE_CHECKING:
-    from retrieval.engine import Engine, Results
+    from retrieval.engine import Engine
+    from retrieval.query import Results
 
-DOUBTFUL = 0.01  # a best match below it is worth a warning: the model card shows what comes above and below
+DOUBTFUL = 0.01  # a best match below it gets a warning; the model card shows what lies above and below
 
 
 def query(
@@ -38,20 +49,13 @@ def query(
         str | None,
         typer.Option(metavar="MODEL", parser=name_or_path, help="Fail unless the collection was made with this model."),
     ] = None,
-    within: Annotated[
+    in_folder: Annotated[
         Path | None,
         typer.Option("--in", metavar="FOLDER", parser=typed_path, help="Only images in this folder."),
     ] = None,
     candidates: Candidates = 100,
     rerank: Rerank = True,
-    scorer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SCORER",
-            parser=name_or_path,
-            help="blip:NAME_OR_FOLDER looks at the image files again: a second each on a CPU; needs torch.",
-        ),
-    ] = None,
+    scorer: Scorer = None,
     min_match: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out results that match with a lower probability, 0 to 1.")
     ] = 0.0,
@@ -66,28 +70,27 @@ def query(
 
     if bool(words) == (batch is not None):
         raise typer.BadParameter("give a query, or --batch FILE, one of the two", param_hint="QUERY")
-    if scorer is not None and not rerank:
-        raise typer.BadParameter("--no-rerank leaves nothing to score", param_hint="--scorer")
+    refuse_scorer(scorer, rerank)
     collection = collection_path(index)
     try:
-        with told_if_being_indexed(collection):
+        with reported_if_being_indexed(collection):
             engine = Engine.open(collection, model=model, scorer=scorer, rerank=rerank, candidates=candidates)
     except BeingIndexedError as error:
         note(str(error))
         raise typer.Exit(NOTHING_FOUND) from error
-    if min_match and not (engine.scorer and engine.scorer.calibrated):
-        raise CrosslookError("--min-match needs a calibrated scorer, which re-ranks")
+    if min_match and not engine.scorer.calibrated:
+        raise CrosslookError("--min-match needs a calibrated scorer: leave out --no-rerank, or train one")
     if batch is not None:
         from cli.batch import answer_batch
 
-        answer_batch(engine, batch, top, within, min_match)
-        _tell_faults(engine)
+        answer_batch(engine, batch, top, in_folder, min_match)
+        _note_faults(engine)
         return
-    results = engine.search(" ".join(words or ()), top, below=within, min_match=min_match)
-    _tell(engine, results, min_match)
+    results = engine.search(" ".join(words or ()), top, in_folder=in_folder, min_match=min_match)
+    _note_results(engine, results, min_match)
     if not results:
         if results.best_match is None and not results.unreadable:
-            note(_why_nothing(engine, within))
+            note(_why_nothing(engine, in_folder))
         raise typer.Exit(NOTHING_FOUND)
     if null or paths:
         if not print_paths(results, "\0" if null else "\n"):
@@ -96,37 +99,37 @@ def query(
         print_json(results)
     elif on_terminal(sys.stdout):
         print_table(results)
-        _tell_how(engine, results, rerank)
+        _note_how(engine, results, rerank)
     else:
         print_lines(results)
 
 
-def _tell(engine: Engine, results: Results, min_match: float) -> None:
-    """What a user ought to know about the results, whatever form they are printed in."""
-    _tell_faults(engine)
+def _note_results(engine: Engine, results: Results, min_match: float) -> None:
+    """Notes about the results, whatever form they are printed in."""
+    _note_faults(engine)
     if results.truncated:
-        note(f"the query is longer than {engine.encoder.max_words} word pieces: the rest was ignored")
+        note(f"the query is longer than {engine.encoder.max_tokens} tokens: the rest was ignored")
     if results.unreadable:
         note(f"left out: {plural(results.unreadable, 'candidate')} whose files cannot be read any more")
     if results.best_match is not None and results.best_match < max(DOUBTFUL, min_match):
         note(f"nothing matches well: the best match is {percent(results.best_match)}")
 
 
-def _tell_faults(engine: Engine) -> None:
+def _note_faults(engine: Engine) -> None:
     if engine.collection.fault is not None:
-        note(f"{engine.collection.fault}: the newest manifest that is whole counts; `search index` mends it")
+        note(f"{engine.collection.fault}: the newest undamaged manifest counts; `search index` mends it")
     if engine.collection.ann_fault is not None:
-        note(f"slower than it need be, since all images are compared: {engine.collection.ann_fault}")
+        note(f"slower than necessary, since all images are compared: {engine.collection.ann_fault}")
 
 
-def _why_nothing(engine: Engine, within: Path | None) -> str:
+def _why_nothing(engine: Engine, in_folder: Path | None) -> str:
     if not len(engine.collection):
         return being_indexed(engine.collection.folder) or "the collection is empty"
-    return f"nothing below {within} is in the collection"
+    return f"nothing in {in_folder} is in the collection"
 
 
-def _tell_how(engine: Engine, results: Results, rerank: bool) -> None:
+def _note_how(engine: Engine, results: Results, rerank: bool) -> None:
     milliseconds = sum(results.milliseconds.values())
     lacking = f": {engine.encoder.name} has no scorer" if rerank else ""
-    how = "re-ranked" if engine.scorer else f"by similarity{lacking}"
+    how = "re-ranked" if engine.scorer.reranks else f"by similarity{lacking}"
     note(f"{len(results)} of {plural(len(engine.collection), 'image')} in {milliseconds:.0f} ms, {how}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.being_indexed import told_if_being_indexed
+from cli.being_indexed import reported_if_being_indexed
 from cli.options import Index, collection_path, typed_path
 from cli.show.output import note, plural
 
@@ -20,6 +20,6 @@ def remove(
     from retrieval.maintenance import remove_folder
 
     collection = collection_path(index)
-    with told_if_being_indexed(collection):
+    with reported_if_being_indexed(collection):
         count = remove_folder(collection, folder, note)
     note(f"{plural(count, 'image')} removed from the collection")

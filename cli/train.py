@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.options import name_or_path, typed_path
-from cli.show.plots import bar_plot, line_plot
 from indexes.errors import CrosslookError
-
-if TYPE_CHECKING:
-    from retrieval.calibration import Reliability
-    from retrieval.training.fitting.calibrate import Fitted
-    from retrieval.training.watching import Epoch
 
 
 def train(
@@ -44,7 +37,9 @@ def train(
     ] = None,
     scorer_epochs: Annotated[int, typer.Option(help="The same for the scorer, which learns after them.")] = 16,
     views: Annotated[int, typer.Option(help="How many views of each image: as it is, mirrored, random crops.")] = 6,
-    members: Annotated[int, typer.Option(help="Pairs of heads of lite, whose embeddings are combined.")] = 2,
+    ensemble: Annotated[
+        int, typer.Option("--members", help="Pairs of heads of lite, whose embeddings are combined.")
+    ] = 2,
     itc: Annotated[float, typer.Option(help="Weight of the contrast of embeddings, where these learn.")] = 1.0,
     itm: Annotated[float, typer.Option(help="Weight of the scorer's listwise matching.")] = 1.0,
     lm: Annotated[float, typer.Option(help="Weight of the scorer's reading, word by word.")] = 1.0,
@@ -72,8 +67,9 @@ def train(
     except ImportError as error:
         raise CrosslookError("training needs torch: pip install 'crosslook[cpu,build]'") from error
     from cli.show.steps import step_display
+    from cli.show.training_plots import training_plots
     from retrieval.captions import read_captions
-    from retrieval.encoders import DEFAULT_MODEL, canonical_name, is_openclip_name
+    from retrieval.encoders import DEFAULT_MODEL, canonical_name
     from retrieval.encoders.lite import LiteEncoder
     from retrieval.encoders.openclip import load_openclip, torch_device
     from retrieval.training.learning.settings import TrainSettings
@@ -82,50 +78,37 @@ def train(
 
     if images is not None and len(images) != len(captions):
         raise typer.BadParameter(f"{len(images)} folders for {len(captions)} captions", param_hint="--images")
-    of_lite = model == DEFAULT_MODEL
-    if min(1 if epochs is None else epochs, scorer_epochs, views, members, group) < 1:
+    trains_lite = model == DEFAULT_MODEL
+    if min(1 if epochs is None else epochs, scorer_epochs, views, ensemble, group) < 1:
         raise typer.BadParameter("1 or more", param_hint="--epochs, --scorer-epochs, --views, --members, --group")
-    on = torch_device(device).type
-    if ((of_lite or unfreeze) and itc <= 0) or min(itc, itm, lm) < 0 or max(itm, lm) == 0:
-        hint = "--itc must be above 0, --itm and --lm 0 or above, and not both 0"
-        raise typer.BadParameter(hint, param_hint="the weights")
-    if not lm and group == 1:
-        raise typer.BadParameter("without --lm there must be 2 or more", param_hint="--group")
+    device_type = torch_device(device).type
+    _check_losses(itc, itm, lm, group, embeddings_learn=trains_lite or unfreeze)
     model = canonical_name(model)
-    folder = Path(model)  # looked for first: on Windows every absolute path has a colon
-    is_openclip = (folder / "open_clip_config.json").is_file() if folder.is_dir() else is_openclip_name(model)
-    if not of_lite and not is_openclip:
-        raise typer.BadParameter(
-            f"{model}: name `lite`, or a model of open_clip, NAME:PRETRAINED or a directory", param_hint="--model"
-        )
-    if of_lite and unfreeze:
-        raise typer.BadParameter("the towers of lite cannot learn: --model NAME:PRETRAINED", param_hint="--unfreeze")
-    encoder = LiteEncoder(device="cpu") if of_lite else load_openclip(model, "cpu" if unfreeze else on)
+    _check_model(model, trains_lite, unfreeze)
+    encoder = LiteEncoder(device="cpu") if trains_lite else load_openclip(model, "cpu" if unfreeze else device_type)
     folders: list[Path | None] = list(images) if images else [None] * len(captions)
     sets = [read_captions(path, images_dir=folder) for path, folder in zip(captions, folders, strict=True)]
-    usual = TrainSettings()
+    defaults = TrainSettings()
     settings = replace(
-        usual,
+        defaults,
         itc=itc,
         itm=itm,
         lm=lm,
         group=group,
         hard=hard,
         seed=seed,
-        heads=replace(usual.heads, epochs=usual.heads.epochs if epochs is None else epochs),
-        scorer=replace(usual.scorer, epochs=scorer_epochs),
-        model=ModelSettings(heads=HeadSettings(members=members)),
+        heads=replace(defaults.heads, epochs=defaults.heads.epochs if epochs is None else epochs),
+        scorer=replace(defaults.scorer, epochs=scorer_epochs),
+        towers=replace(defaults.towers, epochs=defaults.towers.epochs if epochs is None else epochs),
+        model=ModelSettings(heads=HeadSettings(ensemble=ensemble)),
     )
-    if unfreeze:
-        assert not isinstance(encoder, LiteEncoder)
-        from retrieval.training.finetune import unfreeze as train_towers
+    with step_display() as observer:
+        if unfreeze:
+            assert not isinstance(encoder, LiteEncoder)
+            from retrieval.training.finetune import unfreeze as train_towers
 
-        if epochs is not None:
-            settings = replace(settings, towers=replace(usual.towers, epochs=epochs))
-        with step_display() as watcher:
-            train_towers(sets, encoder, out, settings, device=on, watcher=watcher)
-        return
-    with step_display() as watcher:
+            train_towers(sets, encoder, out, settings, device=device_type, observer=observer)
+            return
         train_model(
             sets,
             encoder,
@@ -133,29 +116,30 @@ def train(
             settings,
             views=views,
             cache=cache,
-            device=on,
-            watcher=watcher,
-            illustrate=_illustrate,
+            device=device_type,
+            observer=observer,
+            illustrate=training_plots,
         )
 
 
-def _illustrate(history: Sequence[Epoch], fitted: Fitted) -> dict[str, str]:
-    return {"run.svg": _run_plot(history), "reliability.svg": _reliability_plot(fitted.first)}
+def _check_losses(itc: float, itm: float, lm: float, group: int, *, embeddings_learn: bool) -> None:
+    """Raises `BadParameter` for weights of losses with which nothing could learn."""
+    if (embeddings_learn and itc <= 0) or min(itc, itm, lm) < 0 or max(itm, lm) == 0:
+        hint = "--itc must be above 0, --itm and --lm 0 or above, and not both 0"
+        raise typer.BadParameter(hint, param_hint="the weights")
+    if not lm and group == 1:
+        raise typer.BadParameter("without --lm there must be 2 or more", param_hint="--group")
 
 
-def _run_plot(history: Sequence[Epoch]) -> str:
-    """The run as SVG: R@1 of dev by epoch."""
-    curves: dict[str, list[float]] = {}
-    for epoch in history:
-        for name, value in epoch.dev.items():
-            curves.setdefault(f"{epoch.stage}, {name}", []).append(value)
-    longest = max(len(values) for values in curves.values())
-    return line_plot(range(1, longest + 1), curves, "epoch of the stage", "R@1 of dev")
+def _check_model(model: str, trains_lite: bool, unfreeze: bool) -> None:
+    """Raises `BadParameter` for a model that cannot be trained, or whose towers cannot be."""
+    from retrieval.encoders import is_openclip_name
 
-
-def _reliability_plot(first: Reliability) -> str:
-    """Beside each other what first hits' matches promise and how many did match, by bins of the former, in percent."""
-    width = 100 / len(first.count)
-    bins = enumerate(zip(first.predicted, first.observed, first.count, strict=True))
-    groups = {f"to {width * (i + 1):.0f}": [100 * said, 100 * seen] for i, (said, seen, count) in bins if count}
-    return bar_plot(groups, ["match", "did match"], "reliability of match, percent")
+    folder = Path(model)  # a folder is tried first: on Windows every absolute path has a colon
+    is_openclip = (folder / "open_clip_config.json").is_file() if folder.is_dir() else is_openclip_name(model)
+    if not trains_lite and not is_openclip:
+        raise typer.BadParameter(
+            f"{model}: name `lite`, or a model of open_clip, NAME:PRETRAINED or a directory", param_hint="--model"
+        )
+    if trains_lite and unfreeze:
+        raise typer.BadParameter("the towers of lite cannot learn: --model NAME:PRETRAINED", param_hint="--unfreeze")

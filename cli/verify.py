@@ -6,23 +6,23 @@ import json
 
 import typer
 
-from cli.being_indexed import told_if_being_indexed
+from cli.being_indexed import reported_if_being_indexed
 from cli.options import Index, Json, collection_path
+from cli.process.statuses import ERROR
 from cli.show.output import note, plural, printable, size, write_line
-from cli.statuses import ERROR
 
 
 def verify(index: Index = None, as_json: Json = False) -> None:
-    """Read every file of a collection and say what is damaged.
+    """Read every file of a collection and print the result, with a line for each damaged file.
 
-    Exit status: 0 where all is well, 2 where something is damaged; then `search index --repair FOLDER` mends it."""
+    Exit status: 0 if nothing is damaged, 2 otherwise. `search index --repair FOLDER` mends damage."""
     from cli.show.steps import step_display
     from indexes.verification import verify as run
     from retrieval.progress import Step
 
     path = collection_path(index)
-    with told_if_being_indexed(path), step_display() as watcher:
-        verification = run(path, lambda done, total: watcher.step(Step("checking segments", done, total)))
+    with reported_if_being_indexed(path), step_display() as observer:
+        verification = run(path, lambda done, total: observer.step(Step("checking segments", done, total)))
     if as_json:
         record = {"files": verification.files, "bytes": verification.bytes, "unchecked": verification.unchecked}
         write_line(json.dumps({**record, "faults": list(verification.faults)}))
@@ -30,7 +30,8 @@ def verify(index: Index = None, as_json: Json = False) -> None:
         for fault in verification.faults:
             write_line(printable(fault))
         read = f"{plural(verification.files, 'file')} with {size(verification.bytes)} read"
-        note(f"{read}: {plural(len(verification.faults), 'fault') if verification.faults else 'nothing is damaged'}")
+        result = plural(len(verification.faults), "fault") if verification.faults else "nothing is damaged"
+        write_line(f"{read}: {result}")
     if verification.unchecked:
         note(
             f"{plural(verification.unchecked, 'file')} of an earlier version had no checksum to compare with: "

@@ -1,4 +1,4 @@
-"""Drives that come and go: real mounts where this process may make them, and what looks like one elsewhere."""
+"""Drives that come and go: real mounts if this process may make them, otherwise folders that look like mounts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 
 def identified(patch: pytest.MonkeyPatch, is_known: bool = True) -> None:
-    """Every file system has an identity, whether it is real or only looks like one; or none has."""
+    """Give an identity to every file system, real or imitated; or to none."""
 
     def identity(folder: bytes) -> str:
         return f"fsid {os.stat(folder).st_dev:x}" if is_known else ""
@@ -23,60 +23,60 @@ def identified(patch: pytest.MonkeyPatch, is_known: bool = True) -> None:
 
 
 @contextmanager
-def mounted(*places: Path) -> Iterator[None]:
-    """Each place is on a device of its own: a file system in memory; where nobody may mount one, it looks so."""
+def mounted(*mount_points: Path) -> Iterator[None]:
+    """Mounts another device at every mount point: a file system in memory, or a folder that looks like one."""
     done: list[Path] = []
     try:
-        while len(done) < len(places) and _mount("-t", "tmpfs", "-o", "size=1m", "none", places[len(done)]):
-            done.append(places[len(done)])
-        if len(done) == len(places):
+        while len(done) < len(mount_points) and _mount("-t", "tmpfs", "-o", "size=1m", "none", mount_points[len(done)]):
+            done.append(mount_points[len(done)])
+        if len(done) == len(mount_points):
             yield
             return
-        with looking_mounted(*places):
+        with looking_mounted(*mount_points):
             yield
     finally:
-        for place in reversed(done):
-            _unmount(place)
+        for mount_point in reversed(done):
+            _unmount(mount_point)
 
 
 @contextmanager
-def looking_mounted(*places: Path) -> Iterator[None]:
-    """`os.stat` tells another device for what lies in each place."""
+def looking_mounted(*mount_points: Path) -> Iterator[None]:
+    """Makes `os.stat` report another device for everything in every mount point."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "stat", _stat_with_devices(places))
+        patch.setattr(os, "stat", _stat_with_devices(mount_points))
         yield
 
 
 class Drive:
-    """A drive with files of its own, and a folder in which it is mounted at times. Use as a context manager."""
+    """A drive with files, and the folder in which it is mounted at times. Use it as a context manager."""
 
-    def __init__(self, store: Path, place: Path, number: int = 0) -> None:
-        """store: a folder for it that does not exist yet. number: of the device, where it only looks like one."""
+    def __init__(self, store: Path, mount_point: Path, number: int = 0) -> None:
+        """store: a folder for its files, which does not exist yet. number: of its device, if it only looks like one."""
         self.store = store
-        self.place = place
+        self.mount_point = mount_point
         self._hidden = store.with_name(f"{store.name}-hidden")
         self._number = number
         self._patch = pytest.MonkeyPatch()
         store.mkdir(parents=True)
-        place.mkdir(parents=True, exist_ok=True)
+        mount_point.mkdir(parents=True, exist_ok=True)
         self._is_real = _mount("-t", "tmpfs", "-o", "size=1m", "none", store)
 
     def attach(self) -> None:
         if self._is_real:
-            assert _mount("--bind", self.store, self.place)
+            assert _mount("--bind", self.store, self.mount_point)
             return
-        self.place.rename(self._hidden)
-        self.store.rename(self.place)
-        self._patch.setattr(os, "stat", _stat_with_devices([self.place], 20_000 + self._number))
+        self.mount_point.rename(self._hidden)
+        self.store.rename(self.mount_point)
+        self._patch.setattr(os, "stat", _stat_with_devices([self.mount_point], 20_000 + self._number))
 
     def detach(self) -> None:
-        """What is in the folder below comes to light."""
+        """Unmount it, so that the files of the folder below are visible again."""
         if self._is_real:
-            _unmount(self.place)
+            _unmount(self.mount_point)
             return
         self._patch.undo()
-        self.place.rename(self.store)
-        self._hidden.rename(self.place)
+        self.mount_point.rename(self.store)
+        self._hidden.rename(self.mount_point)
 
     def __enter__(self) -> Drive:
         return self
@@ -84,7 +84,7 @@ class Drive:
     def __exit__(self, *error: object) -> None:
         self._patch.undo()
         if self._is_real:
-            subprocess.run(["umount", "-q", str(self.place)], check=False, capture_output=True)
+            subprocess.run(["umount", "-q", str(self.mount_point)], check=False, capture_output=True)
             _unmount(self.store)
 
 
@@ -95,13 +95,13 @@ def _mount(*words: object) -> bool:
         return False
 
 
-def _unmount(place: Path) -> None:
-    subprocess.run(["umount", str(place)], check=True)
+def _unmount(mount_point: Path) -> None:
+    subprocess.run(["umount", str(mount_point)], check=True)
 
 
-def _stat_with_devices(places: Sequence[Path], first: int = 10_000) -> Callable[..., Any]:
+def _stat_with_devices(mount_points: Sequence[Path], first: int = 10_000) -> Callable[..., Any]:
     real = os.stat
-    names = [os.fsencode(place) for place in places]
+    names = [os.fsencode(mount_point) for mount_point in mount_points]
 
     def stat(path: Any, **options: Any) -> Any:
         status = real(path, **options)

@@ -1,5 +1,4 @@
-"""A file system that fails or stops at a chosen call. Calls are those by which Python changes or opens files: opening,
-writing, syncing, renaming, making and removing."""
+"""A file system that fails or stops at a chosen call. Counted calls: open, write, fsync, rename, mkdir, unlink."""
 
 from __future__ import annotations
 
@@ -15,8 +14,8 @@ CHANGES = ("fsync", "replace", "rename", "mkdir", "unlink", "rmdir", "open", "sc
 
 @contextmanager
 def failing_at(call: int, error: Callable[[], OSError], once: bool = False) -> Iterator[list[int]]:
-    """Within it, the given call (from 1) fails and, unless `once`, every one after it of the same function. Yields a
-    list that holds how many calls there were."""
+    """Makes the given call (from 1) fail and, unless `once`, every later call of the same function. Yields a list of
+    one number, the count of calls."""
     failed: list[str] = []
 
     def before(name: str, number: int) -> None:
@@ -30,7 +29,8 @@ def failing_at(call: int, error: Callable[[], OSError], once: bool = False) -> I
 
 @contextmanager
 def intercepted(before: Callable[[str, int], None], after: Callable[[str, int], None]) -> Iterator[list[int]]:
-    """Calls `before` and `after` around every such call, with its name and its number from 1."""
+    """Calls `before` and `after` around every counted call, with its name and its number from 1. Yields a list of one
+    number: how many calls were made."""
     count = [0]
 
     def around(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,7 +48,7 @@ def intercepted(before: Callable[[str, int], None], after: Callable[[str, int], 
     real_open = io.open
 
     class Writes:
-        """An open file whose writes count too."""
+        """An open file whose writes are counted too."""
 
         def __init__(self, file: Any) -> None:
             self._file = file
@@ -70,9 +70,9 @@ def intercepted(before: Callable[[str, int], None], after: Callable[[str, int], 
     try:
         for name, function in real.items():
             setattr(os, name, around(name, function))
-        io.open = builtins.open = opened  # type: ignore[assignment]
+        io.open = builtins.open = opened
         yield count
     finally:
         for name, function in real.items():
             setattr(os, name, function)
-        io.open = builtins.open = real_open  # type: ignore[assignment]
+        io.open = builtins.open = real_open

@@ -1,8 +1,8 @@
-"""Runs a script in a process of its own that may open no internet socket, and tells which files it touches.
+"""Runs a script in another process that may open no internet socket, and reports which files it touches.
 
-Sockets: the kernel kills the process, or a child of it, that asks for one (seccomp, on Linux), whatever library asks.
-Elsewhere Python's audit events have to do. Files: Python's audit events name what is written anywhere; what libraries
-write without Python is found by comparing folders before and after."""
+Sockets: on Linux the kernel (seccomp) kills the process, or a child of it, that asks for one, from any library.
+Elsewhere Python's audit events notice what Python code asks for. Files: Python's audit events name what Python code
+writes anywhere; for other libraries, folders are compared before and after."""
 
 from __future__ import annotations
 
@@ -24,15 +24,29 @@ CAN_KILL = sys.platform == "linux" and platform.machine() in SOCKET_CALL
 ROOT = Path(__file__).parents[1]
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
-# All that a guarded process inherits. ONNX Runtime, for one, keeps quiet where a variable says that tests run.
+# All that a guarded process inherits: ONNX Runtime, for one, keeps quiet if a variable says that tests run.
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_", "LANG", "LC_", "SYSTEMROOT", "VIRTUAL_ENV")
 SURROUNDINGS = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
 
 
+RUN_COMMANDS = """
+import sys
+from cli.main import main
+for words in commands:
+    sys.argv = ["search", *words]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code not in (None, 0, 1):
+            print(f"search {' '.join(words)}: status {end.code}")
+            raise
+"""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """status: of the process, negative for a signal. offences: what Python code did that it may not, one a line.
-    appeared: what there is now below the home folder and its like, and in the temporary folder. output: both
+    """status: of the process, negative for a signal. offences: the forbidden things that Python code did, a line for
+    one. appeared: files that are now below the home folder and its like, and in the temporary folder. output: both
     streams."""
 
     status: int
@@ -42,25 +56,25 @@ class Outcome:
 
     @property
     def is_clean(self) -> bool:
-        """But for an empty folder that torch makes in the temporary one when it is imported."""
+        """Whether nothing forbidden happened. An empty folder that torch makes in the temporary one does not count."""
         appeared = [name for name in self.appeared if not re.fullmatch(r"temporary/torchinductor_\w+", name)]
         return self.status == 0 and not self.offences and not appeared
 
 
 def run_guarded(script: str, folder: Path, may_write: list[Path], **environment: str) -> Outcome:
-    """Run a script with home, cache, data and temporary folders that are empty, all below `folder`.
+    """Run a script with empty home, cache, data and temporary folders, all below `folder`.
 
-    may_write: folders besides the temporary one. environment: more of it."""
-    places = {name: folder / "surroundings" / name for name in SURROUNDINGS}
-    places["TMPDIR"] = folder / "temporary"
-    for place in (*places.values(), folder / "cwd"):
-        place.mkdir(parents=True, exist_ok=True)
+    may_write: folders besides the temporary one. environment: further variables."""
+    folders = {name: folder / "surroundings" / name for name in SURROUNDINGS}
+    folders["TMPDIR"] = folder / "temporary"
+    for path in (*folders.values(), folder / "cwd"):
+        path.mkdir(parents=True, exist_ok=True)
     report = folder / "report"
     report.touch()
     kept = {name: value for name, value in os.environ.items() if name.startswith(INHERITED)}
-    settings = {name: str(place) for name, place in places.items()} | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    settings = {name: str(path) for name, path in folders.items()} | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
     settings |= {"PYTHONDONTWRITEBYTECODE": "1"} | environment
-    allowed = [str(path.resolve()) for path in (*may_write, places["TMPDIR"])]
+    allowed = [str(path.resolve()) for path in (*may_write, folders["TMPDIR"])]
     run = subprocess.run(
         [sys.executable, __file__, str(report), json.dumps(allowed), script],
         stdin=subprocess.DEVNULL,
@@ -73,33 +87,21 @@ def run_guarded(script: str, folder: Path, may_write: list[Path], **environment:
         cwd=folder / "cwd",
         check=False,
     )
-    files = [path for place in (*places.values(), folder / "cwd") for path in place.rglob("*")]
+    files = [path for parent in (*folders.values(), folder / "cwd") for path in parent.rglob("*")]
     appeared = [path for path in files if not _is_within(path.resolve(), allowed[:-1])]
     names = sorted(str(path.relative_to(folder)) for path in appeared)
     return Outcome(run.returncode, report.read_text().splitlines(), names, run.stdout)
 
 
 def run_commands(commands: list[list[object]], folder: Path, may_write: list[Path]) -> Outcome:
-    """Run `search` with the words of each command, guarded, in one process."""
-    lines = [f"command(*{[str(word) for word in words]!r})" for words in commands]
-    return run_guarded("\n".join(["from tests.guarding import command", *lines]), folder, may_write)
-
-
-def command(*words: str) -> None:
-    """Run `search` with some words; anything but success or nothing found ends the process."""
-    from cli.main import main
-
-    sys.argv = ["search", *words]
-    try:
-        main()
-    except SystemExit as end:
-        if end.code not in (None, 0, 1):
-            print(f"search {' '.join(words)}: status {end.code}")
-            raise
+    """Run `search` with the words of each command, guarded, in one process. Any status but success and nothing found
+    ends it."""
+    words = [[str(word) for word in command] for command in commands]
+    return run_guarded(f"commands = {words!r}\n{RUN_COMMANDS}", folder, may_write)
 
 
 def forbid_sockets() -> None:
-    """From now on the kernel kills this process, and those that it starts, when it asks for an internet socket."""
+    """Let the kernel kill this process, or one that it starts, when it asks for an internet socket."""
     load, jump_if_equal, leave = 0x20, 0x15, 0x06
     kill, allow = 0x80000000, 0x7FFF0000
     program = [  # of `struct seccomp_data`: the number of the call at 0, its first argument at 16
@@ -125,27 +127,27 @@ def forbid_sockets() -> None:
 
 
 def report_offences(report: str, allowed: list[str]) -> None:
-    """From now on write a line into the file `report` for everything that Python code may not do."""
+    """Write a line into the file `report` for every forbidden thing that Python code does from now on."""
     descriptor = os.open(report, os.O_WRONLY | os.O_APPEND)
 
-    def watch(event: str, given: tuple[object, ...]) -> None:
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
         if event.startswith("socket.") and event != "socket.gethostname":
-            if not (event == "socket.__new__" and given[1] not in (socket.AF_INET, socket.AF_INET6)):
-                os.write(descriptor, f"{event} {given[1:]!r}\n".encode())
+            if not (event == "socket.__new__" and arguments[1] not in (socket.AF_INET, socket.AF_INET6)):
+                os.write(descriptor, f"{event} {arguments[1:]!r}\n".encode())
             return
         paths: tuple[object, ...] = ()
         bases: tuple[object, ...] = (-1, -1)  # descriptors of folders from which they lead
-        if event == "open" and isinstance(given[2], int) and given[2] & WRITES:
-            paths = given[:1]
+        if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES:
+            paths = arguments[:1]
         elif event in CHANGES:
-            paths = given[:2]
-            bases = given[-2:] if event in ("os.rename", "os.link") else (given[-1], given[-1])
+            paths = arguments[:2]
+            bases = arguments[-2:] if event in ("os.rename", "os.link") else (arguments[-1], arguments[-1])
         for path, base in zip(paths, bases, strict=False):
             if isinstance(path, str | bytes | os.PathLike):
                 around = f"/proc/self/fd/{base}" if isinstance(base, int) and base >= 0 else ""
-                place = os.path.realpath(os.path.join(around, os.fsdecode(path)))
-                if not _is_within(Path(place), allowed) and not place.startswith("/dev/"):
-                    os.write(descriptor, f"{event} {place}\n".encode("utf-8", "replace"))
+                target = os.path.realpath(os.path.join(around, os.fsdecode(path)))
+                if not _is_within(Path(target), allowed) and not target.startswith("/dev/"):
+                    os.write(descriptor, f"{event} {target}\n".encode("utf-8", "replace"))
 
     sys.addaudithook(watch)
 

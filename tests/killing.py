@@ -1,14 +1,16 @@
-"""Kill an action at every moment at which it changes what is on disk. For scripts of their own, which have no thread
-when they fork."""
+"""Kills an action after each of its changes on disk, in scripts that fork before they have threads."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,12 @@ KEPT: list[Any] = []
 def try_every_moment(
     prepare: Callable[[], None], start: Path, tried: Path, act: Callable[[], None], check: Callable[[], None]
 ) -> None:
-    """Make the folder `start`; then, again and again, act on a copy of it, `tried`, in a child process that is killed
-    (SIGKILL) at its first, second, third ... moment, and check in another child what is left, until an action ends.
+    """Make the folder `start`. Then, for moment 1, 2, 3 ...: act on a copy of it, `tried`, in a child process that is
+    killed (SIGKILL) at that moment, and check in another child what is left, until an action ends uninterrupted.
+
     Prints how many moments were tried, or exits with what failed."""
-    os.fsync = lambda descriptor: None  # nobody cuts the power; waiting for the disk takes long
-    if in_child(prepare):
+    os.fsync = lambda fd: None  # the power is never cut, and waiting for the disk takes long
+    if in_child(prepare, share_imports=True):
         sys.exit("the uninterrupted run failed")
 
     def act_and_die(step: int) -> None:
@@ -37,18 +40,22 @@ def try_every_moment(
         step += 1
         shutil.rmtree(tried, ignore_errors=True)
         shutil.copytree(start, tried)
-        status = in_child(lambda step=step: act_and_die(step))
+        status = in_child(partial(act_and_die, step))
         if status == 0:
             break
         if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
             sys.exit(f"step {step}: the run failed by itself")
-        if in_child(check):
+        if in_child(check, share_imports=step == 1):
             sys.exit(f"step {step}: see above")
     print(step - 1, "moments")
 
 
-def in_child(action: Callable[[], None]) -> int:
-    """The wait status of a forked process that runs the action."""
+def in_child(action: Callable[[], None], share_imports: bool = False) -> int:
+    """The wait status of a forked process that runs the action.
+
+    share_imports: import here what the action imported there. Later children then inherit it, and need not import it
+    again, which takes several times as long as most actions."""
+    ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         try:
@@ -56,14 +63,24 @@ def in_child(action: Callable[[], None]) -> int:
         except BaseException:
             traceback.print_exc()
             os._exit(1)
+        with open(theirs, "w") as names:
+            names.write("\n".join(sys.modules) if share_imports else "")
         os._exit(0)
-    return os.waitpid(child, 0)[1]
+    os.close(theirs)
+    with open(ours) as names:
+        imported = names.read().splitlines()
+    status = os.waitpid(child, 0)[1]
+    for name in imported:
+        if name not in sys.modules:
+            with suppress(ImportError):  # a module that another one has made up
+                importlib.import_module(name)
+    return status
 
 
 def kill_at(moment: int) -> None:
-    """From now on, die at the given moment: after a call that changed something, and so before the next one. A file
-    that was created and not written to yet, one that was written and not synced, one that was synced and not renamed:
-    each is such a moment."""
+    """Die at the given moment from now on: after a call that changed something, and so before the next one. A file that
+    was created but not yet written to, one that was written but not synced, one that was synced but not renamed: all of
+    these are such moments."""
     moments = 0
 
     def after(name: str, number: int) -> None:
@@ -72,7 +89,7 @@ def kill_at(moment: int) -> None:
         if moments == moment:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    # Kept for the life of this process: a file system that is put right again would tell nothing.
+    # Kept until this process ends: a file system that is put back would kill nothing.
     interception = intercepted(lambda name, number: None, after)
     interception.__enter__()
     KEPT.append(interception)

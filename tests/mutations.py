@@ -1,4 +1,4 @@
-"""Files as failing drives, cut downloads and faulty programs leave them: seeded, so that a finding can be had again."""
+"""Damages files as failing drives, cut downloads and faulty programs do. Seeded, so that a failure can be repeated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 
 def mutations(files: Mapping[str, bytes], count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """`count` damaged variants, of each file in turn. Names say what was done, with which the same bytes come again."""
+    """`count` damaged variants, of the files in turn. The name says what was done; equal names have equal content."""
     names = sorted(files)
     for index in range(count):
         name = names[index % len(names)]
@@ -29,7 +29,7 @@ def _flip_head(content: bytearray, rng: random.Random) -> bytes:
 
 
 def _flip_tail(content: bytearray, rng: random.Random) -> bytes:
-    """Where TIFF files have their directories."""
+    """Damages the tail, where TIFF files may have their directories."""
     for _ in range(rng.randint(1, 4)):
         content[-rng.randint(1, min(len(content), 300))] = rng.randrange(256)
     return bytes(content)
@@ -40,20 +40,20 @@ def _cut(content: bytearray, rng: random.Random) -> bytes:
 
 
 def _insert(content: bytearray, rng: random.Random) -> bytes:
-    place = rng.randrange(len(content))
-    return bytes(content[:place] + rng.randbytes(rng.choice((1, 2, 7, 512))) + content[place:])
+    offset = rng.randrange(len(content))
+    return bytes(content[:offset] + rng.randbytes(rng.choice((1, 2, 7, 512))) + content[offset:])
 
 
 def _drop(content: bytearray, rng: random.Random) -> bytes:
-    place = rng.randrange(len(content))
-    return bytes(content[:place] + content[place + rng.choice((1, 2, 7, 512)) :])
+    offset = rng.randrange(len(content))
+    return bytes(content[:offset] + content[offset + rng.choice((1, 2, 7, 512)) :])
 
 
 def _blank(content: bytearray, rng: random.Random) -> bytes:
     """A sector that reads as zeros, or as ones."""
-    place = rng.randrange(len(content))
-    size = min(512, len(content) - place)
-    content[place : place + size] = rng.choice((b"\0", b"\xff")) * size
+    offset = rng.randrange(len(content))
+    size = min(512, len(content) - offset)
+    content[offset : offset + size] = rng.choice((b"\0", b"\xff")) * size
     return bytes(content)
 
 
@@ -63,9 +63,9 @@ def _swap(content: bytearray, rng: random.Random) -> bytes:
 
 
 def _number(content: bytearray, rng: random.Random) -> bytes:
-    """A length or an offset that is out of all bounds."""
-    place = rng.randrange(max(1, len(content) - 4))
-    content[place : place + 4] = rng.choice((b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\x80\0\0\0"))
+    """A length or an offset far out of bounds."""
+    offset = rng.randrange(max(1, len(content) - 4))
+    content[offset : offset + 4] = rng.choice((b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\x80\0\0\0"))
     return bytes(content)
 
 

@@ -1,4 +1,4 @@
-"""Nothing leaves the machine: no command opens an internet socket, or writes anywhere but where it should."""
+"""Nothing leaves the machine: no command opens an internet socket or writes where it should not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.batches import copy_tree_bytes
 from tests.guarding import CAN_KILL, ROOT, run_commands, run_guarded, was_killed
-from tests.support import copy_tree_bytes, write_photos
+from tests.support import write_photos
 
 SENDS_REPORTS = tuple(map(int, metadata.version("onnxruntime").split(".")[:2])) >= (1, 31)
 OFFENCES = {
@@ -97,7 +98,7 @@ Path({str(tmp_path / "mine")!r}, "x").write_text("x")
 
 @pytest.mark.skipif(sys.platform != "linux" or not SENDS_REPORTS, reason="this ONNX Runtime does not report")
 def test_the_guard_notices_an_onnx_runtime_that_reports(tmp_path):
-    """What would happen: without the switch it keeps a device id and events at home."""
+    """Without the switch it keeps a device id and events in the home folder."""
     model = ROOT / "retrieval/weights/lite-heads/text_head.onnx"
     script = f"""
 import importlib
@@ -108,15 +109,15 @@ runtime.InferenceSession({str(model)!r}, providers=["CPUExecutionProvider"])
     assert any(".onnxruntime" in name for name in outcome.appeared)
 
 
-@pytest.mark.parametrize("said", ["", "0", "false"])
-def test_reports_are_off_whatever_the_environment_says(tmp_path, said):
+@pytest.mark.parametrize("value", ["", "0", "false"])
+def test_reports_are_off_whatever_the_environment_says(tmp_path, value):
     script = """
 from retrieval.encoders import load_encoder
 import os
 load_encoder("lite", "cpu").encode_texts(["a dog"])
 print([os.environ[name] for name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")])
 """
-    environment = {"ORT_DISABLE_TELEMETRY": said, "HF_HUB_DISABLE_TELEMETRY": said, "DO_NOT_TRACK": said}
+    environment = {"ORT_DISABLE_TELEMETRY": value, "HF_HUB_DISABLE_TELEMETRY": value, "DO_NOT_TRACK": value}
     outcome = run_guarded(script, tmp_path, [], **environment)
     assert outcome.is_clean and outcome.output.strip() == "['1', '1', '1']", outcome
 
@@ -135,11 +136,11 @@ print(build_hf_headers(library_name="open_clip")["user-agent"])
 
 
 def test_onnx_runtime_is_imported_in_one_place():
-    """Elsewhere it might come before the switch. Scripts inside tests count as well."""
+    """An import elsewhere might come before the switch. Scripts inside tests count as well."""
     direct = re.compile(r"^\s*(import|from) onnxruntime\b|import_module\(\"onnxruntime", re.M)
-    own = Path(__file__).resolve()
+    this_file = Path(__file__).resolve()
     folders = ("benchmarks", "cli", "indexes", "retrieval", "tests")
-    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py") if path != own]
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py") if path != this_file]
     importing = {path.relative_to(ROOT).as_posix() for path in files if direct.search(path.read_text("utf-8"))}
     assert importing == {"retrieval/encoders/runtime.py"}
 
@@ -182,22 +183,21 @@ def test_no_command_opens_a_socket_or_writes_elsewhere(photos, tmp_path):
 
 
 def test_an_index_for_many_images_is_made_without_a_socket(tmp_path):
-    """Of the size at which `optimize` makes one; FAISS computes it."""
+    """The collection has the size at which `optimize` makes an index, which FAISS computes."""
     (tmp_path / "mine").mkdir()
     script = f"""
 from pathlib import Path
-import indexes.ann, retrieval.indexing.ann_upkeep as approximation
+import retrieval.indexing.ann_upkeep as ann_upkeep
 from indexes.writer import CollectionWriter
 from retrieval.encoders import load_encoder
 from retrieval.indexing.pipeline import binding_of
-from tests.support import make_batch
-from tests import support
-approximation.FEWEST_ROWS = 500
-support.BINDING = binding_of(load_encoder("lite", "cpu"))
+from tests.batches import make_batch
+ann_upkeep.FEWEST_ROWS = 500
+binding = binding_of(load_encoder("lite", "cpu"))
 folder = Path({str(tmp_path / "mine" / "c")!r})
-with CollectionWriter(folder, support.BINDING) as writer:
-    writer.commit(make_batch(1, 600), folders=["/photos"])
-    assert approximation.update_ann(writer, None, print)
+with CollectionWriter(folder, binding) as writer:
+    writer.commit(make_batch(1, 600, binding=binding), folders=["/photos"])
+    assert ann_upkeep.update_ann(writer, None, print)
 """
     outcome = run_guarded(script, tmp_path, [tmp_path / "mine"])
     assert outcome.is_clean, outcome
@@ -205,7 +205,7 @@ with CollectionWriter(folder, support.BINDING) as writer:
 
 @pytest.mark.torch
 def test_training_towers_opens_no_socket_and_writes_nowhere_else(photos, tmp_path, tiny_clip):
-    """As `test_the_command_trains_indexes_and_searches` has it for heads and scorers."""
+    """`test_the_command_trains_indexes_and_searches` checks the same for heads and scorers."""
     mine = tmp_path / "mine"
     mine.mkdir()
     before = copy_tree_bytes(photos)

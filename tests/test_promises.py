@@ -1,4 +1,4 @@
-"""Every promise names tests that there are."""
+"""Every promise on the page of promises names tests that exist."""
 
 from __future__ import annotations
 

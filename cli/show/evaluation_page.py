@@ -1,4 +1,4 @@
-"""The page of an evaluation: figures, plots, and the worst failures to look at."""
+"""The page of an evaluation: figures, plots and the worst failures."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cli.evaluate import EXPLANATION, TITLES, cell, left_out_lines
+from cli.show.evaluation_text import EXPLANATION, TITLES, cell, left_out_lines
 from cli.show.output import printable, write_file
 from cli.show.page import document, thumbnail
 from cli.show.plots import bar_plot, line_plot
+from retrieval.evaluation.metrics import measure_named
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +24,7 @@ CURVE_KS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)
 
 
 def write_evaluation_page(path: Path, evaluation: Evaluation, figures: dict[str, Any]) -> None:
-    """One self-contained HTML file. figures: the record of the evaluation."""
+    """Write one self-contained HTML file. figures: the record of the evaluation."""
     parts = [
         f"<p>{escape(printable(str(evaluation.captions.source)))} ({escape(evaluation.captions.format)}): "
         f"{figures['images']:,} images, {figures['captions']:,} captions. "
@@ -43,10 +44,11 @@ def write_evaluation_page(path: Path, evaluation: Evaluation, figures: dict[str,
 
 def _table(title: str, direction: dict[str, Any]) -> str:
     stages = [name for name in ("base", "reranked", "gain") if direction[name] is not None]
+    scales = {name: measure_named(name).scale for name in direction["base"]}
     head = "".join(f"<th>{name}" for name in ("", *stages))
     rows = [
-        f"<tr><th>{name}" + "".join(f"<td>{cell(name, direction[stage][name], stage == 'gain')}" for stage in stages)
-        for name in direction["base"]
+        f"<tr><th>{name}" + "".join(f"<td>{cell(direction[stage][name], scale, stage == 'gain')}" for stage in stages)
+        for name, scale in scales.items()
     ]
     return f"<h2>{escape(title)}</h2><table><tr>{head}{''.join(rows)}</table>"
 
@@ -76,9 +78,9 @@ def _latency_plot(latency: dict[str, dict[str, float]]) -> str:
 
 
 def _failures(evaluation: Evaluation) -> str:
-    """The captions whose image came last: what came first instead, and the right image."""
+    """The captions whose image ranked last, with the image that came first and the right one."""
     direction = evaluation.text_to_image
-    ranks: NDArray[np.float64] = direction.seen.ranks
+    ranks: NDArray[np.float64] = direction.final.ranks
     worst = [int(query) for query in np.argsort(-ranks, kind="stable")[:FAILURES] if ranks[query] > 1]
     texts = evaluation.texts
     rows = []

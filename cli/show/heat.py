@@ -1,4 +1,4 @@
-"""Heat over a picture, word by word."""
+"""Draws the heat of each word over a picture."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ COLOURS = np.array([[13, 8, 135], [156, 23, 158], [237, 121, 83], [240, 249, 33]
 
 
 def draw(explanation: Explanation) -> Image:
-    """The picture, and beside it one copy for each word with its heat laid over it: the same colour is the same heat in
-    all of them, and yellow the hottest of all."""
+    """The picture, and beside it a copy for each word with the heat of that word. All copies share one colour scale, on
+    which yellow is the hottest."""
     from PIL import Image, ImageDraw, ImageFont
 
     photo = Image.fromarray(explanation.photo.pixels)
@@ -46,7 +46,7 @@ def draw(explanation: Explanation) -> Image:
 
 
 def overlay(picture: Image, heat: NDArray[np.floating]) -> Image:
-    """A picture under heat of 0 to 1 over a grid, which is stretched over it smoothly: grey where there is none."""
+    """A picture under a map of heat, [rows, columns] from 0 to 1, resized smoothly to it. Without heat it is grey."""
     from PIL import Image
 
     grid = Image.fromarray(np.asarray(heat, np.float32))

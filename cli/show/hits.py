@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from cli.show.output import json_line, note, plural, printable, wants_colour, worth, write_line
 
 if TYPE_CHECKING:
-    from retrieval.engine import Hit, Results
+    from retrieval.query import Hit, Results
 
 
 def hit_record(hit: Hit) -> dict[str, object]:
-    """A hit as JSON has it. missing: nothing is at its path now."""
+    """A hit as a JSON object. missing: no file is at its path now."""
     return {
         "rank": hit.rank,
         "path": hit.path,
@@ -29,7 +29,7 @@ def hit_record(hit: Hit) -> dict[str, object]:
 
 
 def print_paths(hits: Sequence[Hit], end: str) -> int:
-    """Only the paths, as they are, of files that are there, since other programs are to open them; returns how many."""
+    """Print the paths, unescaped, of the files that exist, for other programs to open. Returns how many."""
     present = [hit for hit in hits if not is_missing(hit)]
     if len(present) < len(hits):
         note(f"left out: {_missing(len(hits) - len(present))}")
@@ -44,7 +44,7 @@ def print_json(hits: Sequence[Hit]) -> None:
 
 
 def print_lines(hits: Sequence[Hit]) -> None:
-    """Rank, score and path, tab-separated, for other programs."""
+    """Print rank, score and path, tab-separated, for other programs."""
     missing = sum(is_missing(hit) for hit in hits)
     if missing:
         note(f"among these: {_missing(missing)}")
@@ -53,7 +53,7 @@ def print_lines(hits: Sequence[Hit]) -> None:
 
 
 def print_table(results: Results) -> None:
-    """For people: match or score, size and path."""
+    """Print match or score, size and path, for people."""
     bold, dim, plain = ("\033[1m", "\033[2m", "\033[0m") if wants_colour(sys.stdout) else ("", "", "")
     for hit in results:
         folder, slash, name = printable(hit.path).rpartition("/")
@@ -63,7 +63,7 @@ def print_table(results: Results) -> None:
 
 
 def is_missing(hit: Hit) -> bool:
-    """Whether nothing is at its path, be it that the file is gone or that its drive is away."""
+    """Whether there is no file at the path: it is gone, or its drive is away."""
     return not os.path.lexists(hit.path)
 
 

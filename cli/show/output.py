@@ -1,4 +1,4 @@
-"""How things are printed: paths with odd names, numbers, colour."""
+"""Printing: lines, paths with odd names, numbers, colour."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import unicodedata
 from pathlib import Path
 from typing import TextIO
 
-from cli.streams import on_terminal, say, silence, unwritable
+from cli.process.streams import on_terminal, say, silence, unwritable
 from indexes.errors import CrosslookError
 
 QUOTED = re.compile(r"(\$'(?:[ -&(-\[\]-~]|\\[ -~])*')")
@@ -18,8 +18,8 @@ DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u
 
 
 def write_line(text: str, end: str = "\n") -> None:
-    """Print to stdout; undecodable bytes of file names come out as they are. A reader that has stopped reading, such as
-    `head`, has what it wants: then the command ends well. Raises `CrosslookError` where stdout is closed, or full."""
+    """Print to stdout; undecodable bytes of file names stay as they are. If the reader has stopped, as `head` does, the
+    command ends with status 0. Raises `CrosslookError` if stdout is closed or full."""
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(encoded(text + end))
@@ -33,7 +33,7 @@ def write_line(text: str, end: str = "\n") -> None:
 
 
 def encoded(text: str) -> bytes:
-    """Text as stdout gets it: names as the bytes that they are, whatever the locale; what is not Unicode escaped."""
+    """Text as bytes for stdout: file names as their own bytes in any locale, other text that is not Unicode escaped."""
     try:
         return os.fsencode(text)
     except UnicodeEncodeError:
@@ -48,7 +48,7 @@ def _encoded(character: str) -> bytes:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a file of the user's. Raises `CrosslookError` where that fails, which on a full disk does not say where."""
+    """Write a file of the user's. Raises `CrosslookError` with its name, which the error of a full disk lacks."""
     try:
         path.write_text(text, "utf-8", "backslashreplace")
     except OSError as error:
@@ -56,24 +56,24 @@ def write_file(path: Path, text: str) -> None:
 
 
 def note(text: str) -> None:
-    """One line of chatter, on stderr; it is dropped where nobody can read it."""
+    """Print one line of chatter on stderr; it is dropped if nobody can read it."""
     say(printable(text))
 
 
 def json_line(record: dict[str, object]) -> str:
-    """One line of JSON, readable where it can be."""
+    """One line of JSON, with non-ASCII text unescaped if possible."""
     text = json.dumps(record, ensure_ascii=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # a name that is not Unicode: its bytes as lone surrogates, as Python writes them
+    except UnicodeEncodeError:  # a name that is not Unicode: escaped lone surrogates stand for its bytes
         text = json.dumps(record)
     return text
 
 
 def printable(text: str) -> str:
-    """Control characters, undecodable bytes and changes of writing direction escaped, so that a line stays a line and a
-    terminal is not commanded; a backslash is doubled, so that nothing looks like something else. What is quoted for a
-    shell as `$'...'` has no such characters, and stays as a shell reads it."""
+    """Text with control characters, undecodable bytes and changes of writing direction escaped, so that a line stays a
+    line and no name can command the terminal. Backslashes are doubled, so that the escapes are unambiguous. Text quoted
+    for a shell as `$'...'` has no such characters and stays as it is."""
     parts = QUOTED.split(text)
     return "".join(part if index % 2 else "".join(map(_escaped, part)) for index, part in enumerate(parts))
 
@@ -87,12 +87,13 @@ def _escaped(character: str) -> str:
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """On a terminal, unless NO_COLOR is set (no-color.org)."""
+    """Whether to print colours: on a terminal, unless NO_COLOR is set (no-color.org)."""
     return on_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """The count with its noun. nouns: the plural, if it is not `noun` with an s."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def percent(share: float) -> str:
@@ -101,7 +102,7 @@ def percent(share: float) -> str:
 
 
 def worth(score: float, match: float | None) -> str:
-    """How good a result is: its match where there is one, else its score."""
+    """How good a result is: its match if it has one, else its score."""
     return f"{score:.3f}" if match is None else percent(match)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cli.show.output import printable, worth, write_file
 
 if TYPE_CHECKING:
-    from retrieval.engine import Hit, Results
+    from retrieval.query import Hit, Results
 
 HEIGHT = 160
 STYLE = """
@@ -32,13 +32,13 @@ svg { max-width: 40rem; font-size: 12px; fill: currentColor }
 
 
 def write_results_page(path: Path, answers: Sequence[tuple[str, Results]]) -> None:
-    """Write the results of some queries, with thumbnails."""
+    """Write the results of queries, with thumbnails."""
     page = document("crosslook", "\n".join(_answer(*answer) for answer in answers))
     write_file(path, page)
 
 
 def document(title: str, body: str) -> str:
-    """A whole page around a body."""
+    """A complete page around a body."""
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width">\n<title>{escape(title)}</title>\n'
@@ -47,7 +47,7 @@ def document(title: str, body: str) -> str:
 
 
 def thumbnail(content: bytes | None, name: str) -> str:
-    """An `img` of an image file's bytes, small; only its name where there are none, or they cannot be decoded."""
+    """A small `img` of an image file's bytes; only its name if it has none or they cannot be decoded."""
     from PIL import Image
 
     from retrieval.images import UnreadableImage, decode

@@ -12,7 +12,7 @@ COLOURS = ("#2a6fb0", "#d1782b", "#3a9a5b", "#a04aa0")
 
 
 def line_plot(xs: Sequence[float], curves: Mapping[str, Sequence[float]], x_label: str, y_label: str) -> str:
-    """Curves over x (logarithmic), y from 0 to 1; those that are shorter end before the last x."""
+    """Curves over a logarithmic x, y from 0 to 1. A curve with fewer values than xs ends early."""
     low, high = math.log(xs[0]), math.log(xs[-1])
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -35,7 +35,7 @@ def line_plot(xs: Sequence[float], curves: Mapping[str, Sequence[float]], x_labe
 
 
 def bar_plot(groups: Mapping[str, Sequence[float]], names: Sequence[str], title: str) -> str:
-    """For each group a bar of each name, from 0."""
+    """A bar for each name in each group, from 0."""
     top = max((value for values in groups.values() for value in values), default=0) or 1
     step = (WIDTH - LEFT - RIGHT) / max(len(groups), 1)
     bar = 0.8 * step / len(names)

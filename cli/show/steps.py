@@ -1,50 +1,38 @@
-"""How something that goes on in steps shows where it is: a bar on a terminal, elsewhere a line now and then."""
+"""How a run of several tasks shows its progress, training included: a bar for each task, or lines."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cli.show.output import note
-from cli.show.progress import EVERY_SECONDS, fits_bar, open_bar
-from retrieval.progress import Step
-from retrieval.training.watching import Epoch, Watcher
+from cli.show.progress import EVERY_SECONDS, Pace, fits_bar, open_bar
+from retrieval.progress import Epoch, Observer, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-KEPT = 0.95  # of the losses that a bar shows, of each step
+    from rich.progress import Progress as Bar
+
+DECAY = 0.95  # of the moving average of the losses that a bar shows, for each step
 
 
 @contextmanager
-def step_display() -> Iterator[Watcher]:
+def step_display() -> Iterator[Observer]:
     """The display that fits stderr."""
     if not fits_bar():
-        lines = _Lines()
-        yield Watcher(note, lines.step, lambda epoch: note(_told(epoch)))
+        yield Observer(note=note, step=_Lines().step, epoch=lambda epoch: note(_summary(epoch)))
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-    columns = [
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}", markup=False),
-        TextColumn("{task.fields[dev]}", markup=False),
-    ]
-    with open_bar(columns) as bar:
+    with open_bar(described=True, after=["losses", "dev"]) as bar:
         shown = _Bar(bar)
-        yield Watcher(note, shown.step, shown.epoch)
+        yield Observer(note=note, step=shown.step, epoch=shown.epoch)
 
 
 class _Bar:
-    """Losses are moving averages of the epoch; the figures on dev those of the last one."""
+    """The losses shown are moving averages within the epoch; the dev figures are those of the last epoch."""
 
-    def __init__(self, bar: Any) -> None:
+    def __init__(self, bar: Bar) -> None:
         self._bar = bar
         self._what = ""
         self._task: Any = None
@@ -58,30 +46,28 @@ class _Bar:
             self._task = self._bar.add_task(step.what, total=step.total, losses="", dev=self._dev)
             self._what, self._losses = step.what, {}
         for name, loss in step.losses.items():
-            self._losses[name] = KEPT * self._losses.get(name, loss) + (1 - KEPT) * loss
+            self._losses[name] = DECAY * self._losses.get(name, loss) + (1 - DECAY) * loss
         self._bar.update(self._task, completed=step.done, total=step.total, losses=_losses(self._losses))
         if step.done == step.total:
-            self._bar.refresh()  # before it makes room for the next
+            self._bar.refresh()  # before it makes room for the next task
 
     def epoch(self, epoch: Epoch) -> None:
         self._dev = _dev(epoch)
-        note(_told(epoch))
+        note(_summary(epoch))
 
 
 class _Lines:
-    """Of steps in which something learns none is told: their epochs are."""
+    """Steps with losses print no line: their epochs do."""
 
     def __init__(self) -> None:
-        self._last = time.monotonic()
+        self._pace = Pace(EVERY_SECONDS)
 
     def step(self, step: Step) -> None:
-        now = time.monotonic()
-        if not step.losses and now - self._last >= EVERY_SECONDS:
-            self._last = now
+        if not step.losses and self._pace.is_due():
             note(f"{step.what}: {step.done:,} of {step.total:,}")
 
 
-def _told(epoch: Epoch) -> str:
+def _summary(epoch: Epoch) -> str:
     return f"{epoch.stage}, epoch {epoch.number + 1}: {_losses(epoch.losses)}; {_dev(epoch)}"
 
 

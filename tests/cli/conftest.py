@@ -1,85 +1,63 @@
-"""The real command, in a process of its own, over real photos."""
+"""The real command over real photos."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cli.demo import gather_samples
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from retrieval.samples import gather_samples
+from tests.cli.running import Run, run_here, run_process
+from tests.support import FakeEncoder
 
 
 @pytest.fixture
 def search(tmp_path: Path) -> Run:
-    """Run `search` with some words; the home folder, the default collection and the model cache are temporary."""
+    """Run `search` with some words in this process. The home folder, the default collection and the model cache are
+    temporary. index: the default collection. env: further variables of the environment."""
 
-    def run(*words: object, index: Path | None = None, **options: object) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"HOME": str(tmp_path), "PYTHONUTF8": "1"}
-        environment |= {"CROSSLOOK_INDEX": str(index)} if index else {}
-        environment |= options.pop("env", {})  # type: ignore[call-overload, operator]
-        command = [sys.executable, "-c", "from cli.main import main; main()", *map(os.fsencode, map(_text, words))]
-        root = Path(__file__).parents[2]
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            stdin=subprocess.DEVNULL,
-            timeout=120,
-            env=environment | {"PYTHONPATH": str(root)},
-            check=False,
-            **options,  # type: ignore[call-overload]
-        )
+    def run(
+        *words: object, index: Path | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return run_here(*words, env=_environment(tmp_path, index) | (env or {}))
 
     return run
 
 
-FAKE_MODEL = """
-import retrieval.encoders, retrieval.engine
-from tests.support import FakeEncoder
-retrieval.encoders.load_encoder = retrieval.engine.load_encoder = lambda *arguments, **options: FakeEncoder()
-"""
-ROOT = Path(__file__).parents[2]
+@pytest.fixture
+def search_process(tmp_path: Path) -> Run:
+    """The same in another process."""
 
+    def run(
+        *words: object, index: Path | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return run_process(*words, env=_environment(tmp_path, index) | (env or {}))
 
-def script_command(script: str, *words: object) -> list[str]:
-    """What runs `search` with some words in a process where a script has changed something before; it may begin with
-    FAKE_MODEL, which starts faster than a real one."""
-    arguments = [os.fspath(word) if isinstance(word, Path) else str(word) for word in words]
-    script = f"import os, signal, sys\n{script}\nfrom cli.main import main\nmain()"
-    return [sys.executable, "-c", script, *arguments]
+    return run
 
 
 @pytest.fixture
 def search_after(tmp_path: Path) -> Run:
-    """Run `search` with some words after a script, see `script_command`; `shell`: its redirections in bash."""
+    """Run `search` with some words after a script, in another process; see `run_process`."""
 
     def run(
         script: str, *words: object, shell: str = "", env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-c", f'"$@" {shell}', "bash", *script_command(script, *words)],
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            stdin=subprocess.DEVNULL,
-            timeout=60,
-            env=os.environ | {"HOME": str(tmp_path), "PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)} | (env or {}),
-            cwd=ROOT,
-            check=False,
-        )
+        return run_process(*words, env=_environment(tmp_path, None) | (env or {}), script=script, shell=shell)
 
     return run
 
 
-def _text(word: object) -> str:
-    return os.fsdecode(word) if isinstance(word, bytes | Path) else str(word)
+def _environment(home: Path, index: Path | None) -> dict[str, str]:
+    return {"HOME": str(home)} | ({"CROSSLOOK_INDEX": str(index)} if index else {})
+
+
+@pytest.fixture
+def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model in this process is a `FakeEncoder`, which starts faster than a real one."""
+    for module in ("retrieval.encoders", "retrieval.engine"):
+        monkeypatch.setattr(f"{module}.load_encoder", lambda *arguments, **options: FakeEncoder())
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import select
 import threading
 
 import numpy as np
@@ -15,8 +15,9 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.writer import CollectionWriter
 from retrieval.engine import Engine
-from tests.cli.conftest import FAKE_MODEL, ROOT, script_command
-from tests.support import BINDING, FakeEncoder, make_batch
+from tests.batches import BINDING, make_batch
+from tests.cli.running import FAKE_MODEL, Started, script_command
+from tests.support import FakeEncoder
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def engine(collection):
 
 @pytest.fixture
 def answers(engine, tmp_path, capfd):
-    """What the lines of a file are answered."""
+    """The answers to the lines of a file."""
 
     def run(content: bytes) -> list[dict[str, object]]:
         (tmp_path / "queries").write_bytes(content)
@@ -91,7 +92,7 @@ def test_whatever_ends_the_reading_reaches_the_one_who_waits(engine, tmp_path, m
         raise error
 
     (tmp_path / "queries").write_text("")
-    monkeypatch.setattr(batch, "_chunks", chunks)
+    monkeypatch.setattr(batch, "read_chunks", chunks)
     with pytest.raises(type(error)) as raised:
         batch.answer_batch(engine, str(tmp_path / "queries"), 1, None, 0.0)
     assert raised.value is error
@@ -116,13 +117,13 @@ def test_a_stdin_that_never_blocks_is_waited_for(engine, monkeypatch, capfd):
     os.set_blocking(ours, False)
     monkeypatch.setattr("sys.stdin", os.fdopen(ours))
     selected = threading.Event()
-    real = batch.select.select
+    real = select.select
 
-    def select(*arguments):
+    def select_and_tell(*arguments):
         selected.set()
         return real(*arguments)
 
-    monkeypatch.setattr(batch.select, "select", select)
+    monkeypatch.setattr(select, "select", select_and_tell)
 
     def write():
         selected.wait()
@@ -134,7 +135,7 @@ def test_a_stdin_that_never_blocks_is_waited_for(engine, monkeypatch, capfd):
     assert json.loads(capfd.readouterr().out)["query"] == "a cat"
 
 
-# Real processes, over a collection that the model below made.
+# Real processes, over a collection of the made-up model.
 
 
 @pytest.fixture
@@ -158,30 +159,26 @@ def test_a_stdin_that_can_only_be_written_is_one_line(search_after, small, tmp_p
 
 
 def test_a_slow_writer_gets_each_answer_though_a_line_comes_in_pieces(small):
-    command = script_command(FAKE_MODEL, "--batch", "-", "-k", 1, "-i", small)
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT, bufsize=0) as process:
-        lines = iter(process.stdout.readline, b"")
+    with Started(script_command(FAKE_MODEL, "--batch", "-", "-k", 1, "-i", small), text=False) as batch_run:
+        lines = iter(batch_run.stdout.readline, b"")
         for pieces in ([b"a c", b"at\n"], ["süß\n".encode()[:2], "süß\n".encode()[2:]], [b"\n"]):
             for piece in pieces:
-                process.stdin.write(piece)
+                batch_run.stdin.write(piece)
             assert json.loads(next(lines))["query"] == b"".join(pieces).decode().strip()
-        process.stdin.write(b"without an end")
-        process.stdin.close()
+        batch_run.stdin.write(b"without an end")
+        batch_run.stdin.close()
         assert json.loads(next(lines))["query"] == "without an end"
-    assert process.returncode == 0
+    assert batch_run.process.returncode == 0
 
 
 def test_a_reader_that_stops_ends_the_batch_though_more_is_to_come(small):
-    command = script_command(FAKE_MODEL, "--batch", "-", "-k", 1, "-i", small)
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, bufsize=0) as process:
-        process.stdin.write(b"a cat\n")
-        assert process.stdout.readline()
-        process.stdout.close()
-        process.stdin.write(b"a dog\n")
-        assert process.wait(timeout=30) == 0
-        assert process.stderr.read() == b""
+    with Started(script_command(FAKE_MODEL, "--batch", "-", "-k", 1, "-i", small), text=False) as batch_run:
+        batch_run.stdin.write(b"a cat\n")
+        assert batch_run.stdout.readline()
+        batch_run.stdout.close()
+        batch_run.stdin.write(b"a dog\n")
+        assert batch_run.process.wait(timeout=30) == 0
+        assert batch_run.stderr.read() == b""
 
 
 def test_the_similarities_are_those_of_the_engine(answers, engine):

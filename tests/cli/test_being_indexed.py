@@ -1,4 +1,4 @@
-"""A collection that another process is making just now."""
+"""A collection that another process is still making."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import sys
 
 import pytest
 
-from cli.being_indexed import BeingIndexedError, being_indexed, told_if_being_indexed
+from cli.being_indexed import BeingIndexedError, being_indexed, reported_if_being_indexed
 from indexes.errors import CrosslookError
 from indexes.writer import CollectionWriter
 from indexes.writer_lock import HOLDER, holder
-from tests.support import BINDING, make_batch
+from tests.batches import BINDING, make_batch
 
 
 @pytest.fixture
 def writer(tmp_path):
-    """At work in this process, without a commit yet."""
+    """A writer at work in this process, without a commit yet."""
     with CollectionWriter(tmp_path / "c", BINDING) as writer:
         yield writer
 
@@ -56,9 +56,9 @@ def test_other_commands_cannot_go_on_and_say_why(search, writer, words):
 
 
 def test_it_counts_as_such_until_there_are_images(writer):
-    assert "no images are committed yet" in being_indexed(writer.folder)
+    assert "no images are committed yet" in str(being_indexed(writer.folder))
     writer.commit(folders=["/photos"])
-    assert "no images are committed yet" in being_indexed(writer.folder)
+    assert "no images are committed yet" in str(being_indexed(writer.folder))
     writer.commit(make_batch(1, 2))
     assert being_indexed(writer.folder) is None
 
@@ -68,7 +68,7 @@ def test_one_that_nobody_writes_to_is_not(tmp_path, collection, ended):
     assert being_indexed(collection) is None
     leave_holder(tmp_path / "killed", pid=ended)
     assert being_indexed(tmp_path / "killed") is None
-    with pytest.raises(CrosslookError, match="no collection") as error, told_if_being_indexed(tmp_path / "killed"):
+    with pytest.raises(CrosslookError, match="no collection") as error, reported_if_being_indexed(tmp_path / "killed"):
         raise CrosslookError("no collection")
     assert not isinstance(error.value, BeingIndexedError)
 

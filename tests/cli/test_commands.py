@@ -1,17 +1,18 @@
-"""Which command the words on the command line name."""
+"""Which command a command line names."""
 
 from __future__ import annotations
 
 import json
 import shlex
+from typing import cast
 
 import pytest
 import typer
 
-from cli.commands import app
+from cli.commands import QueryByDefault, app
 from indexes.errors import CrosslookError
 
-GROUP = typer.main.get_command(app)
+GROUP = cast("QueryByDefault", typer.main.get_command(app))
 
 
 def first(words: str) -> str:
@@ -46,18 +47,18 @@ def first(words: str) -> str:
         ("-i C 'a cat'", "query -i C 'a cat'"),
         ("-k 5 -i C a cat", "query -k 5 -i C a cat"),
         ("-0k 5 a cat", "query -0k 5 a cat"),
-        # A value is no word, whatever it looks like.
+        # An option's value is no word, whatever it looks like.
         ("-i status status", "status -i status"),
         ("-i query a cat", "query -i query a cat"),
         ("--in index a cat", "query --in index a cat"),
         ("--batch status", "query --batch status"),
         ("-k -3 a cat", "query -k -3 a cat"),
         ("--batch -", "query --batch -"),
-        # After -- there are words alone.
+        # After -- all is words.
         ("-- status", "query -- status"),
         ("-i C -- status", "query -i C -- status"),
         ("-k 3 -- -5 degrees", "query -k 3 -- -5 degrees"),
-        # What the whole has to say.
+        # Options of the program itself.
         ("-h", "-h"),
         ("--version", "--version"),
         ("-i C --help status", "--help"),
@@ -90,7 +91,7 @@ def test_every_command_may_have_its_options_before_its_name():
     for name, command in GROUP.commands.items():
         for parameter in command.params:
             if parameter.param_type_name == "option" and "--json" not in parameter.opts:
-                value = "" if parameter.is_flag else " x"
+                value = "" if getattr(parameter, "is_flag", False) else " x"
                 assert first(f"{parameter.opts[0]}{value} {name}") == f"{name} {parameter.opts[0]}{value}"
 
 

@@ -1,14 +1,13 @@
-"""`search evaluate`, `search compare` and `search --batch` from outside."""
+"""`search evaluate`, `search compare` and `search --batch`."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
+
+from tests.cli.running import Started, script_command
 
 CAPTIONS = {
     "chelsea.png": ["a cat", "a close-up of a tabby cat"],
@@ -55,6 +54,22 @@ def test_json_and_page_are_written(search, captions, samples, indexed, tmp_path)
     assert wrong > 0 and page.count("<small>came first") == wrong
     same = search("compare", files[0], files[0])
     assert same.returncode == 0 and same.stdout.count("within noise") == len(same.stdout.splitlines()) - 2
+
+
+@pytest.mark.parametrize("options", [("--scorer", "blip:x", "--no-rerank"), ("--scorer", "blop")])
+def test_a_scorer_that_makes_no_sense_is_refused(search, captions, samples, indexed, options):
+    run = search("evaluate", captions, "--images", samples, *options, index=indexed)
+    assert run.returncode == 2 and not run.stdout and "Traceback" not in run.stderr
+
+
+@pytest.mark.torch
+def test_blip_is_evaluated_in_both_directions(search, captions, samples, indexed, tiny_blip, tmp_path):
+    record = tmp_path / "a.json"
+    scorer = ("--scorer", f"blip:{tiny_blip}", "--candidates", 3)
+    run = search("evaluate", captions, "--images", samples, *scorer, "--json", record, index=indexed)
+    assert run.returncode == 0, run.stderr
+    assert "3 candidates re-ranked" in run.stdout
+    assert all(json.loads(record.read_text())[name]["reranked"] for name in ("text_to_image", "image_to_text"))
 
 
 def test_what_is_left_out_is_counted_and_named(search, captions, samples, indexed):
@@ -122,16 +137,13 @@ def test_an_empty_line_is_an_error_of_its_own_and_keeps_the_order(search, indexe
 
 
 def test_answers_stream_while_queries_are_still_to_come(indexed):
-    command = [sys.executable, "-c", "from cli.main import main; main()", "--batch", "-", "-k", "1"]
-    environment = os.environ | {"CROSSLOOK_INDEX": str(indexed)}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+    with Started(script_command("", "--batch", "-", "-k", 1, "-i", indexed), text=True) as batch:
         for query in ("a cat", "a cup of coffee"):
-            process.stdin.write(query + "\n")
-            process.stdin.flush()
-            assert json.loads(process.stdout.readline())["query"] == query
-        process.stdin.close()
-    assert process.returncode == 0
+            batch.stdin.write(query + "\n")
+            batch.stdin.flush()
+            assert json.loads(batch.stdout.readline())["query"] == query
+        batch.stdin.close()
+    assert batch.process.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`search index` and the commands that look after a collection."""
+"""`search index`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from tests.support import copy_tree_bytes, write_photo, write_photos
+from tests.batches import copy_tree_bytes
+from tests.support import write_photo, write_photos
 
 
 @pytest.fixture
@@ -139,25 +138,6 @@ def test_a_pattern_that_matched_nothing_gets_a_line(search, photos, path):
     assert run.returncode == 0 and "--exclude 'foo*' matched nothing" in run.stderr
 
 
-@pytest.mark.parametrize(
-    ("counts", "line"),
-    [
-        ({}, "nothing to do in 2.0 s"),
-        ({"copied": 1}, "1 copy not embedded again in 2.0 s"),
-        (
-            {"new": 10, "touched": 2, "copied": 1300, "postponed": 2, "kept": 33},
-            "10 new, 2 touched, 1,300 copies not embedded again, 2 could not be read now, tried again at the next "
-            "run, 33 kept though not there in 2.0 s (5 images/s)",
-        ),
-    ],
-)
-def test_the_summary_counts_what_happened(counts, line):
-    from cli.index import _summary
-    from retrieval.progress import Progress
-
-    assert _summary(Progress(**counts, seconds=2.0)) == line
-
-
 def test_names_of_any_bytes_are_indexed_and_printed(search, tmp_path, path):
     names = [b"new\nline.png", "häuschen 🏠.png".encode(), b"\xff\xfe.png"]
     (tmp_path / "odd").mkdir()
@@ -167,8 +147,8 @@ def test_names_of_any_bytes_are_indexed_and_printed(search, tmp_path, path):
     printed = search("a cat", "-0", index=path).stdout.split("\0")[:-1]
     assert sorted(os.path.basename(os.fsencode(name)) for name in printed) == sorted(names)
     assert len(search("a cat", index=path).stdout.splitlines()) == 3
-    found = [json.loads(line)["path"] for line in search("a cat", "--json", index=path).stdout.splitlines()]
-    assert sorted(os.path.basename(os.fsencode(name)) for name in found) == sorted(names)
+    paths = [json.loads(line)["path"] for line in search("a cat", "--json", index=path).stdout.splitlines()]
+    assert sorted(os.path.basename(os.fsencode(name)) for name in paths) == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -203,25 +183,7 @@ def test_a_folder_that_is_not_a_collection_is_refused(search, photos, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.txt").write_text("mine")
     run = search("index", photos, index=tmp_path / "thesis")
-    assert run.returncode == 2 and "choose another --index" in run.stderr
-
-
-def test_a_damaged_manifest_is_one_line(search, photos, path):
-    search("index", photos, index=path)
-    next(path.glob("manifest-*.json")).write_text("{")
-    for words in (("a cat",), ("status",), ("index", photos), ("optimize",)):
-        run = search(*words, index=path)
-        assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and "is damaged" in run.stderr
-
-
-def test_a_truncated_segment_is_one_line_and_can_be_repaired(search, photos, path):
-    search("index", photos, index=path)
-    tokens = next(path.glob("segments/*/tokens.npy"))
-    tokens.write_bytes(tokens.read_bytes()[:-1])
-    run = search("a cat", index=path)
-    assert run.returncode == 2 and "--repair" in run.stderr
-    assert search("index", "--repair", photos, index=path).returncode == 0
-    assert len(search("a cat", index=path).stdout.splitlines()) == 4
+    assert run.returncode == 2 and "choose another -i COLLECTION" in run.stderr
 
 
 def test_the_first_interrupt_commits_what_is_done_and_the_next_run_goes_on(search, tmp_path, path):
@@ -261,7 +223,7 @@ import os, signal, sys
 from pathlib import Path
 from retrieval.encoders import load_encoder
 from retrieval.indexing.pipeline import index_folders
-from retrieval.indexing.survey import Settings
+from retrieval.indexing.settings import Settings
 from retrieval.progress import Observer
 def progress(now):
     if now.new >= 48:
@@ -273,65 +235,10 @@ index_folders([{str(photos)!r}], Path({str(path)!r}), load_encoder(), Settings(c
     kept = len(search("a cat", "-k", 100, index=path).stdout.splitlines())
     assert kept >= 16
     assert f"{60 - kept} new, {kept} unchanged" in search("index", photos, index=path).stderr
-    whole = tmp_path / "whole"
-    search("index", photos, index=whole)
-    assert (
-        search("a cat", "-k", 100, "--json", index=path).stdout
-        == search("a cat", "-k", 100, "--json", index=whole).stdout
-    )
-
-
-def test_progress_on_a_pipe_is_lines(search, photos, path, monkeypatch):
-    from cli.show import progress
-    from retrieval.progress import Progress
-
-    monkeypatch.setattr(progress, "EVERY_SECONDS", 0)
-    said = []
-    monkeypatch.setattr(progress, "note", said.append)
-    with progress.progress_display() as display:
-        display.progress(Progress(total=100, new=40, failed=10, seconds=5))
-    assert said == ["50 of 100 images, 10 images/s, 5 s left: 40 new, 10 failed"]
-
-
-def test_status_tells_what_is_there(search, photos, path):
-    (photos / "broken.jpg").write_bytes(b"no")
-    search("index", photos, index=path)
-    text = search("status", index=path).stdout
-    assert f"collection  {path}" in text and "lite (" in text and "images      4" in text and str(photos) in text
-    assert "scorer      the model's own" in text
-    record = json.loads(search("status", "--json", index=path).stdout)
-    assert (record["images"], record["failures"], record["model"], record["scorer"]) == (4, 1, "lite", "lite")
-    assert record["folders"] == [str(photos)]
-    assert search("status", "--failures", index=path).stdout.startswith(f"{photos / 'broken.jpg'}\tis not an image")
-
-
-def test_remove_takes_a_folder_out_and_leaves_the_files(search, tmp_path, path):
-    write_photos(tmp_path / "a", 3)
-    write_photos(tmp_path / "b", 2, first=10)
-    search("index", tmp_path / "a", tmp_path / "b", index=path)
-    run = search("remove", tmp_path / "a", index=path)
-    assert run.returncode == 0 and "3 images removed" in run.stderr
-    record = json.loads(search("status", "--json", index=path).stdout)
-    assert (record["images"], record["folders"]) == (2, [str(tmp_path / "b")])
-    assert len(list((tmp_path / "a").iterdir())) == 3
-
-
-def test_remove_takes_one_image_out(search, photos, path):
-    search("index", photos, index=path)
-    assert "1 image removed" in search("remove", photos / "000.png", index=path).stderr
-
-
-def test_removing_what_is_not_there_is_an_error(search, photos, path, tmp_path):
-    search("index", photos, index=path)
-    run = search("remove", tmp_path / "elsewhere", index=path)
-    assert run.returncode == 2 and "nothing below" in run.stderr
-
-
-def test_a_collection_that_lost_all_its_images_finds_nothing(search, photos, path):
-    search("index", photos, index=path)
-    search("remove", photos, index=path)
-    run = search("a cat", index=path)
-    assert (run.returncode, run.stdout) == (1, "") and "empty" in run.stderr
+    uninterrupted = tmp_path / "uninterrupted"
+    search("index", photos, index=uninterrupted)
+    words = ("a cat", "-k", 100, "--json")
+    assert search(*words, index=path).stdout == search(*words, index=uninterrupted).stdout
 
 
 def test_a_folder_whose_images_are_gone_is_not_emptied_without_being_told(search, photos, path):
@@ -341,23 +248,6 @@ def test_a_folder_whose_images_are_gone_is_not_emptied_without_being_told(search
     run = search("index", photos, index=path)
     assert run.returncode == 2 and f"search remove {photos}" in run.stderr
     assert len(search("a cat", index=path).stdout.splitlines()) == 4
-
-
-def test_optimize_leaves_one_segment_and_the_same_results(search, photos, path):
-    search("index", photos, index=path)
-    write_photos(photos, 1, first=20)
-    search("index", photos, index=path)
-    before = search("a cat", index=path).stdout
-    assert "2 segments became 1" in search("optimize", index=path).stderr
-    assert search("a cat", index=path).stdout == before
-    assert json.loads(search("status", "--json", index=path).stdout)["segments"] == 1
-
-
-def test_optimize_tells_what_it_dropped(search, photos, path):
-    search("index", photos, index=path)
-    search("remove", photos / "000.png", index=path)
-    assert "1 tombstone dropped" in search("optimize", index=path).stderr
-    assert "nothing to do" in search("optimize", index=path).stderr
 
 
 def test_settings_reach_the_run(search, photos, path):
@@ -370,107 +260,6 @@ def test_settings_reach_the_run(search, photos, path):
     assert "add" in search("index", photos, "--dry-run", "--retry-failed", index=path).stdout
 
 
-def test_nothing_but_an_ann_index_needs_faiss(photos, path):
-    script = "import sys; sys.modules['faiss'] = None; from cli.main import main; main()"
-
-    def run(*arguments):
-        command = [sys.executable, "-c", script, *map(str, arguments), "-i", str(path)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-    assert run("index", photos).returncode == 0
-    assert run("query", "a red square").returncode == 0
-
-
 def test_a_folder_name_cannot_command_the_terminal(search, path):
     run = search("index", "no\nsuch\x1b[31m", index=path)
     assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and "\x1b" not in run.stderr
-
-
-def test_status_works_while_a_writer_is_at_work(photos, path):
-    from retrieval.indexing.pipeline import index_folders
-    from retrieval.indexing.survey import Settings
-    from retrieval.maintenance import status
-    from tests.support import FakeEncoder
-
-    write_photos(photos, 40)
-    index_folders([photos], path, FakeEncoder())
-    with ThreadPoolExecutor(1) as threads:
-        writing = threads.submit(_index_again_and_again, photos, path, Settings(commit_rows=4))
-        while not writing.done():
-            assert status(path).images > 0
-        writing.result()
-
-
-def _index_again_and_again(photos, path, settings):
-    from retrieval.indexing.pipeline import index_folders
-    from tests.support import FakeEncoder
-
-    for time in range(8):
-        for photo in list(photos.iterdir())[::2]:
-            write_photo(photo, seed=time)
-            os.utime(photo, ns=(time, time))
-        index_folders([photos], path, FakeEncoder(), settings)
-
-
-def test_the_bar_shows_where_a_run_is(monkeypatch):
-    import io
-
-    from rich.console import Console
-
-    from cli.show import progress
-    from retrieval.progress import Progress
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    shown = Terminal()
-    monkeypatch.setattr("sys.stderr", shown)
-    monkeypatch.setattr("rich.console.Console", lambda **options: Console(file=shown, force_terminal=True, width=120))
-    with progress.progress_display() as display:
-        display.progress(Progress(total=100, new=40, failed=10, seconds=5))
-        display.failure(b"/photos/bad.jpg", "is damaged")
-    assert "50/100" in shown.getvalue() and "10 images/s" in shown.getvalue()
-    assert "skipped /photos/bad.jpg: is damaged" in shown.getvalue()
-
-
-def test_models_lists_the_embedded_the_cached_and_the_recommended(search, tmp_path):
-    hub = tmp_path / "hub" / "hub" / "models--laion--CLIP-test" / "snapshots" / "0"
-    hub.mkdir(parents=True)
-    (hub / "open_clip_config.json").write_text("{}")
-    text = search("models", env={"HF_HOME": str(tmp_path / "hub")}).stdout
-    assert "lite" in text and "laion/CLIP-test" in text and "ViT-SO400M-14-SigLIP-384:webli" in text
-    record = json.loads(search("models", "--json", env={"HF_HOME": str(tmp_path / "hub")}).stdout)
-    assert record["cached"] == ["laion/CLIP-test"] and record["recommended"][0]["recall"] == 39.3
-
-
-def test_the_demo_finds_the_cat_and_the_coffee(search, tmp_path):
-    run = search("demo", "--out", tmp_path / "demo")
-    assert run.returncode == 0, run.stderr
-    lines = run.stdout.splitlines()
-    assert lines[lines.index("a cat") + 1].endswith("chelsea.png")
-    assert lines[lines.index("a cup of coffee") + 1].endswith("coffee.png")
-    page = (tmp_path / "demo" / "index.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 27 and "http" not in page
-
-
-@pytest.mark.torch
-def test_open_clip_knows_the_recommended_models():
-    import open_clip
-
-    from cli.models import RECOMMENDED
-
-    for model in RECOMMENDED:
-        name, tag = model.name.split(":")
-        assert tag in open_clip.list_pretrained_tags_by_model(name)
-
-
-def test_nothing_is_imported_before_a_command_needs_it():
-    script = """
-import sys, cli.main, cli.endings, cli.commands
-print([name for name in ("numpy", "pyarrow", "onnxruntime", "PIL", "faiss", "rich.console") if name in sys.modules])
-"""
-    run = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
-    )
-    assert run.stdout.strip() == "[]"

@@ -8,19 +8,19 @@ import subprocess
 import pytest
 
 from retrieval.maintenance import status
-from tests.cli.conftest import FAKE_MODEL, ROOT, script_command
+from tests.cli.running import FAKE_MODEL, ROOT, Started, script_command
 from tests.support import write_photos
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 every_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 
-# While the tenth file is decoded, in a thread: `act` says what happens then.
+# `act`, which every test defines, is called while the tenth file is decoded, in a thread.
 AT_THE_TENTH = (
     FAKE_MODEL
     + """
 from threading import Event
 import retrieval.indexing.reading as reading
-from cli import interruption
+from cli.process import interruption
 FakeEncoder.batch_size = 2
 real = reading.decode
 calls = 0
@@ -57,19 +57,19 @@ def test_the_first_signal_commits_what_is_done(search_after, photos, tmp_path, n
 
 @pytest.mark.parametrize("numbers", [(2, 2), (15, 15), (1, 2), (1, 15)])
 def test_the_second_signal_ends_at_once_though_a_file_cannot_be_read_to_its_end(
-    search_after, photos, tmp_path, numbers
+    search, search_after, fake_model, photos, tmp_path, numbers
 ):
     first, second = numbers
     script = f"{AT_THE_TENTH}\ndef act():\n    send({first})\n    os.kill(os.getpid(), {second})\n    Event().wait()"
     run = search_after(script, "index", photos, "-i", tmp_path / "c")
     assert run.returncode == 128 + second, run.stderr
     assert "Traceback" not in run.stderr
-    assert search_after(FAKE_MODEL, "index", photos, "-i", tmp_path / "c").returncode == 0
+    assert search("index", photos, "-i", tmp_path / "c").returncode == 0
     assert status(tmp_path / "c").images == 60
 
 
 def test_a_hangup_that_the_shell_passes_on_as_well_is_one(search_after, photos, tmp_path):
-    """Bash sends SIGHUP to its jobs when it gets one, and the kernel sends it to all that belong to the terminal."""
+    """Bash passes a SIGHUP on to its jobs, and the kernel sends one to every process of the terminal."""
     script = f"{AT_THE_TENTH}\ndef act():\n    send(1)\n    os.kill(os.getpid(), 1)"
     run = search_after(script, "index", photos, "-i", tmp_path / "c")
     assert run.returncode == 129 and "what is done is committed" in run.stderr
@@ -91,7 +91,16 @@ def test_a_signal_that_is_ignored_from_the_start_stays_ignored(photos, tmp_path,
     assert status(tmp_path / "c").images == 60
 
 
-IMPORTED = ["cli.endings", "cli.streams", "typer", "cli.query", "numpy", "pyarrow", "retrieval.engine", "filelock"]
+IMPORTED = [
+    "cli.process.endings",
+    "cli.process.streams",
+    "typer",
+    "cli.query",
+    "numpy",
+    "pyarrow",
+    "retrieval.engine",
+    "filelock",
+]
 
 
 @pytest.mark.parametrize("name", IMPORTED)
@@ -143,30 +152,28 @@ def test_an_interrupt_is_heard_whoever_swallows_it(search_after, swallower, numb
 
 
 @every_signal
-def test_a_batch_that_waits_for_queries_ends(tmp_path, photos, search_after, number):
-    search_after(FAKE_MODEL, "index", photos, "-i", tmp_path / "c")
-    command = script_command(FAKE_MODEL, "--batch", "-", "-k", 1, "-i", tmp_path / "c")
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as process:
-        process.stdin.write("a cat\n")
-        process.stdin.flush()
-        assert '"hits"' in process.stdout.readline()
-        process.send_signal(number)
-        assert process.wait(timeout=30) == 128 + number
-        assert process.stderr.read() == "interrupted\n"
+def test_a_batch_that_waits_for_queries_ends(tmp_path, photos, search, fake_model, number):
+    search("index", photos, "-i", tmp_path / "c")
+    with Started(script_command(FAKE_MODEL, "--batch", "-", "-k", 1, "-i", tmp_path / "c"), text=True) as batch:
+        batch.stdin.write("a cat\n")
+        batch.stdin.flush()
+        assert '"hits"' in batch.stdout.readline()
+        batch.process.send_signal(number)
+        assert batch.process.wait(timeout=30) == 128 + number
+        assert batch.stderr.read() == "interrupted\n"
 
 
-def test_an_interrupted_optimize_leaves_the_collection_to_the_next_one(search_after, collection):
+def test_an_interrupted_optimize_leaves_the_collection_to_the_next_one(search, search_after, collection):
     script = """
 import indexes.writer
-def write_segment(*arguments):
+def interrupt(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)
-indexes.writer.write_segment = write_segment
+indexes.writer.write_own_segment = interrupt
 """
     run = search_after(script, "optimize", "-i", collection)
     assert (run.returncode, run.stderr) == (143, "interrupted\n")
     assert status(collection).images == 30
-    run = search_after("", "optimize", "-i", collection)
+    run = search("optimize", "-i", collection)
     assert run.returncode == 0 and "3 segments became 1" in run.stderr
 
 
@@ -203,10 +210,10 @@ def test_a_signal_after_the_last_line_leaves_no_traceback(search_after, collecti
 
 
 def test_a_process_that_a_run_forks_ends_by_a_signal_as_any_other(search_after):
-    """Such as a worker that is terminated, while the run itself would commit first."""
+    """A worker that is terminated ends at once; the run itself would commit first."""
     script = """
 import retrieval.maintenance
-from cli import interruption
+from cli.process import interruption
 def status(path):
     with interruption.stopping_after_commit():
         ours, theirs = os.pipe()

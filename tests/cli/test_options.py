@@ -15,7 +15,6 @@ from cli.models import cached_models
 from cli.options import name_or_path, typed_path
 from indexes.errors import CrosslookError
 from retrieval.location import cache_folder, default_collection
-from tests.cli.conftest import FAKE_MODEL
 from tests.support import write_photo, write_photos
 
 ROOT_HOME = pwd.getpwuid(0).pw_dir
@@ -69,6 +68,7 @@ def test_what_may_be_a_name_is_left_alone_unless_it_is_a_home_folder(home, text,
 def test_every_path_of_every_command_is_read_so():
     checked = 0
     for command in app.registered_commands:
+        assert command.callback is not None
         hints = typing.get_type_hints(command.callback, include_extras=True)
         for name in inspect.signature(command.callback).parameters:
             kind, parameter = typing.get_args(hints[name])[:2]
@@ -89,7 +89,7 @@ def test_the_collection_named_in_the_environment_is_read_so(home, monkeypatch, n
 
 @pytest.fixture(params=[None, "", "relative"])
 def homeless(request, monkeypatch):
-    """As in a container that runs as a number, or where HOME is of no use."""
+    """As in a container whose user has no name, or with a useless HOME."""
     for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "CROSSLOOK_INDEX", "HF_HOME", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     if request.param is not None:
@@ -123,13 +123,13 @@ def test_the_cache_of_models_may_be_named_by_a_tilde(home, monkeypatch):
     assert cached_models() == ["laion/CLIP-test"]
 
 
-def test_a_run_takes_quoted_tildes_and_a_folder_of_that_name(search_after, tmp_path):
+def test_a_run_takes_quoted_tildes_and_a_folder_of_that_name(search, fake_model, monkeypatch, tmp_path):
     write_photos(tmp_path / "photos", 2)
     (tmp_path / "here" / "~").mkdir(parents=True)
     write_photo(tmp_path / "here" / "~" / "literal.png", seed=9)
-    script = f"{FAKE_MODEL}\nos.chdir({str(tmp_path / 'here')!r})"
-    run = search_after(script, "index", "~/photos", "./~", "--index=~/c")
+    monkeypatch.chdir(tmp_path / "here")
+    run = search("index", "~/photos", "./~", "--index=~/c")
     assert run.returncode == 0 and "3 new" in run.stderr, run.stderr
-    run = search_after(script, "a cat", "--paths", "--in", "./~", env={"CROSSLOOK_INDEX": "~/c"})
+    run = search("a cat", "--paths", "--in", "./~", env={"CROSSLOOK_INDEX": "~/c"})
     assert run.stdout == f"{tmp_path}/here/~/literal.png\n"
     assert sorted(os.listdir(tmp_path / "here")) == ["~"]

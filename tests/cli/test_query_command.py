@@ -1,4 +1,4 @@
-"""`search "a cat"`: what comes out, where, and with which exit status."""
+"""`search "a cat"`: what it prints, on which stream, and its exit status."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import ExifTags, Image
 
 from cli.commands import app
 from cli.show.output import printable
@@ -61,6 +62,19 @@ def test_json_is_one_object_a_line_with_the_stated_fields(search, indexed):
     assert all(0 < record["match"] < 1 for record in records)
 
 
+def test_json_has_the_time_that_a_camera_wrote_into_the_file(search, fake_model, tmp_path):
+    (tmp_path / "photos").mkdir()
+    image = Image.new("RGB", (8, 8))
+    exif = image.getexif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2021:07:04 12:30:05"
+    image.save(tmp_path / "photos" / "a.jpg", exif=exif)
+    image.save(tmp_path / "photos" / "b.png")
+    search("index", tmp_path / "photos", index=tmp_path / "c")
+    records = map(json.loads, search("a cat", "--json", index=tmp_path / "c").stdout.splitlines())
+    times = {Path(record["path"]).name: record["taken_at"] for record in records}
+    assert times == {"a.jpg": "2021-07-04T12:30:05", "b.png": None}
+
+
 def test_paths_only(search, indexed):
     run = search("a cat", "--paths", "-k", 2, index=indexed)
     assert all(Path(line).is_file() for line in run.stdout.splitlines())
@@ -79,10 +93,10 @@ def test_without_the_scorer_images_come_by_similarity(search, indexed):
     assert similarities == sorted(similarities, reverse=True) == [record["score"] for record in records]
 
 
-def test_what_matches_too_little_is_left_out_and_that_nothing_does_is_said(search, indexed):
+def test_results_below_min_match_are_left_out_and_a_note_says_if_none_remain(search, indexed):
     everything = [json.loads(line) for line in search("a cat", "--json", index=indexed).stdout.splitlines()]
-    least = everything[1]["match"]
-    kept = search("a cat", "--json", "--min-match", least - 1e-4, index=indexed).stdout.splitlines()
+    threshold = everything[1]["match"]
+    kept = search("a cat", "--json", "--min-match", threshold - 1e-4, index=indexed).stdout.splitlines()
     assert len(kept) == 2
     nothing = search("a cat", "--min-match", 0.999, index=indexed)
     assert (nothing.returncode, nothing.stdout) == (1, "")
@@ -105,7 +119,7 @@ def test_only_in_a_folder(search, indexed, samples, tmp_path):
     assert search("a cat", "--in", samples, index=indexed).returncode == 0
     run = search("a cat", "--in", tmp_path, index=indexed)
     assert (run.returncode, run.stdout) == (1, "")
-    assert "nothing below" in run.stderr
+    assert "nothing in" in run.stderr
 
 
 def test_a_terminal_gets_a_table_with_a_line_about_the_search(indexed):
@@ -129,7 +143,7 @@ def on_a_terminal(indexed, environment):
 
 
 def test_a_reader_that_stops_early_is_no_error(indexed):
-    """`true` has ended long before the first line is written."""
+    """`true` ends long before the first line is written."""
     command = f"{sys.executable} -c 'from cli.main import main; main()' 'a cat' | true; echo ${{PIPESTATUS[0]}}"
     environment = os.environ | {"CROSSLOOK_INDEX": str(indexed)}
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=60)
@@ -144,11 +158,11 @@ def test_a_query_that_is_not_unicode_is_answered(search, indexed):
     assert search(b"\xff cat", index=indexed).returncode == 0
 
 
-def test_names_are_printed_whatever_the_terminals_encoding(search, tmp_path):
+def test_names_are_printed_whatever_the_terminals_encoding(search, search_process, tmp_path):
     (tmp_path / "photos").mkdir()
     write_photo(tmp_path / "photos" / "日本.png")
     search("index", tmp_path / "photos", index=tmp_path / "c")
-    run = search("a cat", "--paths", index=tmp_path / "c", env={"PYTHONIOENCODING": "latin-1"})
+    run = search_process("a cat", "--paths", index=tmp_path / "c", env={"PYTHONIOENCODING": "latin-1"})
     assert run.returncode == 0 and "日本.png" in run.stdout
 
 
@@ -174,10 +188,10 @@ def test_no_collection_yet_is_one_line_and_status_2(search, tmp_path):
     assert "search index FOLDER" in run.stderr
 
 
-def test_a_very_long_query_is_answered_and_said_to_be_cut(search, indexed):
+def test_a_very_long_query_is_answered_and_a_note_says_that_it_is_cut(search, indexed):
     run = search("a cat on a sofa " * 625, index=indexed)
     assert run.returncode == 0 and len(run.stdout.splitlines()) == 10
-    assert "longer than 256 word pieces" in run.stderr
+    assert "longer than 256 tokens" in run.stderr
 
 
 def test_help_names_every_command(search):
@@ -214,8 +228,8 @@ def test_names_are_printed_so_that_a_line_stays_a_line(name, shown):
     assert printable(name) == shown
 
 
-def test_an_ann_index_that_cannot_be_used_is_told_and_every_image_compared(search, indexed, tmp_path):
-    """A large collection without FAISS, or with a damaged index, is searched slowly: the user ought to know."""
+def test_an_unusable_ann_index_gets_a_note_and_every_image_is_compared(search, indexed, tmp_path):
+    """A large collection without FAISS, or with a damaged index, is searched slowly: the user should know."""
     path = tmp_path / "collection"
     shutil.copytree(indexed, path)
 

@@ -1,4 +1,4 @@
-"""How hits are printed, also those whose files have gone."""
+"""How hits are printed, including those whose files are gone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from datetime import datetime
 import pytest
 
 from cli.show.hits import hit_record, is_missing, print_json, print_lines, print_paths, print_table
-from retrieval.engine import Hit, Results
-from tests.cli.conftest import FAKE_MODEL
+from retrieval.query import Hit, Results
 from tests.support import write_photos
 
 TAKEN = datetime(2021, 7, 4, 12, 30, 5)
@@ -23,7 +22,7 @@ def hit(path, rank=1, taken_at=None):
 
 @pytest.fixture
 def hits(tmp_path):
-    """The first and the third are there, the second and the fourth are not."""
+    """The files of the first and third exist, those of the second and fourth do not."""
     (tmp_path / "a.jpg").touch()
     (tmp_path / "c.jpg").touch()
     return [hit(tmp_path / f"{name}.jpg", rank) for rank, name in enumerate("abcd", 1)]
@@ -77,11 +76,11 @@ def test_a_file_of_any_bytes_is_there(tmp_path):
     assert not is_missing(hit(os.fsdecode(path)))
 
 
-def test_a_collection_whose_drive_is_away_answers_and_says_so(search_after, tmp_path):
+def test_a_collection_whose_drive_is_away_answers_and_says_so(search, fake_model, tmp_path):
     write_photos(tmp_path / "photos", 3)
-    search_after(FAKE_MODEL, "index", tmp_path / "photos", "-i", tmp_path / "c")
+    search("index", tmp_path / "photos", "-i", tmp_path / "c")
     shutil.rmtree(tmp_path / "photos")
-    run = search_after(FAKE_MODEL, "a cat", "-i", tmp_path / "c")
+    run = search("a cat", "-i", tmp_path / "c")
     assert (run.returncode, len(run.stdout.splitlines())) == (0, 3) and "3 images that are missing" in run.stderr
-    run = search_after(FAKE_MODEL, "a cat", "--paths", "-i", tmp_path / "c")
+    run = search("a cat", "--paths", "-i", tmp_path / "c")
     assert (run.returncode, run.stdout) == (1, "") and "left out: 3 images" in run.stderr

@@ -7,8 +7,7 @@ import io
 from rich.console import Console
 
 from cli.show import steps
-from retrieval.progress import Step
-from retrieval.training.watching import Epoch
+from retrieval.progress import Epoch, Step
 
 
 class Terminal(io.StringIO):
@@ -22,13 +21,13 @@ def test_the_bar_shows_losses_and_how_dev_came_out(monkeypatch):
     monkeypatch.setattr(
         "rich.console.Console", lambda **options: Console(file=terminal, force_terminal=True, width=160)
     )
-    with steps.step_display() as watcher:
-        watcher.note("training on 80 images")
-        watcher.step(Step("training seen by the towers", 80, 80))
+    with steps.step_display() as observer:
+        observer.note("training on 80 images")
+        observer.step(Step("training images through the towers", 80, 80))
         for done in range(1, 22):
-            watcher.step(Step("scorer, epoch 1 of 2", done, 21, {"lm": 4.0, "itm": 0.5}))
-        watcher.epoch(Epoch("scorer", 0, {"lm": 4.25, "itm": 0.75}, {"text -> image": 0.307}))
-        watcher.step(Step("scorer, epoch 2 of 2", 1, 21, {"lm": 3.0}))
+            observer.step(Step("scorer, epoch 1 of 2", done, 21, {"lm": 4.0, "itm": 0.5}))
+        observer.epoch(Epoch("scorer", 0, {"lm": 4.25, "itm": 0.75}, {"text -> image": 0.307}))
+        observer.step(Step("scorer, epoch 2 of 2", 1, 21, {"lm": 3.0}))
     text = terminal.getvalue()
     assert "training on 80 images" in text and "80/80" in text and "21/21" in text
     assert "lm 4.000, itm 0.500" in text
@@ -39,18 +38,18 @@ def test_the_bar_shows_losses_and_how_dev_came_out(monkeypatch):
 
 def test_elsewhere_there_is_a_line_an_epoch_and_now_and_then_one_of_the_towers(capsys, monkeypatch):
     monkeypatch.setattr(steps, "EVERY_SECONDS", 0.0)
-    with steps.step_display() as watcher:
-        watcher.step(Step("dev seen by the towers", 1_000, 2_000))
-        watcher.step(Step("heads, epoch 1 of 1", 1, 1, {"itc": 2.0}))
-        watcher.epoch(Epoch("heads", 0, {"itc": 2.0}, {"text -> image": 0.1, "image -> text": 0.2}))
+    with steps.step_display() as observer:
+        observer.step(Step("dev images through the towers", 1_000, 2_000))
+        observer.step(Step("heads, epoch 1 of 1", 1, 1, {"itc": 2.0}))
+        observer.epoch(Epoch("heads", 0, {"itc": 2.0}, {"text -> image": 0.1, "image -> text": 0.2}))
     assert capsys.readouterr().err.splitlines() == [
-        "dev seen by the towers: 1,000 of 2,000",
+        "dev images through the towers: 1,000 of 2,000",
         "heads, epoch 1: itc 2.000; R@1 of dev text -> image 10.0, image -> text 20.0",
     ]
 
 
 def test_lines_do_not_come_faster_than_they_can_be_read(capsys):
-    with steps.step_display() as watcher:
+    with steps.step_display() as observer:
         for done in range(1_000):
-            watcher.step(Step("dev seen by the towers", done, 1_000))
+            observer.step(Step("dev images through the towers", done, 1_000))
     assert not capsys.readouterr().err

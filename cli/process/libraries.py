@@ -1,4 +1,4 @@
-"""What libraries say by `warnings` and `logging`: one line each, above a progress bar, or nothing."""
+"""Messages of libraries, by `warnings` and `logging`: one line each, above a progress bar, or none."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 import sys
 import warnings
 
+from cli.process.streams import debugging
 from cli.show.output import note
-from cli.streams import debugging
 
 VERBOSITIES = ("HF_HUB_VERBOSITY", "TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY")
-SILENT = ("PIL",)  # of an image, whose file it does not name
+SILENT = ("PIL",)  # its messages are about an image, but do not name the file
 
 
 def quiet_libraries() -> None:
-    """Warnings appear only where the user asks for them by `-W`, PYTHONWARNINGS or CROSSLOOK_DEBUG, log records from
-    ERROR on: neither names the file that it is about, and what matters is told by the errors of this program."""
+    """Show warnings only if the user asks for them, by `-W`, PYTHONWARNINGS or CROSSLOOK_DEBUG, and log records from
+    ERROR up. Neither names the file that it is about; the errors of this program do."""
     if not sys.warnoptions and not debugging():
         warnings.simplefilter("ignore")
-    warnings.showwarning = _tell_warning
+    warnings.showwarning = _note_warning
     logging.raiseExceptions = False
     logging.lastResort = _Notes(logging.WARNING if debugging() else logging.ERROR)
     if not debugging():
@@ -27,7 +27,7 @@ def quiet_libraries() -> None:
             os.environ.setdefault(name, "error")
 
 
-def _tell_warning(
+def _note_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -39,13 +39,13 @@ def _tell_warning(
 
 
 class _Notes(logging.Handler):
-    """For loggers without a handler of their own."""
+    """The handler for loggers that have none."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not debugging() and record.name.partition(".")[0] in SILENT:
             return
         try:
             message = record.getMessage()
-        except Exception:  # of the library's own making: its arguments do not fit
+        except Exception:  # the library's arguments do not fit its message
             message = str(record.msg)
         note(f"{record.name}: {message}")

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the first is heard at once and loses nothing, the second ends the process."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first signal takes effect at once and loses nothing, the second ends the process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cli.streams import chatter_stream, on_terminal, write_chatter_at_once
+from cli.process.streams import chatter_stream, on_terminal, write_chatter_at_once
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SAME_HANGUP_SECONDS = 1.0  # a terminal that closes sends SIGHUP, and its shell sends it again
@@ -20,9 +20,9 @@ SHOW_CURSOR = "\033[?25h"
 
 @dataclass
 class _State:
-    """received: the first signal, and since when. stop: set by it instead of an interrupt, where there is one.
-    is_swallowed: an interrupt was dropped by a finaliser, and is sent again. is_ending: nothing is left to lose.
-    process: the one that listens; what it forks does not."""
+    """received, since: the first signal, and when it came (`time.monotonic`). stop: the event that the first signal
+    sets instead of raising an interrupt. is_swallowed: a finaliser dropped an interrupt, which is sent again.
+    is_ending: the run is over, and nothing is left to lose. process: the one that listens; its forks do not."""
 
     received: int | None = None
     since: float = 0.0
@@ -36,24 +36,25 @@ _state = _State()
 
 
 def listen() -> None:
-    """From now on the first signal raises `KeyboardInterrupt` in the main thread and the second ends the process. A
-    signal that is ignored when the process starts, such as SIGHUP under nohup, stays so."""
+    """Begin a run: the first signal raises `KeyboardInterrupt` in the main thread, the second ends the process. A
+    signal that is ignored when the process starts, such as SIGHUP under nohup, stays ignored."""
+    global _state
     if threading.current_thread() is not threading.main_thread():
         return
-    _state.process = os.getpid()
+    _state = _State(process=os.getpid())
     for number in SIGNALS:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
-            signal.signal(number, _hear)
+            signal.signal(number, _on_signal)
 
 
 def received() -> int | None:
-    """The number of the first signal that came, None where none did."""
+    """The number of the first signal that came, None if none did."""
     return _state.received
 
 
 @contextmanager
 def stopping_after_commit() -> Iterator[threading.Event]:
-    """Meanwhile the first signal sets the event, which asks a run to commit and end; the second ends the process."""
+    """Let the first signal set the event, which asks a run to commit and end; the second ends the process."""
     stop = threading.Event()
     _state.stop = stop
     try:
@@ -63,19 +64,19 @@ def stopping_after_commit() -> Iterator[threading.Event]:
 
 
 def end_by_next_signal() -> None:
-    """The run is over, and what is left is not to be interrupted halfway: from now on a signal ends the process."""
+    """Mark the run as over: from now on a signal ends the process at once, not halfway through the last messages."""
     _state.is_ending = True
 
 
 def raise_again() -> None:
-    """An interrupt was raised where Python drops it; raise it again a moment later."""
+    """Send a moment later the interrupt that was raised where Python drops it."""
     _state.is_swallowed = True
     again = threading.Timer(SWALLOWED_AGAIN_SECONDS, os.kill, (os.getpid(), _state.received or signal.SIGINT))
     again.daemon = True
     again.start()
 
 
-def _hear(number: int, frame: object) -> None:
+def _on_signal(number: int, frame: object) -> None:
     if os.getpid() != _state.process:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -95,7 +96,7 @@ def _hear(number: int, frame: object) -> None:
 
 
 def _end_at_once(number: int) -> None:
-    """Without waiting for threads, which may hang in a read; a commit is safe from that, as from any kill."""
+    """Exit without waiting for threads, which may hang in a read. A commit survives that, as it survives any kill."""
     is_same = number == getattr(signal, "SIGHUP", None) and time.monotonic() - _state.since < SAME_HANGUP_SECONDS
     if is_same and not _state.is_ending:
         return

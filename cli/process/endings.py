@@ -1,4 +1,4 @@
-"""How a run ends: the exit status, and the one line on stderr where something went wrong."""
+"""How a run ends: its exit status, and one line on stderr if something went wrong."""
 
 from __future__ import annotations
 
@@ -8,54 +8,55 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cli import interruption, libraries, streams
+from cli.process import interruption, libraries, streams
+from cli.process.statuses import ERROR, NOTHING_FOUND, UNFORESEEN
+from cli.process.streams import debugging
 from cli.show.output import note
-from cli.statuses import ERROR, NOTHING_FOUND, UNFORESEEN
-from cli.streams import debugging
 from indexes.errors import CrosslookError
 
-CODE = Path(__file__).resolve().parents[1]
+CODE = Path(__file__).resolve().parents[2]
 OURS = tuple(str(CODE / package) + os.sep for package in ("cli", "retrieval", "indexes"))
 
 _unforeseen_in_threads: list[str] = []
 
 
-def run() -> int:
-    """Run the command line of this process and return its exit status: 0 done, 1 nothing found, 2 an error that a user
-    can mend, 70 one of the program's own, 128 and the signal's number where a signal ended it."""
+def run(command: Callable[[], object]) -> int:
+    """Run a command of this process and return its exit status: 0 done, 1 nothing found, 2 an error that a user can
+    mend, 70 an error of the program's own, 128 plus the signal's number if a signal ended it.
+
+    command: parses `sys.argv` and does the work. It returns an exit status, or anything else for 0."""
+    _unforeseen_in_threads.clear()
     streams.open_standard_streams()
     interruption.listen()
     libraries.quiet_libraries()
-    threading.excepthook = _tell_of_thread
-    sys.unraisablehook = _tell_of_unraisable
+    threading.excepthook = _report_thread
+    sys.unraisablehook = _report_unraisable
     try:
-        from cli.commands import app
-
-        status = _status(app(standalone_mode=False))
+        status = _status(command())
         interruption.end_by_next_signal()
     except BaseException as error:
         interruption.end_by_next_signal()
-        status = _told(error)
+        status = _report_error(error)
     return _flushed(max(status, UNFORESEEN) if _unforeseen_in_threads and status <= NOTHING_FOUND else status)
 
 
 def _status(returned: object) -> int:
-    """Of what typer gives back: the status of `typer.Exit`, 130 for an interrupt, else what the command returned."""
+    """The exit status for what typer returns: that of `typer.Exit`, 130 for an interrupt, else the command's value."""
     if returned == 128 + signal.SIGINT:
         return _interrupted()
     return returned if isinstance(returned, int) else 0
 
 
-def _told(error: BaseException) -> int:
-    """Say in one line what ended the run, and return the exit status."""
+def _report_error(error: BaseException) -> int:
+    """Print one line about the error that ended the run and return the exit status."""
     if debugging():
         _trace(error)
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "Abort" in kinds or any(isinstance(link, KeyboardInterrupt) for link in _chain(error)):
-        return _interrupted()  # an import that is interrupted may end as an ImportError
+        return _interrupted()  # an interrupted import may raise an ImportError
     if isinstance(error, SystemExit):
         return _exited(error)
     if isinstance(error, CrosslookError):
@@ -73,7 +74,7 @@ def _told(error: BaseException) -> int:
 
 
 def _is_lack_of_memory(error: BaseException) -> bool:
-    """ONNX Runtime and FAISS tell it in errors of their own."""
+    """Whether an error is about lack of memory, for which ONNX Runtime and FAISS have their own errors."""
     return any(word in str(error) for word in ("bad_alloc", "Failed to allocate memory", "Cannot allocate memory"))
 
 
@@ -92,7 +93,7 @@ def _failed(message: str) -> int:
 
 
 def _misused(error: BaseException) -> int:
-    """An error of the words on the command line, for which typer's classes are not imported here."""
+    """An error in the command line's words. Typer's classes are recognised by name, since typer may not be imported."""
     if type(error).__name__ == "NoArgsIsHelpError":
         streams.say(error.format_message())  # type: ignore[attr-defined]
         return ERROR
@@ -100,8 +101,8 @@ def _misused(error: BaseException) -> int:
 
 
 def _exited(error: SystemExit) -> int:
-    """Typer ends with 1 where the reader of stdout has gone, which has what it wants; a library that ends the process
-    with a status of its own is unforeseen."""
+    """The exit status for `SystemExit`. Typer exits with 1 if the reader of stdout has gone: that reader has what it
+    wants, so the status is 0. A library that ends the process with another status is unforeseen."""
     if error.code in (None, 0, ERROR):
         return int(error.code or 0)
     if any(isinstance(link, OSError) and link.errno == errno.EPIPE for link in _chain(error)):
@@ -114,12 +115,12 @@ def _of_system(error: OSError) -> str:
     if error.filename:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     functions = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
-    is_of_stdout = functions[-1:] == ["echo"]  # by which typer prints help
+    is_of_stdout = functions[-1:] == ["echo"]  # typer prints help with it
     return streams.unwritable(error) if is_of_stdout else error.strerror or str(error)
 
 
 def described(error: BaseException) -> str:
-    """One line about an error that nobody foresaw: what, where, and how to report it."""
+    """One line about an unforeseen error: what, where, and how to report it."""
     return (
         f"unexpected error, {type(error).__name__} at {_place(error)}: {_shortened(str(error))}; "
         f"CROSSLOOK_DEBUG=1 prints the traceback; {_report()}"
@@ -132,7 +133,7 @@ def _shortened(text: str) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """File and line where an error arose, and of another's code from where in ours it was called."""
+    """File and line where an error arose; if that is in a library, also the line of this program that called it."""
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     if not frames:
         return "an unknown place"
@@ -149,7 +150,7 @@ def _name(file: str, line: int) -> str:
 
 
 def _report() -> str:
-    """Where the package's metadata says that errors are reported."""
+    """How to report an error: at the address in the package's metadata, if there is one."""
     from importlib.metadata import PackageNotFoundError, metadata
 
     try:
@@ -161,7 +162,7 @@ def _report() -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those from which it came."""
+    """An error and its causes and contexts, from the last to the first."""
     links: list[BaseException] = []
     while error is not None and error not in links:
         links.append(error)
@@ -169,7 +170,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _tell_of_thread(arguments: threading.ExceptHookArgs) -> None:
+def _report_thread(arguments: threading.ExceptHookArgs) -> None:
     error = arguments.exc_value
     if error is None or isinstance(error, SystemExit):
         return
@@ -180,9 +181,9 @@ def _tell_of_thread(arguments: threading.ExceptHookArgs) -> None:
     note(f"search: in a thread: {line}")
 
 
-def _tell_of_unraisable(arguments: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised in a finaliser or a callback; of streams that nobody reads it is no news, and an
-    interrupt must not be lost by it."""
+def _report_unraisable(arguments: sys.UnraisableHookArgs) -> None:
+    """Handle an error of a finaliser or a callback, which Python drops. An interrupt is raised again, a broken pipe is
+    no news, and anything else is one line."""
     error = arguments.exc_value
     if isinstance(error, KeyboardInterrupt):
         interruption.raise_again()
@@ -193,7 +194,7 @@ def _tell_of_unraisable(arguments: sys.UnraisableHookArgs) -> None:
 
 
 def _flushed(status: int) -> int:
-    """Write now what is still to be written: the interpreter would end with a traceback and the status 120."""
+    """Flush the streams now: at its end the interpreter would print a traceback and exit with 120."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

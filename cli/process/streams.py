@@ -1,4 +1,4 @@
-"""The standard streams, also where they are closed, full, or nobody reads them any more."""
+"""The standard streams, including streams that are closed, full, or no longer read."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import TextIO
 
 STDERR = 2
 
-_terminal: TextIO | None = None  # where chatter goes while what others write to stderr is dropped
-_lines: list[Callable[[str], None]] = []  # the last one prints lines above the bar that is shown
+_terminal: TextIO | None = None  # where chatter goes while other output on stderr is dropped
+_lines: list[Callable[[str], None]] = []  # the last one prints lines above the visible progress bar
 
 
 def debugging() -> bool:
-    """Whether `$CROSSLOOK_DEBUG` asks for tracebacks, and for what libraries say."""
+    """Whether `$CROSSLOOK_DEBUG` asks for tracebacks and for the messages of libraries."""
     return os.environ.get("CROSSLOOK_DEBUG", "") not in ("", "0")
 
 
 def open_standard_streams() -> None:
-    """Give the descriptors 0, 1 and 2 a meaning where they are closed: else the next file to be opened would get one,
-    and what libraries print would be written into it. Reading such a stdin and writing such a stdout are errors; what
-    goes to such a stderr is dropped."""
+    """Open the descriptors 0, 1 and 2 if they are closed. Otherwise the next file that is opened would get one of them,
+    and libraries would print into it. Reading such a stdin or writing to such a stdout is an error; output to such a
+    stderr is dropped."""
     for descriptor, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (STDERR, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
@@ -41,14 +41,14 @@ def open_standard_streams() -> None:
 
 
 def unwritable(error: Exception) -> str:
-    """One line about a stdout that takes no more."""
+    """One line about a stdout that cannot be written to."""
     closed = isinstance(error, ValueError) or getattr(error, "errno", None) == errno.EBADF
     reason = "it is closed" if closed else getattr(error, "strerror", None) or str(error)
     return f"cannot write to standard output: {reason}"
 
 
 def silence(stream: TextIO) -> None:
-    """Let what is still to be written to a stream, and all that follows, vanish."""
+    """Drop what a stream has buffered and everything that is written to it later."""
     with suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         try:
@@ -58,7 +58,7 @@ def silence(stream: TextIO) -> None:
 
 
 def on_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream, which may be closed, is a terminal."""
+    """Whether a stream is a terminal; False if it is closed."""
     try:
         return stream is not None and stream.isatty()
     except (OSError, ValueError):
@@ -71,7 +71,7 @@ def chatter_stream() -> TextIO | None:
 
 
 def say(line: str) -> None:
-    """Write one line of chatter, above the bar that is shown; it is dropped where nobody can read it."""
+    """Write one line of chatter, above a visible progress bar; it is dropped if nobody can read it."""
     if _lines:
         _lines[-1](line)
     else:
@@ -80,7 +80,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def lines_through(print_line: Callable[[str], None]) -> Iterator[None]:
-    """Meanwhile `say` leaves the printing to a bar."""
+    """Let `say` pass its lines to a progress bar."""
     _lines.append(print_line)
     try:
         yield
@@ -89,7 +89,7 @@ def lines_through(print_line: Callable[[str], None]) -> Iterator[None]:
 
 
 def write_chatter(stream: TextIO | None, text: str) -> None:
-    """Write to a stream of which nothing depends: it may be closed, full, or without a reader."""
+    """Write to a stream that is allowed to fail: it may be closed, full, or without a reader."""
     if stream is None:
         return
     try:
@@ -108,13 +108,13 @@ def flush_chatter() -> None:
 
 
 def write_chatter_at_once(text: str) -> None:
-    """The same for a signal handler, which may have interrupted any other way of writing in its middle."""
+    """`write_chatter` for a signal handler, which may interrupt a buffered write halfway."""
     with suppress(OSError, ValueError):
         os.write(STDERR if _terminal is None else _terminal.fileno(), text.encode("ascii", "backslashreplace"))
 
 
 class Chatter:
-    """What a progress bar writes to: the stderr of the time when it was made, which is allowed to fail."""
+    """The file of a progress bar: the chatter stream at the time of construction, which is allowed to fail."""
 
     def __init__(self) -> None:
         self._stream = chatter_stream()
@@ -141,9 +141,8 @@ class Chatter:
 
 @contextmanager
 def without_library_output() -> Iterator[None]:
-    """Drop what libraries write to stderr themselves, libtiff above all, since it names no file and breaks a bar;
-    chatter goes on through a descriptor of its own. Who looks for a fault, by CROSSLOOK_DEBUG or PYTHONFAULTHANDLER,
-    sees it all."""
+    """Drop what libraries such as libtiff write to stderr: it names no file, and it breaks a progress bar. Chatter goes
+    on through another descriptor. CROSSLOOK_DEBUG and PYTHONFAULTHANDLER turn this off."""
     global _terminal
     if debugging() or faulthandler.is_enabled() or _terminal is not None or not _is_standard(sys.stderr):
         yield
