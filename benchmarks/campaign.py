@@ -1,15 +1,15 @@
-"""A campaign of faults against the real command: what must not happen is counted.
+"""A campaign of faults against the real command. Counts what must not happen.
 
     python benchmarks/campaign.py [--files 1000] [--kills 40] [--seconds 60] [--seed 0] [STAGE ...]
 
-files    damaged files of all formats in one folder: the run ends well, each file is indexed or named, and stderr has
-         only lines of our own
-hostile  huge pictures of each format besides: the peak of memory of the whole index run
-flips    every 7th byte of every file of a collection flipped: found by verify, and no command ends in a traceback
-kills    `search index` killed at random moments again and again: the result is that of one run
+files    damaged files of all formats in one folder: the run succeeds, every file is indexed or named, and stderr holds
+         only lines of the command
+hostile  huge pictures of all formats: the peak memory of the index run
+flips    every 7th byte of every file of a collection is flipped: `verify` finds it, and no command ends in a traceback
+kills    an index run is killed at random moments, again and again: the result is that of one uninterrupted run
 threads  one engine and eight threads, while freed memory is overwritten
 
-Run with the tests' environment, from a checkout. Needs Linux."""
+Run it in the tests' environment, from a checkout. Needs Linux."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def search(*words: object) -> list[str]:
 
 
 def run(command: Sequence[object], **environment: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    """A finished process, and its peak of memory in MiB."""
+    """The finished process, and its peak memory in MiB."""
     peak = 0
     with tempfile.TemporaryFile("w+", errors="replace") as out, tempfile.TemporaryFile("w+", errors="replace") as err:
         process = subprocess.Popen(
@@ -77,7 +77,7 @@ def damaged_files(folder: Path, options: argparse.Namespace) -> str:
 
 
 def hostile(folder: Path, options: argparse.Namespace) -> str:
-    """Of each format a picture at the limit, and beyond it, several times: enough for all threads."""
+    """Pictures of all formats at the limit and beyond it, three copies of each, so that all threads have some."""
     photos = folder / "photos"
     photos.mkdir()
     for megapixels in (48, 100, 400):
@@ -92,6 +92,7 @@ def hostile(folder: Path, options: argparse.Namespace) -> str:
 
 
 def counted(photos: Path, path: Path) -> str:
+    """Indexes the photos, and reports what became of them."""
     started = time.monotonic()
     finished, peak = run(search("index", photos, "-i", path))
     seconds = time.monotonic() - started
@@ -120,7 +121,7 @@ def flips(folder: Path, options: argparse.Namespace) -> str:
     run(search("index", photos, "-i", path))
     next(photos.iterdir()).unlink()
     run(search("index", photos, "-i", path))
-    before, tried, found, wrong = contents(path), 0, 0, []
+    before, tried, detections, unseen = contents(path), 0, 0, []
     for file in sorted(item for item in path.rglob("*") if item.is_file() and item.name != "writer.lock"):
         content = file.read_bytes()
         for place in range(options.seed % 7, len(content), 7):
@@ -130,29 +131,31 @@ def flips(folder: Path, options: argparse.Namespace) -> str:
                 detected = bool(verify(path).faults)
             except CrosslookError:
                 detected = True
-            found += detected
+            detections += detected
             try:
                 same = contents(path) == before
             except CrosslookError:
                 same = False
             if not detected and not same:
-                wrong.append(f"{file.name}:{place}")
+                unseen.append(f"{file.name}:{place}")
         file.write_bytes(content)
-    return f"{'FAULT' if wrong else 'ok'}: {tried:,} flips, {found:,} found by verify, {len(wrong)} unseen {wrong[:3]}"
+    verdict = "FAULT" if unseen else "ok"
+    return f"{verdict}: {tried:,} flips, {detections:,} found by verify, {len(unseen)} unseen {unseen[:3]}"
 
 
 def kills(folder: Path, options: argparse.Namespace) -> str:
-    """A run is killed, or asked to stop, after a random time; another one, uninterrupted, ends it."""
+    """Runs are killed after a random time; an uninterrupted run then ends their work."""
     rng, photos, path = random.Random(options.seed), folder / "photos", folder / "c"
     write_photos(photos, 300)
     script = (
-        "import sys; from pathlib import Path; from retrieval.indexing import run, survey; run.MANY_SEGMENTS = 3; "
+        "import sys; from pathlib import Path; from retrieval.indexing import run; run.MANY_SEGMENTS = 3; "
+        "from retrieval.indexing.settings import Settings; "
         "from retrieval.indexing.pipeline import index_folders; from tests.support import FakeEncoder; "
-        "index_folders([sys.argv[1]], Path(sys.argv[2]), FakeEncoder(), survey.Settings(commit_rows=16))"
+        "index_folders([sys.argv[1]], Path(sys.argv[2]), FakeEncoder(), Settings(commit_rows=16))"
     )
     command = [sys.executable, "-c", script, str(photos), str(path)]
     lost, committed = 0, 0
-    for number in range(options.kills):
+    for number in range(options.kills_decoder):
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.2, 1.6))
         process.send_signal(signal.SIGKILL)
@@ -163,7 +166,7 @@ def kills(folder: Path, options: argparse.Namespace) -> str:
             now = 0 if "no collection" in str(error) else -1
         lost += now < committed
         committed = now
-        if number % 4 == 3:  # something changes meanwhile
+        if number % 4 == 3:  # new photos between two runs
             write_photos(photos, 40, first=1000 + 40 * number)
     subprocess.run(command, cwd=ROOT, check=True)
     twin = folder / "twin"
@@ -174,7 +177,7 @@ def kills(folder: Path, options: argparse.Namespace) -> str:
 
     same = by_path(path) == by_path(twin)
     fine = same and not lost and not verify(path).faults
-    return f"{'ok' if fine else 'FAULT'}: {options.kills} kills, {lost} commits lost, same as one run: {same}"
+    return f"{'ok' if fine else 'FAULT'}: {options.kills_decoder} kills, {lost} commits lost, same as one run: {same}"
 
 
 def threads(folder: Path, options: argparse.Namespace) -> str:

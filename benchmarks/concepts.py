@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
-from cli.demo import gather_samples
 from retrieval.encoders.lite import HEADS, LiteEncoder
 from retrieval.evaluation.metrics import bootstrap_difference
 from retrieval.images import ENDINGS, decode
+from retrieval.samples import gather_samples
 
 SURE = 0.7
 AT_ONCE = 16
@@ -39,21 +39,23 @@ def main() -> None:
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     right = (shares >= SURE).T  # [classes, photos]
-    asked = np.flatnonzero(right.any(axis=1))
-    names = [f"a {IMAGENET_CLASSNAMES[index]}" for index in asked]
+    classes = np.flatnonzero(right.any(axis=1))
+    names = [f"a {IMAGENET_CLASSNAMES[index]}" for index in classes]
     print(
-        f"{len(paths):,} photos, {right.any(axis=0).sum()} of which the classifier is sure of, in {len(asked)} classes"
+        f"{len(paths):,} photos, {right.any(axis=0).sum()} of which the classifier is sure of, "
+        f"in {len(classes)} classes"
     )
     ranks = {}
     for name, encoder in (("lite-untrained", untrained), (str(options.model.name), trained)):
         images = np.concatenate([encoder.encode_images(part).embeddings for part in parts(prepared)])
-        ranks[name] = first_ranks(encoder.encode_texts(names).embeddings @ images.T, right[asked])
+        ranks[name] = first_ranks(encoder.encode_texts(names).embeddings @ images.T, right[classes])
     (before, of_before), (after, of_after) = ranks.items()
     for k in (1, 10):
-        found = [(each <= k).astype(float) for each in (of_before, of_after)]
-        gain = bootstrap_difference(*found, np.arange(len(asked)))
+        successes = [(first <= k).astype(float) for first in (of_before, of_after)]
+        gain = bootstrap_difference(*successes, np.arange(len(classes)))
         value, low, high = (f"{100 * number:+.1f}" for number in (gain.value, gain.low, gain.high))
-        shown = ", ".join(f"{name} {100 * each.mean():.1f}" for name, each in zip((before, after), found, strict=True))
+        shares = zip((before, after), successes, strict=True)
+        shown = ", ".join(f"{name} {100 * success.mean():.1f}" for name, success in shares)
         print(f"R@{k}: {shown}; difference {value} [{low}, {high}]")
 
 

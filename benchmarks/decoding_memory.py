@@ -1,9 +1,9 @@
-"""Memory at the peak of decoding one large picture of each format, each in a process of its own.
+"""Peak memory of decoding one large picture, for every format, in a process of its own.
 
     python benchmarks/decoding_memory.py [--megapixels 100] [--at-least 260]
 
-Prints bytes of each pixel of the picture, beside what `retrieval.images` reckons with; `refused` where the picture is
-above the limit (the default one, or --max-pixels). Needs Linux."""
+Prints MiB, and bytes per pixel of the picture; `refused` where the picture is above the limit (the default one, or
+--max-pixels). Needs Linux."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ KIB = 1024
 
 
 def peak() -> int:
-    """Bytes that this process has held at most. (`ru_maxrss` begins with what its parent has.)"""
+    """The most bytes that this process has held. (`ru_maxrss` would start with the parent's.)"""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * KIB
 
 
 def pictures(side: int) -> dict[str, Callable[[], bytes]]:
-    """Names of formats, and what writes a square picture in each."""
+    """Format -> function that writes a square picture in it. side: in pixels, a multiple of 500."""
     import pillow_heif
     from PIL import Image
 
@@ -68,7 +68,7 @@ def pictures(side: int) -> dict[str, Callable[[], bytes]]:
     }
 
 
-def measure(path: str, at_least: int, max_pixels: int) -> None:
+def measure(path: str, min_side: int, max_pixels: int) -> None:
     from importlib import import_module
 
     from retrieval.images import TooManyPixels, decode
@@ -78,7 +78,7 @@ def measure(path: str, at_least: int, max_pixels: int) -> None:
     content = Path(path).read_bytes()
     before = peak()
     try:
-        decode(content, at_least, max_pixels)
+        decode(content, min_side, max_pixels)
     except TooManyPixels as error:
         print(f"refused: {error}")
         return
@@ -93,14 +93,14 @@ def main() -> None:
     parser.add_argument("--of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.of:
-        measure(options.of, options.at_least, options.max_pixels * 1_000_000)
+        measure(options.of, options.min_side, options.max_pixels * 1_000_000)
         return
     side = round((options.megapixels * 1e6) ** 0.5 / 500) * 500
     with tempfile.TemporaryDirectory() as folder:
         for name, write in pictures(side).items():
             path = Path(folder) / "picture"
             path.write_bytes(write())
-            program = [sys.executable, __file__, "--of", str(path), "--at-least", str(options.at_least)]
+            program = [sys.executable, __file__, "--of", str(path), "--at-least", str(options.min_side)]
             program += ["--max-pixels", str(options.max_pixels)]
             printed = subprocess.run(program, check=True, capture_output=True, text=True).stdout.strip()
             if printed.isdigit():

@@ -1,10 +1,12 @@
-"""What do rows cost? `python benchmarks/growth.py FOLDER PHOTOS [--rows 10000 100000 1000000 10000000]` (extra `cpu`;
-PHOTOS: some hundreds of photos whose embeddings are spread; ten million rows take 10 GB of disk).
+"""What do rows cost? `python benchmarks/growth.py FOLDER PHOTOS [--rows 10000 100000 1000000 10000000]` (extra `cpu`).
 
-Of collections of made-up rows, each in a process of its own: how long the ANN index takes to make, and with what
-memory; its recall for texts it was not tuned with; the time of a search for the 100 nearest images of one text, and of
-a cold query; resident memory after the searches, mapped pages included; and what adding one row in a hundred costs,
-against making the index. Writes FOLDER/growth.json and FOLDER/growth.svg, and prints the former."""
+PHOTOS: a few hundred photos, of which made-up embeddings are interpolated. Ten million rows take 10 GB of disk.
+
+Makes a collection of made-up rows for each size and measures, each step in a new process: the time and memory of making
+the ANN index; its recall for texts that it was not tuned with; the time of a search for the 100 nearest images of one
+text, and of a cold query; resident memory after the searches, mapped pages included; and the time of adding one row in
+a hundred, to the collection and to the index. Writes FOLDER/growth.json and FOLDER/growth.svg, and prints the
+former."""
 
 from __future__ import annotations
 
@@ -51,13 +53,13 @@ def main() -> None:
     options.folder.mkdir(exist_ok=True)
     sizes: dict[str, dict[str, object]] = {}
     for rows in options.rows:
-        found: dict[str, object] = {}
+        results: dict[str, object] = {}
         for step in ("make", "build", "search", "add"):
             command = [sys.executable, __file__, options.folder, options.photos, "--rows", str(rows), "--step", step]
-            ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            found |= json.loads(ran.stdout.splitlines()[-1])
-        sizes[str(rows)] = found
-        print(rows, json.dumps(found), file=sys.stderr)
+            process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            results |= json.loads(process.stdout.splitlines()[-1])
+        sizes[str(rows)] = results
+        print(rows, json.dumps(results), file=sys.stderr)
     result = {"machine": machine(), "sizes": sizes}
     (options.folder / "growth.json").write_text(json.dumps(result, indent=2))
     (options.folder / "growth.svg").write_text(plot(sizes))
@@ -65,7 +67,7 @@ def main() -> None:
 
 
 def make(path: Path, photos: Path, rows: int) -> dict[str, object]:
-    """The collection, anew, since `add` lets it grow; without an index."""
+    """Make the collection again, since `add` lets it grow, without an index."""
     encoder, embeddings = load_encoder("lite", "cpu"), embeddings_of(path.parent, photos)
     shutil.rmtree(path, ignore_errors=True)
     started = time.perf_counter()
@@ -75,15 +77,15 @@ def make(path: Path, photos: Path, rows: int) -> dict[str, object]:
 
 def embeddings_of(folder: Path, photos: Path) -> NDArray[np.float32]:
     """Of the photos, float32 [n, dim]; encoded once and kept in the folder."""
-    kept = folder / "photos.npy"
-    if not kept.exists():
-        np.save(kept, made_up.photo_embeddings(load_encoder("lite", "cpu"), photos))
-    found: NDArray[np.float32] = np.load(kept)
-    return found
+    cached = folder / "photos.npy"
+    if not cached.exists():
+        np.save(cached, made_up.photo_embeddings(load_encoder("lite", "cpu"), photos))
+    embeddings: NDArray[np.float32] = np.load(cached)
+    return embeddings
 
 
 def build(path: Path) -> dict[str, object]:
-    """The index, anew."""
+    """Make the index again."""
     with CollectionWriter(path, Collection.open(path).binding) as writer:
         if writer.manifest.ann is not None:
             writer.drop_ann()
@@ -95,7 +97,7 @@ def build(path: Path) -> dict[str, object]:
         "build_s": round(seconds, 1),
         "build_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "recall_at_10": None if entry is None else round(entry.recall, 4),
-        "probes": None if entry is None else entry.probes,
+        "nprobe": None if entry is None else entry.nprobe,
         "shortlist": None if entry is None else entry.shortlist,
         "index_mib": None if entry is None else entry.bytes // MIB,
     }
@@ -104,11 +106,11 @@ def build(path: Path) -> dict[str, object]:
 def searched(path: Path) -> dict[str, object]:
     encoder, collection = load_encoder("lite", "cpu"), Collection.open(path)
     texts = encoder.encode_texts(sample_texts(TEXTS)).embeddings
-    taken = []
+    milliseconds = []
     for text in [*texts[:50], *texts]:
         started = time.perf_counter()
         collection.nearest(text[None], NEAREST)
-        taken.append(1000 * (time.perf_counter() - started))
+        milliseconds.append(1000 * (time.perf_counter() - started))
     memory = resident()
     cold = []
     for _ in range(COLD_RUNS + 1):
@@ -116,22 +118,22 @@ def searched(path: Path) -> dict[str, object]:
         run([search(), "-i", path, TEXT], path, None)
         cold.append(time.perf_counter() - started)
     return {
-        "p50_ms": round(float(np.percentile(taken[50:], 50)), 2),
-        "p99_ms": round(float(np.percentile(taken[50:], 99)), 2),
+        "p50_ms": round(float(np.percentile(milliseconds[50:], 50)), 2),
+        "p99_ms": round(float(np.percentile(milliseconds[50:], 99)), 2),
         "cold_query_s": round(float(np.median(cold[1:])), 3),
         **memory,
     }
 
 
 def resident() -> dict[str, object]:
-    """Memory of this process, in MiB: of its own, and mapped pages of files, which the system takes back at need."""
+    """Memory of this process, in MiB: anonymous, and mapped pages of files, which the system takes back at need."""
     lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
     sizes = {line[0]: int(line[1]) // 1024 for line in lines if line and line[0].startswith("Rss")}
     return {"resident_own_mib": sizes["RssAnon:"], "resident_mapped_mib": sizes["RssFile:"]}
 
 
 def add(path: Path, photos: Path) -> dict[str, object]:
-    """One row in a hundred: writing them, and bringing the index up to date."""
+    """Add one row in a hundred, and bring the index up to date."""
     encoder = load_encoder("lite", "cpu")
     embeddings = embeddings_of(path.parent, photos)
     rows = len(Collection.open(path)) // 100
@@ -147,7 +149,7 @@ def add(path: Path, photos: Path) -> dict[str, object]:
 
 
 def plot(sizes: dict[str, dict[str, object]]) -> str:
-    groups = {f"{int(rows):,}": [float(str(found[name])) for name in LATENCIES] for rows, found in sizes.items()}
+    groups = {f"{int(rows):,}": [float(str(results[name])) for name in LATENCIES] for rows, results in sizes.items()}
     return bar_plot(groups, list(LATENCIES.values()), "milliseconds a search for the 100 nearest images, by rows")
 
 

@@ -1,11 +1,13 @@
-"""How fast are photos indexed? `python benchmarks/indexing_speed.py FOLDER PHOTOS [--count 300] [--runs 3]` (extra
-`build`; FOLDER as benchmarks/peer.py makes it; PHOTOS: some hundreds of photos); `--only` and `--model` leave out the
-rest.
+"""How fast are photos indexed?
 
-Against rclip: fresh processes that index the same photos into nothing and answer a query, in turn (rclip does not index
-without): `search index` and `search query` with rclip's own architecture (ViT-B-32 at 256 pixels, random weights;
-exported for ONNX Runtime before), with `lite`, and rclip. Against the limit: `index_folders` and the encoder alone,
-with its batches ready in memory, in turn within one process.
+    python benchmarks/indexing_speed.py FOLDER PHOTOS [--count 300] [--runs 3] [--only peer|pipeline] [--model MODEL]
+
+Needs the extra `build`. FOLDER is made by benchmarks/peer.py. PHOTOS holds some hundreds of photos.
+
+- Against a peer, rclip: new processes index the same photos into a new collection and answer a query, by turns. (rclip
+  indexes only together with a query.) Sides: `search` with rclip's architecture (ViT-B-32 at 256 pixels, random
+  weights, exported for ONNX Runtime before), `search` with `lite`, and rclip.
+- Against the limit: `index_folders`, and the encoder alone on batches in memory, by turns in one process.
 
 Prints medians, ratios and the machine."""
 
@@ -35,26 +37,26 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", choices=["peer", "pipeline"])
-    parser.add_argument("--model", choices=["lite", peer.MODEL], help="Of the two, this one.")
+    parser.add_argument("--model", choices=["lite", peer.MODEL], help="Only this model.")
     options = parser.parse_args()
     folder = options.folder.absolute()
     photos = some_photos(folder / f"photos-{options.count}", options.photos, options.count)
     models = {} if options.model == "lite" else {peer.MODEL: str(vit(folder / "vit"))}
     if options.model != peer.MODEL:
         models["lite"] = "lite"
-    found: dict[str, object] = {"machine": machine(), "photos": len(list(photos.iterdir()))}
+    results: dict[str, object] = {"machine": machine(), "photos": len(list(photos.iterdir()))}
     if options.only != "pipeline":
-        found["peer"] = against_peer(folder, photos, models, options.runs)
+        results["peer"] = against_peer(folder, photos, models, options.runs)
     if options.only != "peer":
         encoders = {name: load_encoder(model, "cpu") for name, model in models.items()}
-        found["pipeline"] = {
+        results["pipeline"] = {
             name: against_encoder(encoder, photos, folder, options.runs) for name, encoder in encoders.items()
         }
-    print(json.dumps(found, indent=2))
+    print(json.dumps(results, indent=2))
 
 
 def some_photos(folder: Path, photos: Path, count: int) -> Path:
-    """A folder with so many of the photos."""
+    """A folder with copies of the first `count` photos."""
     folder.mkdir(exist_ok=True)
     files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in ENDINGS)[:count]
     for number, path in enumerate(files):
@@ -63,7 +65,7 @@ def some_photos(folder: Path, photos: Path, count: int) -> Path:
 
 
 def vit(folder: Path) -> Path:
-    """A model directory of rclip's architecture, which is exported when it is first loaded."""
+    """A model directory with rclip's architecture. Loads it once, so that it is exported."""
     if not (folder / "open_clip_config.json").exists():
         import open_clip
         import torch
@@ -80,7 +82,7 @@ def vit(folder: Path) -> Path:
 
 
 def against_peer(folder: Path, photos: Path, models: dict[str, str], runs: int) -> dict[str, object]:
-    """Images a second, starting included, by each side, and our ratios to rclip. models: by name."""
+    """Images per second of every side, start included, and the ratios to rclip. models: by name."""
     count = len(list(photos.iterdir()))
 
     def ours(name: str) -> None:
@@ -102,12 +104,12 @@ def against_peer(folder: Path, photos: Path, models: dict[str, str], runs: int) 
             if number:
                 taken[name].append(time.perf_counter() - started)
     rates = {name: count / float(np.median(values)) for name, values in taken.items()}
-    found: dict[str, object] = {f"{name}, images a second": round(rate, 2) for name, rate in rates.items()}
-    return found | {f"{name} to rclip": round(rates[name] / rates["rclip"], 2) for name in list(sides)[:-1]}
+    rounded: dict[str, object] = {f"{name}, images a second": round(rate, 2) for name, rate in rates.items()}
+    return rounded | {f"{name} to rclip": round(rates[name] / rates["rclip"], 2) for name in list(sides)[:-1]}
 
 
 def against_encoder(encoder: Encoder, photos: Path, folder: Path, runs: int) -> dict[str, float]:
-    """Images a second by the encoder alone and by the whole pipeline, and the ratio."""
+    """Images per second of the encoder alone and of the pipeline, and their ratio."""
     prepared = [encoder.prepare(decode(path.read_bytes(), encoder.image_size)) for path in sorted(photos.iterdir())]
     size = encoder.batch_size
     taken: dict[str, list[float]] = {"encoder": [], "pipeline": []}
@@ -122,8 +124,8 @@ def against_encoder(encoder: Encoder, photos: Path, folder: Path, runs: int) -> 
             taken["encoder"].append(between - started)
             taken["pipeline"].append(time.perf_counter() - between)
     rates = {name: len(prepared) / float(np.median(values)) for name, values in taken.items()}
-    found = {f"{name}, images a second": round(rate, 2) for name, rate in rates.items()}
-    return found | {"pipeline to encoder": round(rates["pipeline"] / rates["encoder"], 3)}
+    rounded = {f"{name}, images a second": round(rate, 2) for name, rate in rates.items()}
+    return rounded | {"pipeline to encoder": round(rates["pipeline"] / rates["encoder"], 3)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Large collections without photographs: embeddings spread as those of real photos are, and tokens."""
+"""Large collections without photographs: embeddings distributed like those of real photos, and regions."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from retrieval.indexing.pipeline import binding_of
 
 ROWS_A_SEGMENT = 65_536
 ROWS_AT_ONCE = 4096
-MOST_WITH_TOKENS = 200_000
+MOST_WITH_REGIONS = 200_000
 
 
 def photo_embeddings(encoder: Encoder, folder: Path, most: int = 2000) -> NDArray[np.float32]:
     """Of the photos of a folder, float32 [n, dim]."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)[:most]
-    found = []
+    embeddings = []
     for low in range(0, len(files), encoder.batch_size):
         photos = [decode(path.read_bytes(), encoder.image_size) for path in files[low : low + encoder.batch_size]]
-        found.append(encoder.encode_images([encoder.prepare(photo) for photo in photos]).embeddings)
-    return np.concatenate(found)
+        embeddings.append(encoder.encode_images([encoder.prepare(photo) for photo in photos]).embeddings)
+    return np.concatenate(embeddings)
 
 
 def spread(photos: NDArray[np.float32], count: int, seed: int = 0) -> Iterator[NDArray[np.float32]]:
-    """As many unit-norm embeddings, in blocks: each between two photos that lie near each other, or a little beyond one
-    of them, and moved at random within the directions in which photos differ."""
+    """`count` unit-norm embeddings, float32 [rows, dim], in blocks. Each one lies between two photos that are near each
+    other, or a little beyond one of them, and is moved at random in the directions in which photos differ."""
     rng = np.random.default_rng(seed)
     mean = photos.mean(axis=0)
     _, sizes, directions = np.linalg.svd(photos - mean, full_matrices=False)
@@ -42,26 +42,27 @@ def spread(photos: NDArray[np.float32], count: int, seed: int = 0) -> Iterator[N
     near = np.argsort(-photos @ photos.T, axis=1)[:, 1:20]
     for low in range(0, count, ROWS_AT_ONCE):
         rows = min(ROWS_AT_ONCE, count - low)
-        one = rng.integers(len(photos), size=rows)
-        other = near[one, rng.integers(near.shape[1], size=rows)]
+        first = rng.integers(len(photos), size=rows)
+        second = near[first, rng.integers(near.shape[1], size=rows)]
         share = rng.uniform(-0.3, 0.7, size=(rows, 1)).astype(np.float32)
         moved = (0.6 * sizes * rng.normal(size=(rows, len(sizes)))).astype(np.float32) @ directions
-        yield unit_norm((1 - share) * photos[one] + share * photos[other] + moved)
+        yield unit_norm((1 - share) * photos[first] + share * photos[second] + moved)
 
 
 def make_collection(path: Path, encoder: Encoder, photos: NDArray[np.float32], rows: int) -> None:
-    """Add so many made-up rows to a collection. Up to 200,000 have random tokens; of more, tokens are holes in a file,
-    zeros that take no room on disk."""
+    """Add `rows` made-up rows to a collection. Up to 200,000 rows have random regions; more rows have zeros, which are
+    holes in the file and take no room on disk."""
     with CollectionWriter(path, binding_of(encoder)) as writer:
         for low in range(0, rows, ROWS_A_SEGMENT):
             count = min(ROWS_A_SEGMENT, rows - low)
             first = writer.manifest.next_id
-            tokens = _random_tokens(encoder, count, first) if rows <= MOST_WITH_TOKENS else _no_tokens(encoder, count)
+            is_random = rows <= MOST_WITH_REGIONS
+            regions = _random_regions(encoder, count, first) if is_random else _no_regions(encoder, count)
             rows_table = _rows(path, first, count)
-            writer.commit(Batch(rows_table, FAILURE_SCHEMA.empty_table(), spread(photos, count, first), tokens))
-            if rows > MOST_WITH_TOKENS:
+            writer.commit(Batch(rows_table, FAILURE_SCHEMA.empty_table(), spread(photos, count, first), regions))
+            if not is_random:
                 _make_hole(
-                    writer.collection.segments[-1].folder / "tokens.npy", count * int(np.prod(encoder.token_shape))
+                    writer.collection.segments[-1].folder / "tokens.npy", count * int(np.prod(encoder.region_shape))
                 )
 
 
@@ -84,19 +85,19 @@ def _rows(path: Path, first: int, count: int) -> pa.Table:
     return pa.table([pa.array(columns[field.name], field.type) for field in ROW_SCHEMA], ROW_SCHEMA)
 
 
-def _random_tokens(encoder: Encoder, count: int, seed: int) -> Iterator[NDArray[np.int8]]:
+def _random_regions(encoder: Encoder, count: int, seed: int) -> Iterator[NDArray[np.int8]]:
     rng = np.random.default_rng(seed)
     for low in range(0, count, ROWS_AT_ONCE):
-        yield rng.integers(-127, 128, size=(min(ROWS_AT_ONCE, count - low), *encoder.token_shape), dtype=np.int8)
+        yield rng.integers(-127, 128, size=(min(ROWS_AT_ONCE, count - low), *encoder.region_shape), dtype=np.int8)
 
 
-def _no_tokens(encoder: Encoder, count: int) -> Iterator[NDArray[np.int8]]:
+def _no_regions(encoder: Encoder, count: int) -> Iterator[NDArray[np.int8]]:
     for low in range(0, count, ROWS_AT_ONCE):
-        yield np.zeros((min(ROWS_AT_ONCE, count - low), *encoder.token_shape), np.int8)
+        yield np.zeros((min(ROWS_AT_ONCE, count - low), *encoder.region_shape), np.int8)
 
 
 def _make_hole(path: Path, size: int) -> None:
-    """Give back the room of the last bytes of a file, which are zero."""
-    whole = path.stat().st_size
-    os.truncate(path, whole - size)
-    os.truncate(path, whole)
+    """Free the disk space of the last `size` bytes of a file, which are zero."""
+    length = path.stat().st_size
+    os.truncate(path, length - size)
+    os.truncate(path, length)

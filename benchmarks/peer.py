@@ -1,6 +1,6 @@
-"""rclip, the nearest peer, with a model of its architecture (ViT-B-32 at 256 pixels) and random weights: speed does not
-depend on them. `python benchmarks/peer.py FOLDER` (extra `build`) makes the model files and a place for rclip to be
-installed in; needs the network once, for rclip itself."""
+"""rclip, the nearest peer, with a model of its architecture (ViT-B-32 at 256 pixels) and random weights, on which speed
+does not depend. `python benchmarks/peer.py FOLDER` (extra `build`) makes the model files and an environment with rclip,
+which needs the network once."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def prepare(folder: Path) -> None:
             super().__init__()
             self.model, self.encode = model, encode
 
-        def forward(self, given):  # type: ignore[no-untyped-def]
-            return self.encode(given)
+        def forward(self, inputs):  # type: ignore[no-untyped-def]
+            return self.encode(inputs)
 
-    inputs = {
+    examples = {
         "visual": (model.encode_image, torch.zeros(2, 3, 256, 256)),
         "textual": (model.encode_text, torch.zeros(2, 77, dtype=torch.int64)),
     }
-    for name, (encode, given) in inputs.items():
+    for name, (encode, example) in examples.items():
         axes = {"input": {0: "n"}, "output": {0: "n"}}
-        save(export(Half(encode), (given,), ["input"], ["output"], axes), models / f"{name}.onnx")
+        save(export(Half(encode), (example,), ["input"], ["output"], axes), models / f"{name}.onnx")
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """With which rclip finds its model files and its database."""
+    """The environment in which rclip finds its model files and its database."""
     return {**os.environ, "RCLIP_DATADIR": str(folder / "data")}
 
 
 def fill(folder: Path, photos: Path, rows: int) -> None:
-    """A database of so many random vectors of images that are said to be in a folder."""
+    """A database with random vectors of `rows` images, whose paths are in the folder `photos`."""
     database = folder / "data" / "db.sqlite3"
     database.unlink(missing_ok=True)
     empty = folder / "empty"
@@ -83,12 +83,12 @@ def fill(folder: Path, photos: Path, rows: int) -> None:
 
 
 def query(folder: Path, text: str) -> list[str | Path]:
-    """The command of a cold query, to be run in the folder of the photos."""
+    """The command of a cold query, which runs in the folder of the photos."""
     return [folder / "venv" / "bin" / "rclip", "--no-indexing", "-t", "10", text]
 
 
 def index(folder: Path) -> list[str | Path]:
-    """The command that indexes the folder it is run in."""
+    """The command that indexes the current folder."""
     return [folder / "venv" / "bin" / "rclip", "-t", "1", "a dog"]
 
 

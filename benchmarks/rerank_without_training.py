@@ -1,14 +1,16 @@
-"""Re-ranking that needs no training, against the scorer.
+"""Compares re-ranking that needs no training with the trained scorer.
 
 `python benchmarks/rerank_without_training.py CAPTIONS --images DIR`
 
 The baseline is in the manner of MTFN (Wang et al. 2019, "Matching Images and Text with Multi-modal Tensor Fusion and
 Re-ranking"): a candidate rises when the query is among the texts that the image itself would retrieve (k-reciprocal
 neighbours), and when those texts are like the query (text-text similarity). Those texts are the other captions of the
-set, without those of the right image and of the candidate, for every candidate alike: else the right image would be
-the only one that its own captions do not compete with. Its two weights are the best of a grid on the very set, which
-flatters it; the scorer's were fitted on whatever its model card says. Prints R@1/5/10 text -> image in percent, and
-paired gains over similarity with their 95% intervals, bootstrapped over images."""
+set, without those of the right image and of the candidate. This holds for every candidate: otherwise only the right
+image would not compete with its own captions. The two weights are the best of a grid on the evaluated set, which
+flatters the baseline; the scorer's were fitted on the set that its model card names.
+
+Prints R@1/5/10 text -> image in percent, and paired gains over similarity with 95% intervals, bootstrapped over
+images."""
 
 from __future__ import annotations
 
@@ -40,28 +42,30 @@ def main() -> None:
     parser.add_argument("--split", default="dev")
     parser.add_argument("--model", default="lite")
     options = parser.parse_args()
-    found = read_captions(options.captions, images_dir=options.images, split=options.split)
+    captions = read_captions(options.captions, images_dir=options.images, split=options.split)
     encoder = load_encoder(options.model, "cpu")
     with tempfile.TemporaryDirectory() as workspace:
-        seen = evaluate(found, encoder, Path(workspace), scorer=own_scorer(encoder))
-        figures = record(seen)["text_to_image"]
+        evaluation = evaluate(captions, encoder, Path(workspace), scorer=own_scorer(encoder))
+        figures = record(evaluation)["text_to_image"]
         collection = Collection.open(Path(workspace) / "collection")
         table = collection.table(["path"])
         places = dict(zip(table["path"].to_pylist(), table["position"].to_pylist(), strict=True))
-        positions = [places[os.fsencode(image.image)] for image in seen.images]
+        positions = [places[os.fsencode(image.image)] for image in evaluation.images]
         images = collection.embeddings(positions).astype(np.float32)
-    texts = np.concatenate([encoder.encode_texts([text]).embeddings for text in seen.texts])
-    owner = seen.text_to_image.image_of_query
+    texts = np.concatenate([encoder.encode_texts([text]).embeddings for text in evaluation.texts])
+    owner = evaluation.text_to_image.image_of_query
     similarities, candidates = nearest(texts, [images], [None], CANDIDATES)
-    reciprocal, likeness = neighbours(texts, images, owner, candidates)
+    reciprocal, text_similarity = neighbours(texts, images, owner, candidates)
     ranks = {"similarity": right_ranks(similarities, candidates, owner)}
     grid = [(a, b) for a in (0, 0.05, 0.1, 0.2, 0.4) for b in (0, 0.01, 0.02, 0.05)]
-    tried = {(a, b): right_ranks(similarities + a * likeness + b * reciprocal, candidates, owner) for a, b in grid}
-    best = max(tried, key=lambda each: float((tried[each] == 1).mean()))
+    tried = {
+        (a, b): right_ranks(similarities + a * text_similarity + b * reciprocal, candidates, owner) for a, b in grid
+    }
+    best = max(tried, key=lambda weights: float((tried[weights] == 1).mean()))
     ranks[f"k-reciprocal and text-text, weights {best}"] = tried[best]
-    for name, each in ranks.items():
-        gain = bootstrap_difference((ranks["similarity"] == 1) * 1.0, (each == 1) * 1.0, owner)
-        show(name, [float((each <= k).mean()) for k in (1, 5, 10)], (gain.value, gain.low, gain.high))
+    for name, of_query in ranks.items():
+        gain = bootstrap_difference((ranks["similarity"] == 1) * 1.0, (of_query == 1) * 1.0, owner)
+        show(name, [float((of_query <= k).mean()) for k in (1, 5, 10)], (gain.value, gain.low, gain.high))
     if figures["gain"]:
         gained = figures["gain"]["R@1"]
         after = [figures["reranked"][f"R@{k}"]["value"] for k in (1, 5, 10)]
@@ -77,10 +81,10 @@ def neighbours(
     texts: NDArray[np.float32], images: NDArray[np.float32], owner: NDArray[np.int64], candidates: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """For each query and candidate: minus the logarithm of the query's rank among the texts by that image, and the mean
-    similarity of the query to that image's nearest texts; both [queries, candidates]."""
+    similarity of the query to that image's nearest texts; both float32 [queries, candidates]."""
     by_image = images @ texts.T
     reciprocal = np.empty(candidates.shape, np.float32)
-    likeness = np.empty(candidates.shape, np.float32)
+    text_similarity = np.empty(candidates.shape, np.float32)
     order = np.argsort(-by_image, axis=1)
     most = int(np.bincount(owner).max())
     for query, row in enumerate(candidates):
@@ -90,8 +94,8 @@ def neighbours(
             reciprocal[query, slot] = -np.log1p(better.sum())
             near = order[image][: NEIGHBOURS + 2 * most]
             near = near[others[near]][:NEIGHBOURS]
-            likeness[query, slot] = (texts[near] @ texts[query]).mean()
-    return reciprocal, likeness
+            text_similarity[query, slot] = (texts[near] @ texts[query]).mean()
+    return reciprocal, text_similarity
 
 
 def right_ranks(
@@ -99,8 +103,8 @@ def right_ranks(
 ) -> NDArray[np.float64]:
     """The rank of the right image, infinite where it is no candidate; of equal scores, wrong ones come first."""
     right = candidates == owner[:, None]
-    own = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-    ranks = 1.0 + ((scores >= own) & ~right).sum(axis=1)
+    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+    ranks = 1.0 + ((scores >= best) & ~right).sum(axis=1)
     return np.where(right.any(axis=1), ranks, np.inf)
 
 

@@ -1,11 +1,11 @@
-"""How fast is a query? `python benchmarks/search_speed.py FOLDER PHOTOS [--rows 10000]` (extra `cpu`; FOLDER as
-benchmarks/peer.py makes it; PHOTOS: some hundreds of photos whose embeddings are spread).
+"""How fast is a query? `python benchmarks/search_speed.py FOLDER PHOTOS [--rows 10000]` (extra `cpu`).
 
-Cold: a fresh process of `search` over so many images, 100 candidates re-ranked, and one of rclip over as many, in turn,
-and one that imports torch and open_clip, which is the least that a query by that path costs. Warm: `Engine.search` over
-the same collection, texts of `sample_texts` one at a time. Scorer: pairs of a text and an image a second, by itself.
+FOLDER: as benchmarks/peer.py makes it. PHOTOS: a few hundred photos, of which made-up embeddings are interpolated.
 
-Prints medians, ratios and the machine."""
+Cold: a fresh process of `search` over ROWS images, with 100 candidates re-ranked; in turn with one of rclip over as
+many images, and one that imports torch and open_clip, which is the least that a query with torch costs. Warm:
+`Engine.search` over the same collection, with the texts of `sample_texts` one at a time. Scorer: pairs of a text and an
+image a second, without the rest. Prints medians, ratios and the machine."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ import peer
 from retrieval.cores import usable_cores
 from retrieval.encoders import load_encoder
 from retrieval.engine import Engine
+from retrieval.fusion import own_scorer
 from retrieval.sample_texts import sample_texts
 
 TEXT = "a dog on a beach"
@@ -42,16 +43,16 @@ def main() -> None:
     parser.add_argument("--only", choices=["cold", "warm"])
     options = parser.parse_args()
     collection = collection_of(options.folder, options.photos, options.rows)
-    found: dict[str, object] = {"machine": machine(), "rows": options.rows}
+    results: dict[str, object] = {"machine": machine(), "rows": options.rows}
     if options.only != "cold":
-        found["warm"] = warm(collection)
+        results["warm"] = warm(collection)
     if options.only != "warm":
-        found["cold"] = cold(options.folder, collection, options.rows, options.torch)
-    print(json.dumps(found, indent=2))
+        results["cold"] = cold(options.folder, collection, options.rows, options.torch)
+    print(json.dumps(results, indent=2))
 
 
 def collection_of(folder: Path, photos: Path, rows: int) -> Path:
-    """Made once, with an ANN index where there are enough rows."""
+    """The collection, made once, with an ANN index where there are enough rows."""
     path = folder / f"lite-{rows}"
     if not (path / "done").exists():
         shutil.rmtree(path, ignore_errors=True)
@@ -71,18 +72,20 @@ def warm(collection: Path) -> dict[str, object]:
     texts = sample_texts(WARM_TEXTS)
     for text in texts[:20]:
         engine.search(text)
-    taken = [engine.search(text).milliseconds for text in texts]
-    stages = {name: round(float(np.median([each[name] for each in taken])), 2) for name in taken[0]}
-    total = [sum(each.values()) for each in taken]
+    milliseconds = [engine.search(text).milliseconds for text in texts]
+    stages = {
+        name: round(float(np.median([by_stage[name] for by_stage in milliseconds])), 2) for name in milliseconds[0]
+    }
+    total = [sum(by_stage.values()) for by_stage in milliseconds]
     features = engine.encoder.encode_texts(texts)
-    tokens = engine.collection.tokens(np.arange(min(SCORED, len(engine.collection))))
-    scorer = engine.scorer
+    regions = engine.collection.regions(np.arange(min(SCORED, len(engine.collection))))
+    scorer = own_scorer(engine.encoder)
     assert scorer is not None
     rates = []
     for row in range(100):
         started = time.perf_counter()
-        scorer.fusion(features.of(row), tokens)
-        rates.append(len(tokens) / (time.perf_counter() - started))
+        scorer.fusion(features.of(row), regions)
+        rates.append(len(regions) / (time.perf_counter() - started))
     return {
         "p50_ms": round(float(np.percentile(total, 50)), 2),
         "p99_ms": round(float(np.percentile(total, 99)), 2),
@@ -104,22 +107,22 @@ def cold(folder: Path, collection: Path, rows: int, torch: Path | None) -> dict[
         commands["import torch, open_clip"] = lambda: run(
             [torch.absolute(), "-c", "import torch, open_clip"], photos, None
         )
-    taken: dict[str, list[float]] = {name: [] for name in commands}
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(COLD_RUNS + 1):
         for name, command in commands.items():
             started = time.perf_counter()
             command()
             if number:  # the first fills the page cache
-                taken[name].append(time.perf_counter() - started)
-    medians = {name: float(np.median(values)) for name, values in taken.items()}
-    found: dict[str, object] = {f"{name}_s": round(value, 3) for name, value in medians.items()}
-    return found | {f"ratio to {name}": round(medians["search"] / medians[name], 3) for name in list(commands)[1:]}
+                seconds[name].append(time.perf_counter() - started)
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    results: dict[str, object] = {f"{name}_s": round(value, 3) for name, value in medians.items()}
+    return results | {f"ratio to {name}": round(medians["search"] / medians[name], 3) for name in list(commands)[1:]}
 
 
 def run(command: Sequence[str | Path], where: Path, environment: dict[str, str] | None) -> None:
-    found = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
-    if found.returncode:
-        sys.exit(f"{' '.join(map(str, command))} failed:\n{found.stderr}")
+    process = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, command))} failed:\n{process.stderr}")
 
 
 def machine() -> dict[str, object]:

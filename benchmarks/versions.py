@@ -1,10 +1,10 @@
-"""This checkout against another one, side by side: cold and warm queries, indexing, memory.
+"""Compare this checkout with another one: cold and warm queries, indexing, memory.
 
     git worktree add /tmp/other COMMIT
     python benchmarks/versions.py /tmp/other PHOTOS [--images 400] [--rows 200000] [--runs 15]
 
-Each checkout makes its own collections. Runs alternate; printed are medians of both and the median of the ratios, pair
-by pair, with the middle half of them. Needs Linux."""
+Each checkout makes its own collections. Runs alternate. Prints the medians of both, and the median and the quartiles of
+the ratios of paired runs. Needs Linux."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Checkout:
         self.small, self.large = folder / "small", folder / "large"
 
     def run(self, script: str, *words: object) -> tuple[float, list[float]]:
-        """Seconds of a whole process, and the numbers that it prints."""
+        """The seconds of a process, and the numbers that it prints."""
         command = [sys.executable, "-c", script, *map(str, words)]
         started = time.perf_counter()
         finished = subprocess.run(
@@ -73,7 +73,7 @@ class Checkout:
 
 
 def compare(name: str, unit: str, checkouts: Sequence[Checkout], runs: int, act: Callable[[Checkout], float]) -> None:
-    """Print both medians and the ratio of this checkout's to the other's."""
+    """Print both medians and the ratio of this checkout's time to the other's."""
     for checkout in checkouts:
         act(checkout)  # warms the system's cache
     pairs = [tuple(act(checkout) for checkout in checkouts) for _ in range(runs)]
