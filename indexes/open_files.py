@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import IO, Any, Generic, TypeVar
 
@@ -44,13 +45,15 @@ class Closable(Generic[Content]):
 
 
 def admit_files(count: int) -> None:
-    """Raise the limit to `count` if it is lower, as far as the system allows it. macOS starts with 256, Linux with
-    1,024."""
+    """Let `count` files be opened besides those that are open, as far as the system allows it. macOS starts with a
+    limit of 256, Linux with 1,024."""
     try:
         import resource
     except ImportError:  # Windows
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError):
+        count += len(os.listdir("/dev/fd"))
     if soft == resource.RLIM_INFINITY or count <= soft:
         return
     allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)

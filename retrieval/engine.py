@@ -22,7 +22,7 @@ from indexes.filters import Filter, InFolder
 from retrieval.calibration import matches
 from retrieval.encoders import Encoder, canonical_name, load_encoder
 from retrieval.explain import Explanation, explain
-from retrieval.fusion import BySimilarity, EncodedQuery, Scorer, load_scorer
+from retrieval.fusion import BySimilarity, EncodedQuery, Scorer, load_scorer, own_scorer
 from retrieval.fusion.candidates import CollectionCandidates, ReadFile, read_file
 from retrieval.location import default_collection, spellings
 from retrieval.query import Hit, Query, Results
@@ -134,12 +134,13 @@ class Engine:
 
     def explain(self, query: str | Query, image: str | Path) -> Explanation:
         """Where each word of a query looks in an image file, which need not be in the collection, by this engine's
-        scorer.
+        scorer, or the model's own if this engine does not re-rank.
 
         Raises `CrosslookError` for a query without words or of more than one text, a scorer that cannot tell, and a
         file that cannot be read."""
         with self._running():
-            return explain(self.encoder, self.scorer, query, Path(image))
+            scorer = self.scorer if self.scorer.reranks else own_scorer(self.encoder) or self.scorer
+            return explain(self.encoder, scorer, query, Path(image))
 
     def refreshed(self) -> Engine:
         """An engine over the newest commit, with the same encoder and scorer, which stay loaded. Returns this very

@@ -61,7 +61,9 @@ def explain(encoder: Encoder, scorer: Scorer, query: str | Query, path: Path) ->
     similarity = image.embeddings[0] @ encoded.features.embeddings[0]
     evidence = scorer.explain(encoded, similarity, image.regions[0])
     if evidence is None:
-        raise _no_explanation(f"the scorer that ranks for {encoder.name} cannot tell where words look")
+        raise _no_explanation(
+            f"the scorer that ranks for {encoder.name} cannot tell where words look, or lacks its explainer.onnx"
+        )
     heat = np.stack([evidence.heat[tokens].sum(axis=0) for tokens in tokens_of_words])
     side = math.isqrt(heat.shape[1])
     grid = heat.reshape(len(words), side, side)

@@ -132,6 +132,14 @@ def test_the_engine_explains_by_the_scorer_it_ranks_by(encoder, samples, tmp_pat
             engine.explain(Query((TextPart("a"), TextPart("b"))), samples["coffee"])
 
 
+def test_an_engine_that_does_not_rerank_explains_by_the_models_own_scorer(encoder, scorer, samples, tmp_path):
+    index_folders([samples["coffee"].parent], tmp_path / "c", encoder)
+    with Engine(Collection.open(tmp_path / "c"), encoder) as engine:
+        explanation = engine.explain("a cup of coffee", samples["coffee"])
+    expected = explain(encoder, scorer, "a cup of coffee", samples["coffee"])
+    np.testing.assert_array_equal(explanation.heat, expected.heat)
+
+
 @pytest.mark.parametrize("scorer", [BySimilarity(), MadeUpScorer()])
 def test_a_scorer_that_cannot_tell_says_which_can(encoder, samples, scorer):
     with pytest.raises(CrosslookError, match=r"^[^\n]* scorer [^\n]*: use the model lite[^\n]*$"):
