@@ -128,9 +128,10 @@ class Collection:
             raise ValueError(f"cannot return {count} images: count must be 1 or more")
         if queries.ndim != 2 or queries.shape[1] != self.binding.dim:
             raise ValueError(f"queries of shape {queries.shape}: expected (number, {self.binding.dim})")
-        if len(queries) and not exact and self._search.is_worth_an_index(filters):
-            index = self.ann
-            nearest = None if index is None else self._search.approximate(index, queries, count, filters)
+        if len(queries) and not exact:
+            share = self._search.passing_share(filters)
+            index = self.ann if self._search.is_worth_an_index(filters, share) else None
+            nearest = None if index is None else self._search.approximate(index, queries, count, filters, share)
             if nearest is not None:
                 return nearest
         return self._search.exact(queries, count, filters)

@@ -45,14 +45,13 @@ class Search:
         return nearest(queries, [segment.embeddings.mapped for segment in self._segments], masks, count)
 
     def approximate(
-        self, ann: AnnIndex, queries: NDArray[np.float32], count: int, filters: Sequence[Filter] = ()
+        self, ann: AnnIndex, queries: NDArray[np.float32], count: int, filters: Sequence[Filter], share: float
     ) -> Nearest | None:
         """The nearest rows by the index, see `Collection.nearest`; None where too few rows of its shortlist are left
-        for one of the queries. queries: at least one. filters: some rows pass them.
+        for one of the queries. queries: at least one. share: see `passing_share`, more than 0.
 
         Filters apply to the shortlist, which is longer the fewer rows pass. Where they go with content, few rows of it
         may be left: then all rows that pass must be compared."""
-        share = self._passing_share(filters)
         results = []
         for query in queries:
             result = self._nearest_of_one(ann, query, count, filters, share)
@@ -61,9 +60,15 @@ class Search:
             results.append(result)
         return np.concatenate([result[0] for result in results]), np.concatenate([result[1] for result in results])
 
-    def is_worth_an_index(self, filters: Sequence[Filter]) -> bool:
-        """Whether so many rows pass the filters that an index is the faster way."""
-        share = self._passing_share(filters)
+    def passing_share(self, filters: Sequence[Filter]) -> float:
+        """The share of the stored rows, dead ones included, that pass the filters."""
+        if not filters:
+            return 1.0
+        passing = sum(np.count_nonzero(self._masks.mask(segment, filters)) for segment in self._segments)
+        return passing / max(self._stored, 1)
+
+    def is_worth_an_index(self, filters: Sequence[Filter], share: float) -> bool:
+        """Whether so many rows pass the filters that an index is the faster way. share: see `passing_share`."""
         return not filters or (share >= LEAST_SHARE and share * self._stored > FEWEST_ROWS)
 
     @cached_property
@@ -81,8 +86,7 @@ class Search:
     def _nearest_of_one(
         self, ann: AnnIndex, query: NDArray[np.float32], count: int, filters: Sequence[Filter], share: float
     ) -> Nearest | None:
-        """[1, count]. Scores exactly: of the rows that the index covers its shortlist, and all other rows. share: of
-        the stored rows that pass the filters."""
+        """[1, count]. Scores exactly: of the rows that the index covers its shortlist, and all other rows."""
         assert self._entry is not None
         length = math.ceil(max(self._entry.shortlist, SHORTLISTED_A_RESULT * count) / share)
         shortlist = np.sort(self._addresses.positions(ann.shortlist(query[None], length)[0]))
@@ -107,13 +111,6 @@ class Search:
         """For each segment the rows that count and pass."""
         pairs = zip(self._segments, self._alive, strict=True)
         return [both(alive, self._masks.mask(segment, filters)) for segment, alive in pairs]
-
-    def _passing_share(self, filters: Sequence[Filter]) -> float:
-        """Of the stored rows, dead ones included."""
-        if not filters:
-            return 1.0
-        passing = sum(np.count_nonzero(self._masks.mask(segment, filters)) for segment in self._segments)
-        return passing / max(self._stored, 1)
 
     @property
     def _stored(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from retrieval.evaluation.evaluate import Evaluation
 
 TITLES = {"text_to_image": "text -> image", "image_to_text": "image -> text"}
-NAMED = 5
 EXPLANATION = (
     "R@k: percentage of queries with a right item in the first k, which papers call recall (it is Success@k).",
     "recall@k: percentage of a query's right items in the first k. MRR and nDCG in percent. Of equal scores, wrong",
@@ -51,12 +49,9 @@ def _second_stage(evaluation: Evaluation) -> str:
 
 def left_out_lines(left_out: Sequence[Skipped]) -> list[str]:
     """What is not evaluated: a count and the first names for each reason."""
-    lines = []
-    for why, count in Counter(item.why for item in left_out).items():
-        names = [printable(item.what) for item in left_out if item.why == why]
-        more = ", ..." if count > NAMED else ""
-        lines.append(f"left out: {count:,} x {printable(why)}: {', '.join(names[:NAMED])}{more}")
-    return lines
+    from retrieval import captions
+
+    return [printable(line) for line in captions.left_out_lines(left_out)]
 
 
 def table(title: str, direction: dict[str, Any]) -> list[str]:
