@@ -9,7 +9,7 @@ import pytest
 
 from retrieval.samples import gather_samples
 from tests.cli.running import Run, run_here, run_process
-from tests.support import FakeEncoder
+from tests.support import FakeEncoder, write_photos
 
 
 @pytest.fixture
@@ -51,6 +51,19 @@ def search_after(tmp_path: Path) -> Run:
 
 def _environment(home: Path, index: Path | None) -> dict[str, str]:
     return {"HOME": str(home)} | ({"CROSSLOOK_INDEX": str(index)} if index else {})
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of four photos: 000.png, 001.png, ..."""
+    write_photos(tmp_path / "photos", 4)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The path of a collection that does not exist yet."""
+    return tmp_path / "collection"
 
 
 @pytest.fixture

@@ -8,24 +8,11 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from indexes.collection import Collection
 from retrieval.indexing.pipeline import index_folders
 from retrieval.indexing.settings import Settings
 from retrieval.maintenance import status
 from tests.support import FakeEncoder, write_photo, write_photos
-
-
-@pytest.fixture
-def photos(tmp_path):
-    write_photos(tmp_path / "photos", 4)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "collection"
 
 
 def test_a_damaged_manifest_is_one_line(search, photos, path):

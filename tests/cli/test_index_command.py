@@ -15,17 +15,6 @@ from tests.batches import copy_tree_bytes
 from tests.support import write_photo, write_photos
 
 
-@pytest.fixture
-def photos(tmp_path):
-    write_photos(tmp_path / "photos", 4)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "collection"
-
-
 def test_two_commands_index_and_search(search, samples, path):
     run = search("index", samples, index=path)
     assert run.returncode == 0, run.stderr

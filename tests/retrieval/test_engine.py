@@ -14,25 +14,11 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from retrieval.engine import Engine
 from retrieval.images import Photo
-from retrieval.indexing.pipeline import index_folders
 from retrieval.query import ImagePart, Query, TextPart
 from tests.retrieval.made_up_scorers import Brightest, Calibrated, LastFirst
 from tests.support import FakeEncoder, write_photos
 
 HEAVY = ("torch", "torchvision", "timm", "transformers", "open_clip", "sentence_transformers")
-
-
-@pytest.fixture
-def path(tmp_path, encoder):
-    write_photos(tmp_path / "photos" / "a", 6)
-    write_photos(tmp_path / "photos" / "b", 6, first=6)
-    index_folders([tmp_path / "photos"], tmp_path / "collection", encoder)
-    return tmp_path / "collection"
-
-
-@pytest.fixture
-def engine(path, encoder):
-    return Engine(Collection.open(path), encoder)
 
 
 def test_hits_come_by_similarity(engine, path, encoder):

@@ -25,19 +25,6 @@ from tests.retrieval.made_up_scorers import LastFirst, MadeUpScorer
 from tests.support import FakeEncoder, write_photos
 
 
-@pytest.fixture
-def path(tmp_path, encoder):
-    write_photos(tmp_path / "photos" / "a", 6)
-    write_photos(tmp_path / "photos" / "b", 6, first=6)
-    index_folders([tmp_path / "photos"], tmp_path / "collection", encoder)
-    return tmp_path / "collection"
-
-
-@pytest.fixture
-def engine(path, encoder):
-    return Engine(Collection.open(path), encoder)
-
-
 class Loading(LastFirst):
     """Notes when it is loaded and when the first score is asked for."""
 

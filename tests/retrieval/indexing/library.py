@@ -9,24 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pyarrow as pa
-
 from indexes.collection import Collection
 from indexes.rows import Failure, failures_table
 from retrieval.indexing.roots import find_roots
 from retrieval.indexing.settings import Settings
 from retrieval.indexing.survey import survey
 from retrieval.progress import Observer
-
-ROW_TYPES = {
-    "position": pa.int64(),
-    "id": pa.int64(),
-    "path": pa.binary(),
-    "size": pa.int64(),
-    "mtime_ns": pa.int64(),
-    "ctime_ns": pa.int64(),
-    "content_hash": pa.binary(),
-}
+from tests.retrieval.indexing.plans import table
 
 
 @dataclass
@@ -58,8 +47,7 @@ class Library:
 
     @staticmethod
     def _table(rows, columns):
-        values = {"position": list(range(len(rows)))} | {name: [row[name] for row in rows] for name in columns}
-        return pa.table({name: pa.array(column, ROW_TYPES[name]) for name, column in values.items()})
+        return table(rows).select(["position", *columns])
 
     def run(self, *folders, stop=lambda: False, **settings):
         """One run. Returns its plan; `notes`, `skipped` and `embedded` are those of this run."""

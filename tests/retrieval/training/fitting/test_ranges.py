@@ -7,15 +7,7 @@ import pytest
 
 from tests.retrieval.training.scorers import texts_of
 
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def without_gradients():
-    import torch
-
-    with torch.no_grad():
-        yield
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("without_gradients")]
 
 
 def test_ranges_hold_nearly_all_that_is_rounded(rounded, monkeypatch):

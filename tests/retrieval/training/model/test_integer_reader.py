@@ -10,15 +10,7 @@ from retrieval.images import decode
 from retrieval.samples import gather_samples
 from tests.retrieval.training.scorers import texts_of
 
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def without_gradients():
-    import torch
-
-    with torch.no_grad():
-        yield
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("without_gradients")]
 
 
 def test_but_for_rounding_it_is_the_reader(rounded, monkeypatch):
