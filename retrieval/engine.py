@@ -38,11 +38,11 @@ class Engine:
     get alone.
 
     >>> with Engine.open() as engine:  # doctest: +SKIP
-    ...     for hit in engine.search("a dog on a beach", k=3):
+    ...     for hit in engine.search("a dog running on a beach", k=3):
     ...         print(hit.rank, f"{hit.match:.0%}", hit.path)
-    1 93% /home/me/photos/IMG_0412.jpg
-    2 88% /home/me/photos/IMG_0415.jpg
-    3 41% /home/me/photos/IMG_1123.jpg
+    1 56% /home/me/Photos/140430106_2978fda105.jpg
+    2 16% /home/me/Photos/1057251835_6ded4ada9c.jpg
+    3 14% /home/me/Photos/1131155939_b4b457b05e.jpg
     """
 
     def __init__(
