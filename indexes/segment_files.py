@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,40 +76,49 @@ def write_segment(folder: Path, batch: Batch, reservation: Reservation) -> Segme
     fault = ids_fault(batch.rows["id"].to_numpy(), batch.failures["id"].to_numpy(), reservation.ids)
     if fault is not None:
         raise ValueError(f"the batch for segment {reservation.number} does not fit: {fault}")
-    path = segment_folder(folder, reservation.number)
-    if path.exists():
+    if segment_folder(folder, reservation.number).exists():
         raise _written_already(reservation)
-    with _draft_of(folder, reservation) as draft:
-        entry = _write_files(draft, batch, reservation)
-        sync_folder(draft)
+
+    def rename(draft: Path, path: Path) -> None:
         try:
             draft.rename(path)
         except OSError as error:
             if path.exists():
                 raise _written_already(reservation) from error
             raise
-    sync_folder(path.parent)
-    return entry
+
+    return _write_and_rename(folder, batch, reservation, rename)
 
 
 def write_own_segment(folder: Path, batch: Batch, reservation: Reservation) -> SegmentEntry:
     """The same by the writer itself, which holds the collection's lock. The batch may have any ids. A segment of this
     number that is written already comes of a process that has outlived its writer: no manifest names it, and it is
     removed."""
-    path = segment_folder(folder, reservation.number)
-    with _draft_of(folder, reservation) as draft:
-        entry = _write_files(draft, batch, reservation)
-        sync_folder(draft)
+
+    def rename(draft: Path, path: Path) -> None:
         while True:
             try:
                 draft.rename(path)
-                break
+                return
             except OSError:
                 if not path.exists():
                     raise
             stale = new_draft_folder(folder, reservation.number)
             path.rename(stale)
             shutil.rmtree(stale, ignore_errors=True)
+
+    return _write_and_rename(folder, batch, reservation, rename)
+
+
+def _write_and_rename(
+    folder: Path, batch: Batch, reservation: Reservation, rename: Callable[[Path, Path], None]
+) -> SegmentEntry:
+    """Write a draft, and make it the segment once all of it is on disk. rename: gives a draft the segment's name."""
+    path = segment_folder(folder, reservation.number)
+    with _draft_of(folder, reservation) as draft:
+        entry = _write_files(draft, batch, reservation)
+        sync_folder(draft)
+        rename(draft, path)
     sync_folder(path.parent)
     return entry
 
