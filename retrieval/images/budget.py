@@ -21,13 +21,17 @@ class Budget:
 
     def __init__(self, total: int) -> None:
         self.total = total
+        self.largest: int | None = None  # bytes; larger requests are refused; None for no limit
         self.taken = 0  # bytes held now
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
 
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:
-        """Waits until `size` bytes are free, and holds them. Must not be nested in itself."""
+        """Waits until `size` bytes are free, and holds them. Must not be nested in itself. Raises `MemoryError` for
+        more than `largest`."""
+        if self.largest is not None and size > self.largest:
+            raise MemoryError(f"{size:,} bytes are more than may be held at once")
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)

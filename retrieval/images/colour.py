@@ -47,6 +47,18 @@ def to_srgb(image: Image, factor: int = 1, orientation: int = 1, is_deep: bool =
     return turned_pixels(pixels, orientation)
 
 
+def stored_to_srgb(pixels: NDArray[np.uint8], profile: Any, orientation: int) -> NDArray[np.uint8]:
+    """uint8 [h, w, 3], upright: what `to_srgb` makes of an image in mode RGB with these pixels, uint8 [h, w, 3], and
+    this colour profile, None if it has none."""
+    if _known_transform(profile, "RGB") is None:
+        return turned_pixels(pixels, orientation)
+    from PIL import Image as pillow
+
+    image = pillow.fromarray(pixels)
+    image.info["icc_profile"] = profile
+    return to_srgb(image, orientation=orientation)
+
+
 def _converter(image: Image, is_deep: bool) -> Callable[[Image], Image]:
     """Returns a function that converts a part of this image to sRGB, with its transparency: mode RGB or RGBA."""
     from PIL import Image as pillow
@@ -118,14 +130,18 @@ def _ground(luminance: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> tuple[int
 def _profile_transform(profile: Any, mode: str) -> Callable[[Image], Image]:
     """Returns a function that converts from a mode to sRGB by a profile. Without a profile, with that of sRGB, and with
     one that is damaged or of another colour space, it converts by Pillow's own rule."""
-    transform = None
-    if isinstance(profile, bytes) and 128 <= len(profile) <= _MAX_PROFILE:
-        transform = _transform(profile, mode)
+    transform = _known_transform(profile, mode)
     if transform is None:
         return lambda band: _in_mode(band, "RGB")
     from PIL import ImageCms
 
     return lambda band: ImageCms.applyTransform(band, transform) or band
+
+
+def _known_transform(profile: Any, mode: str) -> ImageCmsTransform | None:
+    if isinstance(profile, bytes) and 128 <= len(profile) <= _MAX_PROFILE:
+        return _transform(profile, mode)
+    return None
 
 
 def _in_mode(image: Image, mode: str) -> Image:

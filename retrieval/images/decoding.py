@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval.images import exif, png
 from retrieval.images.budget import PICTURES
-from retrieval.images.colour import to_srgb
+from retrieval.images.colour import stored_to_srgb, to_srgb
 from retrieval.images.completeness import LEAST_SHARE, shown_share
 from retrieval.images.formats import formats
 from retrieval.images.frames import first_that_shows, skip_thumbnails
@@ -22,6 +22,7 @@ from retrieval.images.quiet import silence_decoders
 from retrieval.images.raw import is_raw_tiff, preview
 from retrieval.images.reader import Clock, Reader
 from retrieval.images.sizes import Size, lift_cap_of_pillow, shrunk_by, size_in_head, size_to_decode
+from retrieval.images.turbo import ordinary_pixels
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -103,6 +104,10 @@ def _developed(opened: Opened, content: bytes, size: Size, request: _Request) ->
     image = opened.image
     is_deep = any(";16" in str(tile) for tile in image.tile)
     is_drafted = image.size != (size.width, size.height) or image.format == "JPEG2000"
+    pixels = ordinary_pixels(image)
+    if pixels is not None:
+        request.clock.check()
+        return _ordinary(image, pixels, content, size, request)
     image, damage = _load(image, content, request)
     damage = opened.damage or damage
     width, height = (size.width, size.height) if is_drafted else image.size  # some formats tell it only now
@@ -122,6 +127,14 @@ def _developed(opened: Opened, content: bytes, size: Size, request: _Request) ->
     if orientation >= 5:
         width, height = height, width
     return Photo(pixels, width, height, taken_at, INCOMPLETE if damage else "")
+
+
+def _ordinary(image: ImageFile, pixels: NDArray[np.uint8], content: bytes, size: Size, request: _Request) -> Photo:
+    """The photo of a picture that Pillow opened and did not decode. pixels: uint8 [h, w, 3] as stored."""
+    orientation = exif.orientation(image, content, request.orientation)
+    upright = stored_to_srgb(pixels, image.info.get("icc_profile"), orientation)
+    width, height = (size.height, size.width) if orientation >= 5 else (size.width, size.height)
+    return Photo(upright, width, height, exif.taken_at(image) or request.taken_at)
 
 
 def _load(image: ImageFile, content: bytes, request: _Request) -> tuple[ImageFile, str | None]:

@@ -14,6 +14,7 @@ START, SCAN, END = b"\xff\xd8\xff", 0xDA, 0xD9
 _UP_TO_MARKER = re.compile(rb"[^\xff]*\xff+")
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _VIEWABLE_FRAMES = {0xC0, 0xC1, 0xC2}
+_BASELINE_FRAMES = {0xC0, 0xC1}
 _TABLES = {0xC4, 0xCC, 0xDB, 0xDD, SCAN}
 _PROFILE = (0xE2, b"ICC_PROFILE")
 _METADATA = ((0xE0, b"JFIF"), (0xE1, b"Exif"), (0xE1, b"http://ns.adobe.com/xap"), (0xEE, b"Adobe"), _PROFILE)
@@ -55,6 +56,21 @@ def viewable_size(content: bytes, start: int) -> tuple[int, int] | None:
         if marker == SCAN or count > ORDINARY_SEGMENTS:
             return None
     return None
+
+
+def is_baseline(content: bytes) -> bool:
+    """Whether a picture is of three colours of 8 bits, Huffman-coded from top to bottom in one scan. Its decoding takes
+    a time that its pixels and bytes bound."""
+    is_framed = False
+    for marker, begin, _ in segments(content):
+        if marker in _FRAMES:
+            is_framed = marker in _BASELINE_FRAMES and (content[begin : begin + 1], content[begin + 5 : begin + 6]) == (
+                b"\x08",
+                b"\3",
+            )
+        elif marker == SCAN:
+            return is_framed and content[begin : begin + 1] == b"\3"
+    return False
 
 
 def without_filling(content: bytes, clock: Clock) -> bytes:

@@ -75,8 +75,13 @@ def _opener(format: str) -> type[ImageFile]:
     if format == "JXL" and find_spec(compiled) is None:
         raise UnreadableImage("is a JPEG XL file, which needs a plug-in: pip install 'crosslook[jxl]'")
     # Imported first, and by itself. Otherwise, if no file handle is free now, Pillow takes it for missing from then on.
-    import_module(compiled)
-    return cast("type[ImageFile]", getattr(import_module(module), name))
+    try:
+        import_module(compiled)
+        return cast("type[ImageFile]", getattr(import_module(module), name))
+    except (OSError, MemoryError, ImportError):
+        raise
+    except Exception as error:  # a broken decoder says nothing about the file
+        raise ImportError(f"{compiled} cannot be imported: {error}") from error
 
 
 def _variants(content: bytes, format: str, clock: Clock) -> Iterator[tuple[bytes, str | None]]:

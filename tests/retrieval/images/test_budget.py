@@ -12,6 +12,7 @@ import pytest
 from retrieval.images import UnreadableImage, budget, decode, decoding
 from retrieval.images.budget import Budget
 from retrieval.images.sizes import BYTES_A_PIXEL
+from retrieval.indexing.held_pixels import HELD_BYTES
 from tests.retrieval.images.files import run_python, save
 from tests.retrieval.images.pictures import picture
 
@@ -200,3 +201,4 @@ def test_a_picture_takes_no_more_memory_than_six_and_a_half_bytes_for_each_pixel
 def test_the_budgets_together_leave_room_for_a_model_in_one_and_a_half_gibibytes():
     largest_picture = BYTES_A_PIXEL * decoding.MAX_PIXELS
     assert max(budget.MEMORY, largest_picture) + budget.CONTENTS <= 800_000_000
+    assert max(budget.MEMORY, largest_picture) + budget.CONTENTS + HELD_BYTES <= 1_200_000_000

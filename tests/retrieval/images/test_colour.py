@@ -23,6 +23,8 @@ from tests.retrieval.images.pictures import (
     with_alpha,
 )
 
+pytestmark = pytest.mark.usefixtures("either_decoder")
+
 SPACES = {"Display P3": profiles.DISPLAY_P3, "Adobe RGB": profiles.ADOBE_RGB}
 # Lossy formats are off by a few levels, and more where a colour is at the edge of sRGB.
 TOLERANCES = {"JPEG": 14, "AVIF": 22, "HEIF": 14}

@@ -22,6 +22,8 @@ from tests.retrieval.images.pictures import (
     picture,
 )
 
+pytestmark = pytest.mark.usefixtures("either_decoder")
+
 WHEN = datetime(2021, 2, 3, 4, 5, 6)
 
 

@@ -24,6 +24,8 @@ from tests.retrieval.images.files import (
 )
 from tests.retrieval.images.pictures import STORED, as_rgb, picture
 
+pytestmark = pytest.mark.usefixtures("either_decoder")
+
 LARGE = picture(320, 240)
 NOISE = np.random.default_rng(0).integers(
     0, 256, (240, 320, 3), dtype=np.uint8

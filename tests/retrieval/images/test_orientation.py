@@ -25,6 +25,8 @@ from tests.retrieval.images.pictures import (
     picture,
 )
 
+pytestmark = pytest.mark.usefixtures("either_decoder")
+
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", sorted(ORIENTED))

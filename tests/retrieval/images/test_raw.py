@@ -14,6 +14,8 @@ from retrieval.images import INCOMPLETE, RAW_ENDINGS, decode, raw
 from tests.retrieval.images.files import assert_shows, assert_unreadable, exif, save
 from tests.retrieval.images.pictures import GREY, OTHER, STORED, picture
 
+pytestmark = pytest.mark.usefixtures("either_decoder")
+
 SENSOR = (np.random.default_rng(0).integers(0, 4096, (64, 96))).astype(np.uint16)
 CFA, LINEAR, YCBCR = 32803, 34892, 6
 WHEN = datetime(2021, 2, 3, 4, 5, 6)
@@ -24,7 +26,7 @@ def jpeg(values=None, **options):
 
 
 def pages_as_jpeg(content, *pages):
-    """DriveHistory pages of bytes into JPEG pages, which the writer cannot write. pages: (index, photometric kind)."""
+    """Turns pages of bytes into JPEG pages, which the writer cannot write. pages: (index, photometric kind)."""
     buffer = io.BytesIO(content)
     with tifffile.TiffFile(buffer) as opened:
         directories = opened.pages.first.pages

@@ -31,6 +31,8 @@ from tests.retrieval.images.pictures import (
     picture,
 )
 
+pytestmark = pytest.mark.usefixtures("either_decoder")
+
 SIZES = [(1600, 1200, 100), (1600, 1200, 150), (1600, 1200, 300), (1600, 1200, 301), (801, 1203, 50), (813, 641, 20)]
 
 

@@ -31,6 +31,7 @@ FILLING = {
 }
 
 
+@pytest.mark.usefixtures("either_decoder")
 @pytest.mark.parametrize("filling", sorted(FILLING))
 def test_filling_bytes_in_a_jpeg_are_skipped_at_once(filling):
     content = FILLING[filling]()
@@ -139,6 +140,7 @@ def test_waiting_for_room_does_not_count(monkeypatch):
         clock.check()
 
 
+@pytest.mark.usefixtures("by_pillow")
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
 def test_being_slow_is_not_taken_for_damage_of_which_a_part_shows(format, monkeypatch):
     content = save(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8), format)

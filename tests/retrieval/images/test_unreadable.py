@@ -83,6 +83,7 @@ def test_what_passes_is_let_through_and_is_not_taken_for_a_fault_of_the_file(err
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
+@pytest.mark.usefixtures("by_pillow")
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_what_passes_while_pixels_are_loaded_is_let_through(error, format, monkeypatch):
     content = save(picture(), format)
