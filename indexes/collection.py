@@ -131,9 +131,8 @@ class Collection:
         if len(queries) and not exact:
             share = self._search.passing_share(filters)
             index = self.ann if self._search.is_worth_an_index(filters, share) else None
-            nearest = None if index is None else self._search.approximate(index, queries, count, filters, share)
-            if nearest is not None:
-                return nearest
+            if index is not None:
+                return self._search.by_index(index, queries, count, filters, share)
         return self._search.exact(queries, count, filters)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, astuple, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -73,31 +73,29 @@ ROW_DEFAULTS = {field.name: field.default for field in fields(Row) if field.defa
 def rows_table(rows: Sequence[Row]) -> pa.Table:
     """The table of some images. A number beyond a column's range becomes the nearest one within it, so that one odd
     file costs no other."""
-    return _table(rows, Row, ROW_SCHEMA)
+    return _table(rows, ROW_SCHEMA)
 
 
 def failures_table(failures: Sequence[Failure]) -> pa.Table:
     """The same for failures."""
-    return _table(failures, Failure, FAILURE_SCHEMA)
+    return _table(failures, FAILURE_SCHEMA)
 
 
-def _table(items: Sequence[Row] | Sequence[Failure], kind: type, schema: pa.Schema) -> pa.Table:
-    columns = zip(*(astuple(item) for item in items), strict=True) if items else [()] * len(fields(kind))
+def _table(items: Sequence[Row] | Sequence[Failure], schema: pa.Schema) -> pa.Table:
     arrays = [
-        pa.array([_held(value, field.type) for value in column], field.type)
-        for column, field in zip(columns, schema, strict=True)
+        pa.array(_held([getattr(item, field.name) for item in items], field.type), field.type) for field in schema
     ]
     return pa.table(arrays, schema)
 
 
-def _held(value: Any, kind: pa.DataType) -> Any:
-    """The nearest value that a column of this type can hold."""
+def _held(values: list[Any], kind: pa.DataType) -> list[Any]:
+    """The nearest values that a column of this type can hold."""
     if pa.types.is_integer(kind):
         low, high = INT32 if kind == pa.int32() else INT64
-        return min(max(value, low), high)
+        return [min(max(value, low), high) for value in values]
     if pa.types.is_string(kind):
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value
+        return [value.encode("utf-8", "backslashreplace").decode() for value in values]
+    return values
 
 
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -42,23 +42,33 @@ class Search:
     def exact(self, queries: NDArray[np.float32], count: int, filters: Sequence[Filter] = ()) -> Nearest:
         """The nearest rows of all, see `Collection.nearest`."""
         masks = self._passing(filters) if filters else self._alive
-        return nearest(queries, [segment.embeddings.mapped for segment in self._segments], masks, count)
+        arrays = [segment.embeddings.mapped for segment in self._segments]
+        if len(queries) == 1:
+            return nearest(queries, arrays, masks, count)
+        from indexes.products import nearest_of_many  # one query does without it
 
-    def approximate(
+        return nearest_of_many(queries, arrays, masks, count)
+
+    def by_index(
         self, ann: AnnIndex, queries: NDArray[np.float32], count: int, filters: Sequence[Filter], share: float
-    ) -> Nearest | None:
-        """The nearest rows by the index, see `Collection.nearest`; None where too few rows of its shortlist are left
-        for one of the queries. queries: at least one. share: see `passing_share`, more than 0.
+    ) -> Nearest:
+        """The nearest rows by the index, see `Collection.nearest`; of all for a query of whose shortlist too few rows
+        are left. queries: at least one. share: see `passing_share`, more than 0.
 
         Filters apply to the shortlist, which is longer the fewer rows pass. Where they go with content, few rows of it
         may be left: then all rows that pass must be compared."""
-        results = []
-        for query in queries:
+        similarities = np.empty((len(queries), count), np.float32)
+        positions = np.empty((len(queries), count), np.int64)
+        lacking = []
+        for index, query in enumerate(queries):
             result = self._nearest_of_one(ann, query, count, filters, share)
             if result is None:
-                return None
-            results.append(result)
-        return np.concatenate([result[0] for result in results]), np.concatenate([result[1] for result in results])
+                lacking.append(index)
+            else:
+                similarities[index], positions[index] = result[0][0], result[1][0]
+        if lacking:
+            similarities[lacking], positions[lacking] = self.exact(queries[lacking], count, filters)
+        return similarities, positions
 
     def passing_share(self, filters: Sequence[Filter]) -> float:
         """The share of the stored rows, dead ones included, that pass the filters."""

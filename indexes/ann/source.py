@@ -53,12 +53,17 @@ class Source:
 
     def blocks(self, step: str, after: RowId = 0) -> Iterator[tuple[RowIds, NDArray[np.float32]]]:
         """Ids and embeddings, a block at a time, of the rows with ids above `after`. step: for `progress`."""
+        for ids, block in self.stored_blocks(step, after):
+            yield ids, as_float32(block)
+
+    def stored_blocks(self, step: str, after: RowId = 0) -> Iterator[tuple[RowIds, NDArray[np.float16]]]:
+        """The same as they are stored."""
         firsts = [int(np.searchsorted(part.ids, after, side="right")) for part in self.parts]
         done, total = 0, self.rows - sum(firsts)
         for part, first in zip(self.parts, firsts, strict=True):
             for low in range(first, len(part.ids), ROWS_AT_ONCE):
                 rows = slice(low, low + ROWS_AT_ONCE)
-                yield part.ids[rows], as_float32(part.embeddings[rows])
+                yield part.ids[rows], part.embeddings[rows]
                 done += len(part.ids[rows])
                 self.progress(step, done, total)
 

@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 
 from indexes.ann.faiss_index import one_thread, search
 from indexes.ann.faiss_module import import_faiss
-from indexes.ann.source import Source
+from indexes.ann.source import ROWS_AT_ONCE, Source
 from indexes.exact import as_float32
 from indexes.manifest import AnnEntry
 from indexes.numbering import RowIds
+from indexes.on_device.base import Backend
+from indexes.on_device.certificate import Special, certified
+from indexes.products import nearest_of_many
 
 RECALL_AT = 10
+SEARCHING = "searching exactly, to measure by"
 SHORTLISTS = (100, 200, 400, 800, 1600, 3200)
 TIMED_TEXTS = 100
 MARGIN = 0.005  # of recall, for texts it was not tuned with
@@ -33,18 +37,44 @@ def recall(ids: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
     return float(hits.sum() / max(is_id.sum(), 1))
 
 
-def exact_ids(source: Source) -> RowIds:
-    """The ids of the `RECALL_AT` nearest rows to each text, int64 [q, RECALL_AT], padded with -1."""
+def exact_ids(source: Source, backend: Backend | None = None) -> RowIds:
+    """The ids of the `RECALL_AT` nearest rows to each text, int64 [q, RECALL_AT], padded with -1. backend: of a device
+    that searches them. Raises `DeviceError`."""
+    if backend is not None and len(source.texts):
+        return _exact_ids_by_device(source, backend)
     faiss, texts = import_faiss(), source.texts
     best = np.full((len(texts), RECALL_AT), -np.inf, np.float32)
     nearest = np.full((len(texts), RECALL_AT), -1, np.int64)
-    for ids, block in source.blocks("searching exactly, to measure by"):
+    for ids, block in source.blocks(SEARCHING):
         similarities, rows = faiss.knn(texts, block, min(RECALL_AT, len(ids)), metric=faiss.METRIC_INNER_PRODUCT)
         best = np.concatenate([best, similarities], axis=1)
         nearest = np.concatenate([nearest, ids[rows]], axis=1)
         order = np.argsort(-best, axis=1, kind="stable")[:, :RECALL_AT]
         best, nearest = np.take_along_axis(best, order, axis=1), np.take_along_axis(nearest, order, axis=1)
     return nearest
+
+
+def _exact_ids_by_device(source: Source, backend: Backend) -> RowIds:
+    """Texts for which the device proves nothing are compared with all rows by the processor."""
+    matrix = backend.matrix(source.dim, source.rows)
+    special = [np.zeros(0, np.int64)]
+    for part in source.parts:
+        for low in range(0, len(part.ids), ROWS_AT_ONCE):
+            special.append(len(matrix) + matrix.add(part.embeddings[low : low + ROWS_AT_ONCE]))
+            source.progress(SEARCHING, len(matrix), source.rows)
+    barred = np.zeros(source.rows, np.bool_)
+    barred[np.concatenate(special)] = True  # they are no embeddings, and never nearest
+    none = Special(np.zeros(0, np.int64), np.zeros((0, source.dim), np.float32))
+    on_device = matrix.barred(barred) if barred.any() else None
+    result = certified(matrix, source.texts, RECALL_AT, source.rows, on_device, none)
+    uncertain = np.flatnonzero(~result.is_certain)
+    if len(uncertain):
+        arrays = [part.embeddings for part in source.parts]
+        masks = np.split(~barred, np.cumsum([len(array) for array in arrays[:-1]], dtype=np.int64))
+        compared = nearest_of_many(source.texts[uncertain], arrays, masks, RECALL_AT)
+        result.rows[uncertain] = compared[1]
+    ids = np.concatenate([part.ids for part in source.parts])
+    return np.where(result.rows < 0, -1, ids[result.rows])
 
 
 def tuned(index: Any, entry: AnnEntry, source: Source, texts: NDArray[np.float32], exact: RowIds) -> AnnEntry:

@@ -20,6 +20,7 @@ from indexes.errors import CrosslookError
 from indexes.numbering import RowIds
 from tests.indexes.ann.exact_index import ExactIndex
 from tests.indexes.ann_collections import image_embeddings, text_embeddings
+from tests.indexes.on_device.numpy_matrix import NumpyBackend
 
 ROWS = 1_500
 IDS = np.concatenate([np.arange(5, 505), np.arange(1_000, 3_000, 2)])  # with gaps
@@ -27,12 +28,13 @@ EMBEDDINGS = image_embeddings(ROWS)
 QUERIES = text_embeddings(12, seed=3)
 
 
-@pytest.fixture(scope="module")
-def faiss_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], FaissIndex]:
+@pytest.fixture(scope="module", params=["by the processor", "by a device"])
+def faiss_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], FaissIndex]:
     """Opens an index that scans all lists, so that it misses rows only by their codes."""
     path = tmp_path_factory.mktemp("contract") / "index.faiss"
     parts = [Rows(IDS[:700], EMBEDDINGS[:700]), Rows(IDS[700:], EMBEDDINGS[700:])]
-    entry = build_ann(Source(parts, lambda ids: EMBEDDINGS[np.searchsorted(IDS, ids)], text_embeddings(20)), 0.9, path)
+    source = Source(parts, lambda ids: EMBEDDINGS[np.searchsorted(IDS, ids)], text_embeddings(20))
+    entry = build_ann(source, 0.9, path, NumpyBackend() if request.param == "by a device" else None)
 
     def opened() -> FaissIndex:
         with path.open("rb") as file:
