@@ -22,6 +22,7 @@ class FakeEncoder(TextQueries):
     batch_size = 4
     folder: Path | None = None
     image_size = 8
+    takes_pixels = False
     max_tokens = 6
 
     def __init__(self, name: str = "fake", fingerprint: str = "f" * 16) -> None:
@@ -69,3 +70,16 @@ def write_photo(path: Path | bytes, seed: int = 0) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     with open(path, "wb") as file:
         Image.fromarray(pixels).save(file, "PNG")
+
+
+class PixelEncoder(FakeEncoder):
+    """The same encoder as it is on a GPU: it takes the pixels as they are, several batches at once."""
+
+    takes_pixels = True
+
+    def prepare(self, photo: Photo) -> NDArray[Any]:
+        return photo.pixels
+
+    def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:
+        photos = [Photo(pixels, pixels.shape[1], pixels.shape[0], None) for pixels in prepared]
+        return super().encode_images([super(PixelEncoder, self).prepare(photo) for photo in photos])

@@ -55,8 +55,10 @@ class Encoder(Protocol):
     name: by which `load_encoder` finds it, and which a collection remembers. fingerprint: of everything that an
     embedding, a region or a token depends on (`fingerprint_of`). dim: length of an embedding. region_shape: of the
     regions of one image, (regions, region_dim); region_dtype: as they are stored. image_size: side in pixels that
-    `prepare` needs. max_tokens: of a text, BOS and EOS included; longer texts are cut. batch_size: images that are
-    encoded fastest together. folder: the model directory that may hold a scorer, or None."""
+    `prepare` needs. takes_pixels: whether `prepare` returns the photo's pixels as they are, uint8 [h, w, 3], since
+    `encode_images` resizes them; then other processes can decode for this encoder. max_tokens: of a text, BOS and EOS
+    included; longer texts are cut. batch_size: images that are encoded fastest together. folder: the model directory
+    that may hold a scorer, or None."""
 
     name: str
     fingerprint: str
@@ -64,6 +66,7 @@ class Encoder(Protocol):
     region_shape: tuple[int, int]
     region_dtype: str
     image_size: int
+    takes_pixels: bool
     max_tokens: int
     batch_size: int
     folder: Path | None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexes.errors import CrosslookError
+from indexes.on_device.gpus import may_have_gpu
 from retrieval.encoders.adapted import AdaptedEncoder
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.lite import HEADS, HEADS_OF_LITE, LiteEncoder
@@ -17,14 +18,14 @@ from retrieval.encoders.openclip_onnx import find_export
 DEFAULT_MODEL = "lite"
 UNTRAINED_MODEL = "lite-untrained"
 EMBEDDED = (DEFAULT_MODEL, UNTRAINED_MODEL)
-GPUS = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 
 Note = Callable[[str], None]
 
 
 def load_encoder(name: str = DEFAULT_MODEL, device: str = "auto", note: Note = lambda text: None) -> Encoder:
     """The model of a name: `lite`, `lite-untrained` (its towers alone), `NAME:PRETRAINED` of open_clip, or a model
-    directory of open_clip or `search train`. note: is called with a text before anything that takes minutes.
+    directory of open_clip or `search train`. note: is called with a text before anything that takes minutes, and when
+    a GPU cannot be used.
 
     Raises `CrosslookError` if no such model exists, or it cannot be loaded here."""
     name = canonical_name(name)
@@ -72,15 +73,15 @@ def _holds(name: str, file: str) -> bool:
 
 
 def _load_embedded(name: str, device: str, note: Note) -> Encoder:
-    return LiteEncoder(name, heads=HEADS if name == DEFAULT_MODEL else None, device=device)
+    return LiteEncoder(name, heads=HEADS if name == DEFAULT_MODEL else None, device=device, note=note)
 
 
 def _load_openclip(name: str, device: str, note: Note) -> Encoder:
     """On torch where a GPU may be; else on ONNX Runtime, for which a model is exported when it is first loaded."""
-    on_cpu = device == "cpu" or (device == "auto" and not any(path.exists() for path in GPUS))
+    on_cpu = device == "cpu" or (device == "auto" and not may_have_gpu())
     if on_cpu and (export := find_export(name)) is not None:
         return export
-    from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip_loading import load_openclip
 
     encoder = load_openclip(name, device)
     if not on_cpu:
@@ -98,7 +99,7 @@ def _load_trained(name: str, device: str, note: Note) -> Encoder:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config["kind"] == HEADS_OF_LITE:
-            return LiteEncoder(name, heads=folder, device=device)
+            return LiteEncoder(name, heads=folder, device=device, note=note)
         encoder_name = str(config["encoder"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged from error
@@ -109,7 +110,7 @@ def _load_trained(name: str, device: str, note: Note) -> Encoder:
     except CrosslookError as error:
         raise CrosslookError(f"{folder} is a scorer for {encoder_name}: {error}") from error
     try:
-        return AdaptedEncoder(folder, config, encoder)
+        return AdaptedEncoder(folder, config, encoder, device)
     except (ValueError, KeyError, TypeError) as error:
         raise damaged from error
 

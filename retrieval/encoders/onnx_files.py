@@ -1,4 +1,4 @@
-"""ONNX files: export of torch modules, and weights stored in fewer bits."""
+"""ONNX files: export of torch modules, weights stored in fewer bits, and how they are read back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from indexes.errors import CrosslookError
 
 OPSET = 17
 
@@ -106,3 +109,35 @@ def quantize_token_table(model: Any) -> None:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_graph(path: Path) -> Any:
+    """The graph of an ONNX file that ships with the package.
+
+    Raises `CrosslookError` for a missing or damaged file, and where `onnx` is not installed."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise CrosslookError("reading weights for a GPU needs onnx: pip install 'crosslook[gpu]'") from error
+    try:
+        graph = onnx.load(str(path)).graph
+    except Exception as error:  # the parser's errors share no base class with those of the system
+        raise CrosslookError(f"cannot read {path}: it is missing or damaged (reinstall crosslook)") from error
+    return graph
+
+
+def constants_of(graph: Any) -> dict[str, NDArray[Any]]:
+    """The weights of a graph by name, as ONNX Runtime computes them when it loads the file: float16 and int8 ones
+    widened by Cast, and scaled by Mul."""
+    from onnx import helper, numpy_helper
+
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if not all(name in constants for name in node.input):
+            continue
+        inputs = [constants[name] for name in node.input]
+        if node.op_type == "Cast":
+            constants[node.output[0]] = inputs[0].astype(helper.tensor_dtype_to_np_dtype(node.attribute[0].i))
+        elif node.op_type == "Mul":
+            constants[node.output[0]] = inputs[0] * inputs[1]
+    return constants

@@ -42,7 +42,8 @@ def check(encoder: OpenClipEncoder, export: ExportedEncoder, tolerance: float = 
         Photo(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), width, height, None)
         for width, height in ((640, 480), (90, 333), (128, 128))
     ]
-    prepared, prepared_by_export = ([model.prepare(photo) for photo in photos] for model in (encoder, export))
+    prepared = [encoder.to_input(photo) for photo in photos]
+    prepared_by_export = [export.prepare(photo) for photo in photos]
     _compare(np.stack(prepared_by_export), np.stack(prepared), "pictures")
     images, expected_images = export.encode_images(prepared), encoder.encode_images(prepared)
     _compare(images.embeddings, expected_images.embeddings, "embeddings of images", tolerance)

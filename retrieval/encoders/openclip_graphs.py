@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.encoders.onnx_files import export, save
-from retrieval.encoders.openclip import OpenClipEncoder, grid_of
+from retrieval.encoders.openclip import OpenClipEncoder
+from retrieval.encoders.openclip_images import grid_of
 from retrieval.encoders.openclip_onnx import CONFIG, IMAGE, TEXT, TOKENIZER
 from retrieval.encoders.openclip_tokenizer import write_tokenizer
-from retrieval.encoders.preprocessing import FILTERS, Preprocessing
+from retrieval.encoders.preprocessing import Preprocessing, preprocessing_of
 from retrieval.encoders.refusal import NotExportable
 
 
@@ -92,9 +93,7 @@ def _export(module: nn.Module, example: Tensor, name: str, outputs: list[str], p
 
 def _preprocessing(encoder: OpenClipEncoder) -> Preprocessing:
     config = encoder.model.visual.preprocess_cfg
-    size = config["size"]
-    sides = {size} if isinstance(size, int) else set(size)
-    if len(sides) != 1 or config["resize_mode"] == "longest" or config["interpolation"] not in FILTERS:
+    preprocessing = preprocessing_of(config)
+    if preprocessing is None:
         raise NotExportable(f"its preprocessing, {config}, needs torch")
-    mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
-    return Preprocessing(int(sides.pop()), config["interpolation"], config["resize_mode"] == "squash", mean, std)
+    return preprocessing

@@ -32,6 +32,7 @@ class ExportedEncoder(TextQueries):
     """The open_clip model of the same name and fingerprint; embeddings differ by the rounding of int8 weights."""
 
     batch_size = 16
+    takes_pixels = False
     folder: Path | None = None
 
     def __init__(self, name: str, folder: Path) -> None:

@@ -66,22 +66,19 @@ class once(Generic[Value]):
             return value
 
 
-def open_session(model: Path, device: str = "cpu", remedy: str | None = None) -> InferenceSession:
-    """A session over one ONNX file. remedy: of a damaged file, for the message; by default that of a file that ships,
-    or of one that `search train` wrote.
+def open_session(model: Path, remedy: str | None = None) -> InferenceSession:
+    """A session over one ONNX file, on the processor. remedy: of a damaged file, for the message; by default that of a
+    file that ships, or of one that `search train` wrote.
 
     Raises `CrosslookError` when the file is missing or damaged."""
     onnxruntime = import_onnxruntime()
-    providers = ["CPUExecutionProvider"]
-    if device != "cpu" and has_cuda():
-        providers.insert(0, "CUDAExecutionProvider")
     with _SHARING:
         _share_threads()
     options = onnxruntime.SessionOptions()
     options.use_per_session_threads = False
     options.log_severity_level = ERRORS
     try:
-        return onnxruntime.InferenceSession(str(model), options, providers=providers)
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, MemoryError) or "bad_alloc" in reason or "allocate memory" in reason:
@@ -98,14 +95,3 @@ def _share_threads() -> None:
     onnxruntime = import_onnxruntime()
     with suppress(import_onnxruntime("capi.onnxruntime_pybind11_state").Fail):  # a host program made one: it is shared
         onnxruntime.set_global_thread_pool_sizes(usable_cores(), 1)
-
-
-def has_cuda() -> bool:
-    """Whether this ONNX Runtime can use a GPU."""
-    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
-
-
-def check_device(device: str) -> None:
-    """Raises `CrosslookError` for `cuda` where ONNX Runtime has no CUDA."""
-    if device == "cuda" and not has_cuda():
-        raise CrosslookError("this ONNX Runtime has no CUDA: use --device cpu, or install onnxruntime-gpu in its place")

@@ -23,7 +23,10 @@ KINDS = [
     "lite",
     "lite-untrained",
     "adapted",
+    pytest.param("lite on torch", marks=pytest.mark.torch),
+    pytest.param("lite-untrained on torch", marks=pytest.mark.torch),
     pytest.param("open_clip on torch", marks=pytest.mark.torch),
+    pytest.param("open_clip as on a GPU", marks=pytest.mark.torch),
     pytest.param("open_clip on ONNX Runtime", marks=pytest.mark.torch),
     "made up",
 ]
@@ -41,6 +44,8 @@ class MadeUpAdapter:
 def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     if request.param == "made up":
         return FakeEncoder()
+    if request.param.startswith("lite") and request.param.endswith("torch"):
+        return lite_on_torch(request.param.split()[0])
     if request.param.startswith("lite"):
         return load_encoder(request.param, "cpu")
     if request.param == "adapted":
@@ -57,12 +62,30 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return encoder
     tiny_clip: Path = request.getfixturevalue("tiny_clip")
     if request.param == "open_clip on torch":
-        from retrieval.encoders.openclip import load_openclip
+        from retrieval.encoders.openclip_loading import load_openclip
 
         return load_openclip(str(tiny_clip), "cpu")
+    if request.param == "open_clip as on a GPU":
+        from retrieval.encoders.openclip import OpenClipEncoder
+        from retrieval.encoders.openclip_loading import load_openclip
+
+        on_cpu = load_openclip(str(tiny_clip), "cpu")
+        parts = (on_cpu.name, on_cpu.model, on_cpu.preprocess, on_cpu.tokenizer, on_cpu.config)
+        return OpenClipEncoder(*parts, "cpu", takes_pixels=True)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         return load_encoder(str(tiny_clip), "cpu")
+
+
+def lite_on_torch(name: str) -> Encoder:
+    """`lite` as it is with a GPU, on the processor."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("retrieval.encoders.lite.gpu_of_torch", lambda device: torch.device("cpu"))
+        encoder = load_encoder(name)
+        assert isinstance(encoder, LiteEncoder) and encoder.takes_pixels
+    return encoder
 
 
 def made_up_photos() -> list[Photo]:
@@ -95,6 +118,11 @@ def test_an_image_does_not_depend_on_its_neighbours(encoder, prepared):
         alone = encoder.encode_images([image])
         np.testing.assert_allclose(alone.embeddings[0], together.embeddings[index], atol=1e-5)
         np.testing.assert_allclose(alone.regions[0].astype(float), together.regions[index].astype(float), atol=1e-2)
+
+
+def test_an_encoder_takes_pixels_as_they_are_if_it_says_so(encoder):
+    photo = made_up_photos()[0]
+    assert (encoder.prepare(photo) is photo.pixels) == encoder.takes_pixels
 
 
 def test_queries_become_unit_vectors_and_a_vector_for_each_token(encoder):

@@ -45,7 +45,7 @@ def export(made, tiny_clip, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def on_torch(tiny_clip):
-    from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip_loading import load_openclip
 
     return load_openclip(str(tiny_clip), "cpu")
 
@@ -113,8 +113,8 @@ def test_a_truncated_graph_is_made_again_and_gives_the_same(export, tiny_clip):
 
 def test_of_two_that_want_a_model_one_exports_it(empty_cache, tiny_clip, monkeypatch):
     from retrieval.encoders import openclip_export
-    from retrieval.encoders.openclip import load_openclip
     from retrieval.encoders.openclip_graphs import write_graphs
+    from retrieval.encoders.openclip_loading import load_openclip
 
     writes = []
 

@@ -108,16 +108,17 @@ import open_clip
 from open_clip import pretrained
 open_clip.add_model_config({str(tmp_path / "mine" / "Tiny.json")!r})
 pretrained._PRETRAINED["Tiny"] = {{"here": pretrained._pcfg(hf_hub="made-up/tiny/open_clip_model.safetensors")}}
-from retrieval.encoders.openclip import load_openclip
+from retrieval.encoders.openclip_loading import load_openclip
 print(load_openclip("Tiny:here", "cpu").dim)
 """
-    outcome = run_guarded(script, tmp_path, [tmp_path / "mine"], HF_HOME=str(tmp_path / "mine"))
+    users_cache = tmp_path / "surroundings" / "XDG_CACHE_HOME" / "crosslook"  # remembers the checksum of the weights
+    outcome = run_guarded(script, tmp_path, [tmp_path / "mine", users_cache], HF_HOME=str(tmp_path / "mine"))
     assert outcome.is_clean and outcome.output.strip() == "32", outcome
 
 
 def test_a_tokeniser_that_two_threads_cannot_use_is_used_by_one(tiny_clip):
     """Tokenisers of the hub raise "Already borrowed" when two threads use them."""
-    from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip_loading import load_openclip
 
     encoder = load_openclip(str(tiny_clip), "cpu")
     busy = threading.Lock()
@@ -144,7 +145,7 @@ def test_a_tokeniser_that_two_threads_cannot_use_is_used_by_one(tiny_clip):
 def test_a_text_that_just_fits_is_not_cut(tiny_clip):
     """16 tokens, BOS and EOS among them, on torch and as exported."""
     from retrieval.encoders import load_encoder
-    from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip_loading import load_openclip
 
     texts = ["dog " * count for count in (0, 1, 13, 14, 15, 16, 99)]
     expected = [False, False, False, False, True, True, True]
@@ -161,7 +162,7 @@ def of_hub(request, tiny_clip):
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip_loading import load_openclip
 
     words = {"<pad>": 0, "</s>": 1, "dog": 2, "<unk>": 3}
     fast = Tokenizer(models.WordLevel(words, unk_token="<unk>"))

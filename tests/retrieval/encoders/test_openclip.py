@@ -80,7 +80,7 @@ def test_a_model_directory_is_an_encoder(tiny_clip, photos):
 def test_regions_are_the_last_map_row_by_row(tiny_clip, photos):
     import torch
 
-    from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip_loading import load_openclip
 
     encoder = load_openclip(str(tiny_clip), "cpu")
     prepared = encoder.prepare(photos[0])
@@ -151,7 +151,8 @@ def test_a_collection_can_be_searched_after_its_model_directory_was_moved(tiny_c
 
 
 def test_a_text_tower_without_token_vectors_is_refused_at_once(tiny_clip):
-    from retrieval.encoders.openclip import OpenClipEncoder, load_openclip
+    from retrieval.encoders.openclip import OpenClipEncoder
+    from retrieval.encoders.openclip_loading import load_openclip
 
     encoder = load_openclip(str(tiny_clip), "cpu")
 

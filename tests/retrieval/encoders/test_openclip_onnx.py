@@ -64,7 +64,7 @@ def clip(request, tmp_path):
 
 def test_it_gives_what_torch_gives(clip, photos, monkeypatch):
     from retrieval.encoders import openclip_export
-    from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip_loading import load_openclip
 
     monkeypatch.setattr(openclip_export, "quantize", lambda *arguments: None)
     export, on_torch = load_encoder(str(clip)), load_openclip(str(clip), "cpu")
@@ -90,7 +90,7 @@ def test_it_gives_what_torch_gives(clip, photos, monkeypatch):
 def test_with_int8_weights_it_gives_nearly_the_same(clip, photos):
     import onnx
 
-    from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip_loading import load_openclip
 
     export, on_torch = load_encoder(str(clip)), load_openclip(str(clip), "cpu")
     prepared = [on_torch.prepare(photo) for photo in photos]
@@ -214,8 +214,8 @@ def test_an_export_is_noted_once_and_other_files_do_not_count(clip):
 
 def test_on_a_gpu_it_is_torch(clip, monkeypatch):
     calls = []
-    monkeypatch.setattr("retrieval.encoders.by_name.GPUS", (clip,))
-    monkeypatch.setattr("retrieval.encoders.openclip.load_openclip", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("indexes.on_device.gpus.GPUS", (clip,))
+    monkeypatch.setattr("retrieval.encoders.openclip_loading.load_openclip", lambda *arguments: calls.append(arguments))
     load_encoder(str(clip))
     assert calls == [(str(clip), "auto")]
 
