@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,3 +109,30 @@ class Scorer(Protocol):
         """Which regions of one image speak for which token; None of a scorer that cannot tell. similarity: of the image
         and the query. regions: of the image, [regions, region_dim]."""
         ...
+
+
+@runtime_checkable
+class BatchScorer(Protocol):
+    """What a scorer may have besides, if it scores many pairs faster together.
+
+    fault: why the processor scores in place of the GPU that was found, so that scoring is slower; None if it does not,
+    or no GPU was asked for."""
+
+    fault: str | None
+
+    def score_many(self, queries: Sequence[EncodedQuery], candidates: Sequence[Candidates]) -> list[TwoWayLogits]:
+        """`Scorer.score_both_ways` of each query with its own candidates."""
+        ...
+
+
+def score_many(scorer: Scorer, queries: Sequence[EncodedQuery], candidates: Sequence[Candidates]) -> list[TwoWayLogits]:
+    """`score_both_ways` of each query with its own candidates: together if the scorer is a `BatchScorer`, else one
+    after the other. Raises what `score` raises."""
+    if isinstance(scorer, BatchScorer):
+        return scorer.score_many(queries, candidates)
+    return [scorer.score_both_ways(query, item) for query, item in zip(queries, candidates, strict=True)]
+
+
+def fault_of(scorer: Scorer) -> str | None:
+    """`BatchScorer.fault`, None of other scorers."""
+    return scorer.fault if isinstance(scorer, BatchScorer) else None

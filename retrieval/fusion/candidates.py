@@ -39,7 +39,7 @@ class CollectionCandidates:
         self.positions = positions
         self.similarities = similarities
         self.fetch_seconds: float | None = None
-        self._collection = collection
+        self.collection = collection
         self._read = read
 
     def __len__(self) -> int:
@@ -47,12 +47,12 @@ class CollectionCandidates:
 
     def regions(self) -> NDArray[Any]:
         started = time.perf_counter()
-        regions = self._collection.regions(self.positions)
+        regions = self.collection.regions(self.positions)
         self.fetch_seconds = time.perf_counter() - started
         return regions
 
     def rows(self) -> list[Row]:
-        return self._collection.rows(self.positions)
+        return self.collection.rows(self.positions)
 
     def photos(self, side: int) -> Iterator[Photo | None]:
         for row in self.rows():

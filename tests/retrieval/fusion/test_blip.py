@@ -45,6 +45,20 @@ def test_it_scores_as_transformers_does(tiny_blip, text):
         assert logit == pytest.approx(float(matching + contrast), abs=1e-4)
 
 
+def test_products_in_16_bits_are_near_enough(tiny_blip):
+    from transformers import BlipForImageTextRetrieval, BlipProcessor
+
+    from retrieval.fusion.blip import BlipScorer
+
+    model = BlipForImageTextRetrieval.from_pretrained(tiny_blip)
+    candidates, processor = MadeUpCandidates(photos=photos(11)), BlipProcessor.from_pretrained(tiny_blip)
+    full, half = (
+        BlipScorer(model, processor, "cpu", half=half).score(encoded("a dog on the beach"), candidates)
+        for half in (False, True)
+    )
+    assert half.dtype == np.float32 and 0 < np.abs(half - full).max() < 0.01
+
+
 def test_photos_that_are_gone_have_no_logit_and_change_no_other(tiny_blip):
     scorer = load_scorer(FakeEncoder(), f"blip:{tiny_blip}", "cpu")
     gallery = photos(11)

@@ -11,7 +11,7 @@ import pytest
 from indexes.errors import CrosslookError
 from retrieval.encoders import load_encoder
 from retrieval.encoders.lite import HEADS
-from retrieval.fusion import BySimilarity, EncodedQuery, FusionScorer, Scorer, load_scorer
+from retrieval.fusion import BySimilarity, EncodedQuery, FusionScorer, Scorer, load_scorer, score_many
 from retrieval.fusion.scorer import EXPLAINER
 from retrieval.images import Photo
 from retrieval.query import ImagePart, Query
@@ -19,7 +19,14 @@ from tests.retrieval.made_up_scorers import MadeUpCandidates, MadeUpScorer, enco
 from tests.support import FakeEncoder
 
 COUNT = 11
-KINDS = ["similarity", "fusion", "fusion without explainer", pytest.param("blip", marks=pytest.mark.torch), "made up"]
+KINDS = [
+    "similarity",
+    "fusion",
+    "fusion without explainer",
+    pytest.param("fusion on torch", marks=pytest.mark.torch),
+    pytest.param("blip", marks=pytest.mark.torch),
+    "made up",
+]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -35,6 +42,12 @@ def scorer(request: pytest.FixtureRequest) -> Scorer:
         shutil.copytree(HEADS, folder)
         (folder / EXPLAINER).unlink()
         return FusionScorer(folder)
+    if request.param == "fusion on torch":
+        import torch
+
+        from retrieval.fusion.scorer_torch import DeviceScorer
+
+        return DeviceScorer(HEADS, torch.device("cpu"))
     folder = request.getfixturevalue("tiny_blip")
     return load_scorer(FakeEncoder(), f"blip:{folder}", "cpu")
 
@@ -96,6 +109,15 @@ def test_both_ways_begins_with_the_score(scorer, query, candidates):
     both = scorer.score_both_ways(query, candidates)
     np.testing.assert_array_equal(both.to_image, scorer.score(query, candidates))
     assert both.to_text.dtype == np.float32 and both.to_text.shape == (COUNT,) and np.isfinite(both.to_text).all()
+
+
+def test_many_queries_get_what_each_gets_alone(scorer, query, candidates):
+    lists = [candidates, chosen(candidates, [2, 0]), chosen(candidates, [])]
+    together = score_many(scorer, [query] * 3, lists)
+    for both, item in zip(together, lists, strict=True):
+        alone = scorer.score_both_ways(query, item)
+        np.testing.assert_allclose(both.to_image, alone.to_image, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(both.to_text, alone.to_text, rtol=1e-4, atol=1e-3)
 
 
 def test_a_photo_that_is_gone_changes_no_other_logit(scorer, query, candidates):
