@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from indexes.manifest import AnnEntry
 from indexes.paths import ann_folder
 from indexes.writer import CollectionWriter
 from retrieval.encoders import load_encoder
+from retrieval.indexing.ann_device import with_device
 from retrieval.progress import Step
 from retrieval.sample_texts import sample_texts
 
@@ -35,12 +37,15 @@ def update_ann(
     recall_target: float | None,
     step: Callable[[Step], None],
     note: Callable[[str], None] = lambda line: None,
+    device: str = "cpu",
 ) -> bool:
     """Make, extend or drop the index as the collection needs. Returns whether anything was done.
 
     recall_target: None for that of the index in force. step: called with the progress. note: called if an index of a
-    later version is replaced; nothing is lost with it, since every index is made of the embeddings. Raises
-    `CrosslookError` where FAISS is not installed, or the index cannot be written."""
+    later version is replaced; nothing is lost with it, since every index is made of the embeddings; and if a GPU fails,
+    so that the processor goes on. device: `cuda` for a GPU, `auto` for a GPU where there is one and the collection is
+    large. Raises `CrosslookError` where FAISS is not installed, or the index cannot be written, and for `cuda` without
+    a GPU."""
     collection, entry = writer.collection, writer.manifest.ann
     if recall_target is None:
         recall_target = RECALL_TARGET if entry is None else entry.recall_target
@@ -66,12 +71,13 @@ def update_ann(
         new, gone = len(collection) - covered, entry.rows - covered
         if not new and gone <= OUTGROWN * entry.rows:
             return False
-        if new + gone <= OUTGROWN * entry.rows and _extend(writer, entry, new, source) >= _least_recall(entry):
+        is_small = new + gone <= OUTGROWN * entry.rows
+        if is_small and _extend(writer, entry, new, source, device, note) >= _least_recall(entry):
             return True
     if entry is not None:
         _note_later(entry, "it is made anew", note)
-    full_source = source(TEXTS)
-    writer.put_ann(lambda path: build_ann(full_source, recall_target, path))
+    make = partial(build_ann, source(TEXTS), recall_target)
+    writer.put_ann(lambda path: with_device(make, path, device, len(collection), note))
     return True
 
 
@@ -81,13 +87,21 @@ def _note_later(entry: AnnEntry, outcome: str, note: Callable[[str], None]) -> N
         note(f"the ANN index is {later}, which this version cannot read: {outcome}")
 
 
-def _extend(writer: CollectionWriter, entry: AnnEntry, new: int, source: Callable[[int], Source]) -> float:
+def _extend(
+    writer: CollectionWriter,
+    entry: AnnEntry,
+    new: int,
+    source: Callable[[int], Source],
+    device: str,
+    note: Callable[[str], None],
+) -> float:
     """Add `new` rows to the index and return its recall. It is measured again if the index has grown enough."""
     grown = entry.rows + new - entry.measured_rows
     is_measured = grown > MEASURED_AGAIN * entry.measured_rows
     small_source = source(TEXTS_TO_MEASURE_BY if is_measured else 0)
     old = ann_folder(writer.folder) / entry.file_name
-    return writer.put_ann(lambda path: extend_ann(old, entry, small_source, path)).recall
+    make, rows = partial(extend_ann, old, entry, small_source), len(writer.collection)
+    return writer.put_ann(lambda path: with_device(make, path, device if is_measured else "cpu", rows, note)).recall
 
 
 def _least_recall(entry: AnnEntry) -> float:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from indexes.checksums import row_checksums
 from indexes.rows import Failure, Row, failures_table, rows_table
 from indexes.segment_files import Batch
-from retrieval.encoders.base import Encoder
+from retrieval.encoders.base import Encoder, ImageFeatures
 from retrieval.images import MAX_PIXELS
 from retrieval.indexing.files import File
+from retrieval.indexing.photo_batches import photo_batches
 from retrieval.indexing.plan import Encoding
-from retrieval.indexing.read_ahead import read_batches
+from retrieval.indexing.read_ahead import batch_size_of, read_batches
 from retrieval.indexing.reading import ImageReader, Reading, failure_of, reader_of_files
 
 
@@ -65,8 +66,12 @@ def encode_files(
 
     Raises what the encoder raises. An unreadable file raises nothing: see `EncodedFiles`."""
     read = ImageReader(encoder, settings.max_pixels, reader_of_files(settings.max_pixels))
-    batches = read_batches([Encoding(file) for file in files], read, encoder.batch_size, settings.threads)
-    return joined([encode_readings(batch, encoder)[1] for batch in batches], encoder)
+    reading = photo_batches if encoder.takes_pixels else read_batches
+    results = []
+    for batch in reading([Encoding(file) for file in files], read, batch_size_of(encoder), settings.threads):
+        results.append(encode_readings(batch.readings, encoder)[1])
+        batch.release()
+    return joined(results, encoder)
 
 
 def encode_readings(readings: Sequence[Reading], encoder: Encoder) -> tuple[list[Reading], EncodedFiles]:
@@ -74,23 +79,51 @@ def encode_readings(readings: Sequence[Reading], encoder: Encoder) -> tuple[list
     A reading with the `position` of a known row is neither: it is only passed on.
 
     Returns the readings as well. There, an image is a failure if its embedding has a component that is not finite, as
-    when 16 bits overflow in the model."""
+    when 16 bits overflow in the model. It is postponed if there is no memory to encode it even alone."""
     results = list(readings)
     rows: list[Row] = []
     embeddings, regions = _no_vectors(encoder)
+    features = _features(results, encoder)
     decoded = [index for index, reading in enumerate(results) if reading.prepared is not None]
-    if decoded:
-        features = encoder.encode_images([item.prepared for item in results if item.prepared is not None])
+    if features is not None:
         is_finite = np.asarray(np.isfinite(features.embeddings).all(axis=1))
         for index in np.array(decoded)[~is_finite].tolist():
             failure = failure_of(results[index].encoding.file, "gives the model numbers that are too large for it")
             results[index] = Reading(results[index].encoding, failure=failure)
         rows = [item.row for item in results if item.row is not None and item.prepared is not None]
-        embeddings = np.asarray(features.embeddings[is_finite], np.float16)
-        regions = np.asarray(features.regions[is_finite], encoder.region_dtype)
+        finite = slice(None) if is_finite.all() else is_finite  # a slice copies nothing
+        embeddings = np.asarray(features.embeddings[finite], np.float16)
+        regions = np.asarray(features.regions[finite], encoder.region_dtype)
     failures = tuple(item.failure for item in results if item.failure is not None)
     postponed = tuple((item.encoding.file.path, item.postponed) for item in results if item.postponed is not None)
     return results, EncodedFiles(tuple(rows), embeddings, regions, failures, postponed)
+
+
+def _features(readings: list[Reading], encoder: Encoder) -> ImageFeatures | None:
+    """Of the decoded readings; None if there are none. Those that lack memory are postponed in `readings`."""
+    decoded = [index for index, reading in enumerate(readings) if reading.prepared is not None]
+    if not decoded:
+        return None
+    try:
+        return encoder.encode_images([item.prepared for item in readings if item.prepared is not None])
+    except MemoryError:
+        parts = [_features_of_one(readings, index, encoder) for index in decoded]
+    features = [part for part in parts if part is not None]
+    if not features:
+        return None
+    return ImageFeatures(
+        np.concatenate([part.embeddings for part in features]), np.concatenate([part.regions for part in features])
+    )
+
+
+def _features_of_one(readings: list[Reading], index: int, encoder: Encoder) -> ImageFeatures | None:
+    prepared = readings[index].prepared
+    assert prepared is not None
+    try:
+        return encoder.encode_images([prepared])
+    except MemoryError:
+        readings[index] = Reading(readings[index].encoding, postponed="needs more memory to encode than is free now")
+        return None
 
 
 def joined(blocks: Sequence[EncodedFiles], encoder: Encoder) -> EncodedFiles:

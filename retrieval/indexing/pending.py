@@ -33,6 +33,11 @@ class Pending:
         return sum(len(block.rows) + len(block.failures) for block in self.blocks)
 
     @property
+    def nbytes(self) -> int:
+        """Of embeddings and regions."""
+        return sum(block.embeddings.nbytes + block.regions.nbytes for block in self.blocks)
+
+    @property
     def failures(self) -> Iterator[Failure]:
         return (failure for block in self.blocks for failure in block.failures)
 

@@ -51,6 +51,7 @@ def index_folders(
             roots = find_roots(folders)
             listing = list_roots(roots, settings, observer)
             refuse_nothing(roots, listing)
+            _find_device(encoder)
         else:
             _refuse_away(folders, collection, settings, observer)
         with CollectionWriter(collection, binding, settings.repair) as writer:
@@ -100,11 +101,12 @@ def _carry_out(
         writer.commit(removed=removed, **remembered)
     snapshot = writer.collection
     threads = usable_cores()
-    with InFlight(writer.folder, threads) as in_flight:
-        encodings = [*plan.reencode, *plan.add]
-        positions = positions_by_content(snapshot, encodings)
+    encodings = [*plan.reencode, *plan.add]
+    positions = positions_by_content(snapshot, encodings)
+    workers = _worker_count(len(encodings), encoder, threads, len(positions))
+    with InFlight(writer.folder, threads, workers) as in_flight:
         read = ImageReader(encoder, settings.max_pixels, reader_of_files(settings.max_pixels), positions, in_flight)
-        run = Run(writer, encoder, settings, observer, plan, read, threads)
+        run = Run(writer, encoder, settings, observer, plan, read, threads, workers)
         run.report(
             removed=len(plan.remove), dropped=writer.dropped, kept=plan.kept, passed_over=surveyed.passed_over_now
         )
@@ -113,6 +115,20 @@ def _carry_out(
         if not run.progress.interrupted:
             writer.merge()
     return run.progress
+
+
+def _find_device(encoder: Encoder) -> bool:
+    """Raises `CrosslookError` for a device that there is not. An encoder may look for it only now."""
+    return encoder.takes_pixels
+
+
+def _worker_count(files: int, encoder: Encoder, cores: int, positions: int) -> int:
+    """How many processes decode for an encoder. Those that resize by themselves get photos from threads."""
+    if not files or not encoder.takes_pixels:  # without files, the encoder need not be loaded
+        return 0
+    from retrieval.indexing import workers  # not worth importing for other encoders
+
+    return workers.worker_count(files, encoder.batch_size, cores, positions)
 
 
 def index_images(
@@ -129,6 +145,7 @@ def index_images(
     Raises what `index_folders` raises about collections, and what `read` raises."""
     plan = Plan(add=tuple(Encoding(File(name, 0, 0, 0)) for name in images))
     reader = ImageReader(encoder, settings.max_pixels, lambda file: (file, read(file.path)))
+    _find_device(encoder)
     with CollectionWriter(collection, binding_of(encoder), settings.repair) as writer:
         run = Run(writer, encoder, settings, observer, plan, reader, usable_cores())
         run.encode(plan.add)

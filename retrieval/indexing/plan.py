@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from retrieval.indexing.fates import Absence
 from retrieval.indexing.files import File
@@ -18,6 +19,10 @@ class Encoding:
     replaces: int | None = None
     changed: bool = False
     may_be_known: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As that of `File`."""
+        return Encoding, (self.file, self.replaces, self.changed, self.may_be_known)
 
 
 @dataclass(frozen=True, slots=True)

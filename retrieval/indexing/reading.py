@@ -12,19 +12,19 @@ import stat
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 from numpy.typing import NDArray
 
 from indexes.rows import Failure, Row
-from retrieval.encoders.base import Encoder
-from retrieval.images import FILES, TooManyPixels, UnreadableImage, decode
+from retrieval.images import FILES, Photo, TooManyPixels, UnreadableImage, decode
 from retrieval.indexing.content import new_hash
 from retrieval.indexing.files import File
-from retrieval.indexing.in_flight import InFlight, KillsDecoder, MayPass, refuse_killer
+from retrieval.indexing.in_flight import InFlight, KillsDecoder, MayPass, Slot, refuse_killer
 from retrieval.indexing.plan import Encoding
 
 SMALL_BYTES = 64_000_000  # files up to this size are read whatever the limit
+PIECE = 1_000_000  # bytes
 BYTES_A_PIXEL = 2.5  # a file of more is not read; 16-bit TIFF, the largest format, has 6 uncompressed, JPEG less than 1
 
 Read = Callable[[File], tuple[File, bytes]]
@@ -52,16 +52,25 @@ class Unsettled(Exception):
     """A file that may be different at the next look; the message says why."""
 
 
+class PhotoInput(Protocol):
+    """The part of an `Encoder` that reading needs."""
+
+    @property
+    def image_size(self) -> int: ...
+
+    def prepare(self, photo: Photo) -> NDArray[Any]: ...
+
+
 @dataclass(frozen=True)
 class ImageReader:
     """Reads files for an encoder. read: gives the content of a file, and what the file is now. positions: of known
     rows, by content hash. in_flight: the note of what is being decoded, if there is one."""
 
-    encoder: Encoder
+    encoder: PhotoInput
     max_pixels: int
     read: Read
     positions: Mapping[bytes, int] = field(default_factory=dict)
-    in_flight: InFlight | None = None
+    in_flight: InFlight | Slot | None = None
 
     def __call__(self, encoding: Encoding) -> Reading:
         """Raises nothing for a single file that cannot be read or decoded: see `Reading`."""
@@ -123,8 +132,10 @@ class TooManyBytes(TooManyPixels):
         )
 
 
-def reader_of_files(max_pixels: int) -> Read:
-    """Returns a function that reads a file: its content, and the file as it is then, which may be newer than the
+def reader_of_files(max_pixels: int, progress: Callable[[int], None] | None = None) -> Read:
+    """progress: called with the number of pieces of `PIECE` bytes that are read of a file, from 0 on.
+
+    Returns a function that reads a file: its content, and the file as it is then, which may be newer than the
     listing. That function raises `TooManyBytes`, `OSError`, and `Unsettled` if the file is written to meanwhile."""
 
     def read(file: File) -> tuple[File, bytes]:
@@ -134,13 +145,22 @@ def reader_of_files(max_pixels: int) -> Read:
                 raise Unsettled("is no file any more")
             if status.st_size > max(SMALL_BYTES, BYTES_A_PIXEL * max_pixels):
                 raise TooManyBytes(status.st_size)
-            content = opened.read()
+            content = opened.read() if progress is None else _read_in_pieces(opened, progress)
             after = os.fstat(opened.fileno())
         if len(content) != status.st_size or after.st_mtime_ns != status.st_mtime_ns:
             raise Unsettled("is being written to")
         return File(file.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns), content
 
     return read
+
+
+def _read_in_pieces(opened: BinaryIO, progress: Callable[[int], None]) -> bytes:
+    pieces: list[bytes] = []
+    progress(0)
+    while piece := opened.read(PIECE):
+        pieces.append(piece)
+        progress(len(pieces))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _without_waiting(path: str, flags: int) -> int:

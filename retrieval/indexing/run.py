@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from indexes.collection import Collection
 from indexes.errors import DamagedSegmentError
@@ -14,14 +16,20 @@ from indexes.rows import Row
 from indexes.writer import CollectionWriter
 from retrieval.encoders.base import Encoder
 from retrieval.indexing.copying import Copies, copy_rows, positions_by_content
-from retrieval.indexing.encoding import encode_readings
+from retrieval.indexing.crew import Crew
+from retrieval.indexing.encode_ahead import encode_batches
+from retrieval.indexing.encoding import EncodedFiles
 from retrieval.indexing.files import File
 from retrieval.indexing.pending import Pending
+from retrieval.indexing.photo_batches import photo_batches
 from retrieval.indexing.plan import Encoding, Plan, Rename
-from retrieval.indexing.read_ahead import read_batches
+from retrieval.indexing.read_ahead import Batch, batch_size_of, read_batches
 from retrieval.indexing.reading import ImageReader, Reading
-from retrieval.indexing.settings import Settings
+from retrieval.indexing.settings import FAST_COMMIT_BYTES, FAST_COMMIT_SECONDS, Settings
 from retrieval.progress import Observer, Progress
+
+if TYPE_CHECKING:
+    from retrieval.indexing.workers import WorkerReader
 
 MANY_SEGMENTS = 64
 
@@ -38,9 +46,13 @@ class Run:
         plan: Plan,
         read: ImageReader,
         threads: int,
+        workers: int = 0,
     ) -> None:
+        """read: for `threads` threads of this process, and for what `workers` worker processes leave to it. With no
+        workers, the threads read everything."""
         self._read = read
         self._threads = threads
+        self._workers = workers
         self._writer = writer
         self._encoder = encoder
         self._settings = settings
@@ -101,28 +113,59 @@ class Run:
         if not encodings or self._stops():
             return
         pending = Pending()
-        with ThreadPoolExecutor(1, thread_name_prefix="write") as writing:
+        with ExitStack() as stack:
+            batches = encode_batches(self._batches(encodings, stack), self._without_repeats, self._encoder, self._stops)
+            stack.enter_context(closing(batches))
+            writing = stack.enter_context(Crew(1, "write"))
             write: Future[None] | None = None
-            for batch in read_batches(encodings, self._read, self._encoder.batch_size, self._threads):
-                self._encode_batch(batch, pending)
-                old = time.monotonic() - pending.since > self._settings.commit_seconds
-                if len(pending) >= self._settings.commit_rows or (len(pending) and (old or pending.is_urgent)):
+            for readings, encoded in batches:
+                self._add(readings, encoded, pending)
+                if self._is_due(pending):
                     if write is not None:
                         write.result()
                     is_urgent = pending.is_urgent
-                    write, pending = writing.submit(self._commit, pending), Pending()
+                    write, pending = writing.submit(partial(self._commit, pending)), Pending()
                     if is_urgent:
                         write.result()
-                if self._stops():
-                    break
                 if write is not None and write.done():
                     write.result()  # raises for a full disk now, not after another 512 images
             if write is not None:
                 write.result()
             self._commit(pending)
 
-    def _encode_batch(self, readings: Sequence[Reading], pending: Pending) -> None:
-        batch, encoded = encode_readings(self._without_repeats(readings), self._encoder)
+    def _is_due(self, pending: Pending) -> bool:
+        """Whether to make a commit now. An encoder on a GPU makes few, so that files are synced less often; and more
+        images in one than there are left, so that it need not be merged with those that follow."""
+        seconds = time.monotonic() - pending.since
+        if len(pending) and (seconds > self._settings.commit_seconds or pending.is_urgent):
+            return True
+        is_large = len(pending) >= self._settings.commit_rows
+        if not (is_large and self._encoder.takes_pixels):
+            return is_large
+        left = self.progress.total - self.progress.done
+        return seconds > FAST_COMMIT_SECONDS or pending.nbytes > FAST_COMMIT_BYTES or len(pending) > left
+
+    def _batches(self, encodings: Sequence[Encoding], stack: ExitStack) -> Iterator[Batch]:
+        """stack: ends the workers."""
+        if self._workers and len(encodings) >= self._encoder.batch_size:
+            from retrieval.indexing.workers import WorkerReader  # not worth importing for a few files
+
+            try:
+                reader = stack.enter_context(WorkerReader(self._read, self._workers, len(encodings)))
+                stack.callback(self._note_given_up, reader)
+                return reader.batches(encodings, self._encoder.batch_size, self._stops)
+            except (OSError, ValueError) as error:  # no process can be started, or no memory can be shared
+                self._observer.note(f"threads decode, which is slower than worker processes: {error}")
+        if self._encoder.takes_pixels:
+            size = batch_size_of(self._encoder)
+            return photo_batches(encodings, self._read, size, self._threads, self._stops)
+        return read_batches(encodings, self._read, batch_size_of(self._encoder), self._threads)
+
+    def _note_given_up(self, reader: WorkerReader) -> None:
+        if reader.given_up:
+            self._observer.note(f"{reader.given_up} worker processes ended without a reason; threads read instead")
+
+    def _add(self, batch: Sequence[Reading], encoded: EncodedFiles, pending: Pending) -> None:
         pending.add(encoded)
         copies = [item for item in batch if item.position is not None]
         copied = self._copy_readings(copies, self._snapshot, [item.position or 0 for item in copies], pending)

@@ -15,13 +15,14 @@ from indexes.paths import ann_folder
 from indexes.writer import CollectionWriter
 from retrieval import maintenance
 from retrieval.encoders import load_encoder
-from retrieval.indexing import ann_upkeep
+from retrieval.indexing import ann_device, ann_upkeep
 from retrieval.indexing.ann_upkeep import describe, search_line, update_ann
 from retrieval.indexing.pipeline import binding_of
 from retrieval.progress import Step
 from retrieval.sample_texts import sample_texts
 from tests.indexes.ann_collections import BINDING, batch, image_embeddings, text_embeddings
 from tests.indexes.contents import ann_entry, manifest_of
+from tests.indexes.on_device.numpy_matrix import NumpyBackend
 
 
 class Embedding:
@@ -259,3 +260,37 @@ def test_an_index_that_found_too_little_is_not_made_anew_for_every_image(path, m
     real = building.extend_ann
     monkeypatch.setattr(ann_upkeep, "extend_ann", lambda *arguments: replace(real(*arguments), recall=0.5))
     assert "tuning" not in optimized(path)[1]
+
+
+def test_a_device_makes_and_measures_it(path, monkeypatch):
+    backend = NumpyBackend()
+    monkeypatch.setattr(ann_device, "find_backend", lambda device: {"cuda": backend, "cpu": None}[device])
+    monkeypatch.setattr(maintenance, "find_backend", lambda device: backend)
+    outcome = maintenance.optimize(path, 0.9, device="cuda")
+    assert outcome.new_ann and ann_entry(path).recall > 0.85 and 1_500 in backend.made
+    backend.made.clear()
+    add(path, 100, seed=3)
+    maintenance.optimize(path, device="cuda")
+    assert ann_entry(path).rows == 1_600 and 1_600 in backend.made
+
+
+def test_a_small_collection_takes_no_gpu_by_itself(path, monkeypatch):
+    monkeypatch.setattr(ann_device, "find_backend", lambda device: {"cpu": None}[device])
+    assert maintenance.optimize(path, 0.9, device="auto").new_ann
+
+
+def test_a_device_that_fails_leaves_it_to_the_processor(path, monkeypatch):
+    backend = NumpyBackend(most=100)
+    notes: list[str] = []
+    for module in (ann_device, maintenance):
+        monkeypatch.setattr(module, "find_backend", lambda device: backend)
+    monkeypatch.setattr(ann_device, "check", lambda backend: None)
+    outcome = maintenance.optimize(path, 0.9, note=notes.append, device="cuda")
+    assert outcome.new_ann and ann_entry(path).rows == 1_500
+    assert notes == ["the processor makes the ANN index, since the GPU cannot: 1500 rows do not fit"]
+
+
+def test_another_device_is_refused_before_anything_is_written(path):
+    with pytest.raises(CrosslookError, match="tpu is not auto, cpu or cuda"):
+        maintenance.optimize(path, device="tpu")
+    assert Collection.open(path).manifest.generation == 1

@@ -18,13 +18,14 @@ from indexes.segment_files import Reservation, write_segment
 from indexes.verification import verify
 from indexes.writer import CollectionWriter
 from retrieval.encoders.base import ImageFeatures
+from retrieval.images import decode
 from retrieval.indexing.encoding import EncodedFiles, EncodeSettings, encode_files
 from retrieval.indexing.files import File
 from retrieval.indexing.listing import list_images
 from retrieval.indexing.pipeline import binding_of, index_folders
 from tests.indexes.contents import contents
 from tests.retrieval.indexing.contents import embeddings, failures
-from tests.support import FakeEncoder, write_photos
+from tests.support import FakeEncoder, PixelEncoder, write_photos
 
 
 @pytest.fixture
@@ -138,3 +139,20 @@ def test_a_first_run_lists_the_folders_once(
     monkeypatch.setattr(os, "scandir", scandir)
     index_folders([tmp_path / "photos"], tmp_path / "collection", encoder)
     assert listed.count(os.fsencode(tmp_path / "photos")) == 1
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_an_image_that_lacks_memory_to_be_encoded_is_postponed_and_costs_no_other(tmp_path: Path, pixels: bool) -> None:
+    class Lacks(PixelEncoder if pixels else FakeEncoder):  # type: ignore[misc]
+        def encode_images(self, prepared: Sequence[NDArray[Any]]) -> ImageFeatures:
+            if any(image.mean() == dark.mean() for image in prepared):
+                raise MemoryError
+            return super().encode_images(prepared)
+
+    paths = write_photos(tmp_path / "photos", 12)
+    encoder = Lacks()
+    dark = encoder.prepare(decode(paths[5].read_bytes()))
+    progress = index_folders([tmp_path / "photos"], tmp_path / "collection", encoder)
+    assert (progress.new, progress.failed, progress.postponed) == (11, 0, 1)
+    assert failures(tmp_path / "collection") == {}
+    assert index_folders([tmp_path / "photos"], tmp_path / "collection", FakeEncoder()).new == 1

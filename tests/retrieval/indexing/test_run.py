@@ -13,12 +13,12 @@ import pytest
 from indexes.collection import Collection
 from indexes.writer import CollectionWriter
 from retrieval.encoders.base import ImageFeatures
-from retrieval.indexing import pipeline
+from retrieval.indexing import pipeline, run
 from retrieval.indexing.pipeline import index_folders
 from retrieval.indexing.settings import Settings
 from retrieval.progress import Observer, Progress
 from tests.retrieval.indexing.contents import counts
-from tests.support import FakeEncoder, write_photos
+from tests.support import FakeEncoder, PixelEncoder, write_photos
 
 
 def test_an_early_stop_keeps_what_is_encoded_and_the_next_run_goes_on(photos, path, encoder):
@@ -69,9 +69,9 @@ def test_an_encoder_that_fails_loses_nothing_that_was_committed(photos, path, en
 @pytest.mark.parametrize("scenario", ["nothing", "change", "optimize"])
 def test_a_kill_at_any_moment_loses_nothing_committed_and_the_next_run_ends_as_if_uninterrupted(tmp_path, scenario):
     script = Path(__file__).with_name("kill_at_every_write.py")
-    run = subprocess.run([sys.executable, script, tmp_path, scenario], capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    assert int(run.stdout.split()[0]) > 20, "moments at which the run was killed"
+    done = subprocess.run([sys.executable, script, tmp_path, scenario], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) > 20, "moments at which the run was killed"
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
@@ -103,8 +103,8 @@ index_folders([sys.argv[1]], Path(sys.argv[2]), Wide(), Settings(commit_rows=32)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
         command = [sys.executable, "-c", script, tmp_path / f"{count}", tmp_path / f"c{count}"]
-        run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
-        return int(run.stdout)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+        return int(done.stdout)
 
     assert peak_megabytes(1200) - peak_megabytes(100) < 60
 
@@ -145,3 +145,34 @@ def test_what_another_run_adds_while_this_one_waits_is_not_taken_for_gone(photos
 
     monkeypatch.setattr(pipeline, "CollectionWriter", late)
     assert counts(index_folders([photos], path, encoder)) == {"unchanged": 13}
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each commit."""
+    sizes: list[int] = []
+    real = CollectionWriter.commit
+
+    def commit(writer: CollectionWriter, batch: Any = None, **options: Any) -> None:
+        sizes.append(0 if batch is None else len(batch.rows))
+        real(writer, batch, **options)
+
+    monkeypatch.setattr(CollectionWriter, "commit", commit)
+    return sizes
+
+
+def test_an_encoder_on_a_gpu_makes_few_commits_which_need_no_merging(photos, path, commits):
+    write_photos(photos, 200)
+    index_folders([photos], path, PixelEncoder(), Settings(commit_rows=8))
+    made = [size for size in commits if size]
+    assert made[0] > 100 and sum(made) == 200
+    assert all(size > sum(made[index + 1 :]) for index, size in enumerate(made))
+    assert len(Collection.open(path).manifest.segments) == len(made) < 6
+
+
+@pytest.mark.parametrize("limit", ["FAST_COMMIT_SECONDS", "FAST_COMMIT_BYTES"])
+def test_what_an_encoder_on_a_gpu_commits_at_once_is_bounded(photos, path, commits, monkeypatch, limit):
+    monkeypatch.setattr(run, limit, 0)
+    write_photos(photos, 200)
+    index_folders([photos], path, PixelEncoder(), Settings(commit_rows=8))
+    assert max(commits) <= 8 + PixelEncoder.batch_size and sum(commits) == 200
