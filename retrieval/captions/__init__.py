@@ -5,7 +5,14 @@ In: a captions file in any of the published formats, a folder of images with sid
 
 from retrieval.captions.caption_set import CaptionedImage, CaptionSet, Skipped, left_out_lines
 from retrieval.captions.errors import CannotRead
-from retrieval.captions.images import absent_images, missing_images, read_image_bytes, stamp
+from retrieval.captions.images import (
+    absent_images,
+    content_digest,
+    file_of,
+    missing_images,
+    read_image_bytes,
+    stamp,
+)
 from retrieval.captions.reading import read_captions
 
 __all__ = [
@@ -14,6 +21,8 @@ __all__ = [
     "CaptionedImage",
     "Skipped",
     "absent_images",
+    "content_digest",
+    "file_of",
     "left_out_lines",
     "missing_images",
     "read_captions",

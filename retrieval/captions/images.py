@@ -1,15 +1,19 @@
-"""The image files of a caption set: the bytes of one, a stamp that identifies it, and which ones are missing."""
+"""The image files of a caption set: the bytes of one, what identifies it, and which ones are missing."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+from pathlib import Path
+from typing import BinaryIO
 
 from retrieval.captions.caption_set import MISSING, NOT_REGULAR, CaptionedImage, CaptionSet, Skipped
 from retrieval.captions.errors import CannotRead, cannot_read
 from retrieval.captions.shards import read_member
 
 MAX_BYTES = 500_000_000  # no picture within the limit of pixels is as large
+BLOCK = 1 << 20  # bytes of a picture that its digest reads at once
 REMEDY = "put it there, or name another folder of images"
 
 
@@ -39,8 +43,9 @@ def _check_size(captions: CaptionSet, image: CaptionedImage, size: int) -> None:
 
 
 def stamp(captions: CaptionSet, image: CaptionedImage) -> str:
-    """Identifies the picture: the absolute path of its file, its size and its time of change. A changed file, or a file
-    of the same name in another folder, has another stamp."""
+    """Where the picture is: the absolute path of its file, its size and its time of change. A file of the same name in
+    another folder has another stamp. A file that was replaced may have the same one, since copying with its times
+    restores them: `content_digest` tells the two apart."""
     if captions.images_dir is None:
         member = captions.members[image.image]
         return f"{_file_stamp(os.path.abspath(member.shard))}\0{member.offset}\0{member.size}"
@@ -53,6 +58,38 @@ def _file_stamp(path: str) -> str:
     except OSError as error:
         return f"{path}\0{error.errno}"
     return f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
+
+
+def file_of(captions: CaptionSet, image: CaptionedImage) -> Path:
+    """The file that holds the picture: its own, or a tar."""
+    if captions.images_dir is None:
+        return captions.members[image.image].shard
+    return captions.images_dir / image.image
+
+
+def content_digest(captions: CaptionSet, image: CaptionedImage) -> str:
+    """Identifies the picture's content, wherever its file is: a hexadecimal hash of all its bytes, empty if it cannot
+    be read now."""
+    try:
+        if captions.images_dir is None:
+            member = captions.members[image.image]
+            with member.shard.open("rb") as file:
+                return _digest(file, member.offset, member.size)
+        with (captions.images_dir / image.image).open("rb") as file:
+            return _digest(file, 0, os.fstat(file.fileno()).st_size)
+    except (OSError, ValueError):
+        return ""
+
+
+def _digest(file: BinaryIO, offset: int, size: int) -> str:
+    """Of the `size` bytes from `offset` on."""
+    digest = hashlib.sha256(str(size).encode())
+    file.seek(offset)
+    left = size
+    while left and (block := file.read(min(left, BLOCK))):
+        digest.update(block)
+        left -= len(block)
+    return digest.hexdigest()[:16]
 
 
 def absent_images(captions: CaptionSet) -> tuple[Skipped, ...]:

@@ -1,4 +1,4 @@
-"""Write a trained model as a directory that runs without torch; read it again to check."""
+"""Write a trained model as a directory that runs without torch."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from retrieval.encoders.adapted import ADAPTER
 from retrieval.encoders.lite import HEADS_OF_LITE
 from retrieval.encoders.onnx_files import export, save, sha256, store_as_half
 from retrieval.fusion.scorer import EXPLAINER, SCORER
-from retrieval.training.data.cells import Cells
-from retrieval.training.data.inputs import STATISTICS
 from retrieval.training.data.sizes import CELLS, DIM, MAP_SHAPES
 from retrieval.training.data.tensors import save_tensors
 from retrieval.training.fitting.calibrate import Fitted
@@ -24,54 +21,17 @@ from retrieval.training.fitting.embedder import Embedder
 from retrieval.training.model.integer_reader import IntegerReader
 from retrieval.training.model.model import FusionNetwork, Model
 from retrieval.training.shared_weights import share_weights
-from retrieval.training.stored_names import settings_of, stored_name, stored_settings
+from retrieval.training.stored_model import (
+    CONFIG,
+    WEIGHTS,
+    StoredAdapter,
+    StoredImageHead,
+    StoredTextHead,
+    modules_of,
+)
+from retrieval.training.stored_names import stored_name, stored_settings
 
 IMAGE_HEAD, TEXT_HEAD = "image_head.onnx", "text_head.onnx"
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-
-
-class _ImageHead(nn.Module):
-    """From the image tower's outputs to the stored embedding and the stored regions."""
-
-    def __init__(self, model: Model, embedder: Embedder) -> None:
-        super().__init__()
-        self.cells = Cells()
-        self.model = model
-        self.embedder = embedder
-
-    def forward(
-        self, pixels: Tensor, logits: Tensor, stride8: Tensor, stride16: Tensor, stride32: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        cells, classes = self.model.inputs(self.cells(pixels, stride8, stride16, stride32), logits)
-        parts = [*self.model.heads.images(cells, classes, logits), self.model.heads.conse(logits)]
-        embedding = self.embedder.images(parts)
-        regions = self.model.scorer.regions
-        return embedding, regions.stored(regions(cells, classes))
-
-
-class _TextHead(nn.Module):
-    """From the text tower's outputs to the embedding."""
-
-    def __init__(self, model: Model, embedder: Embedder) -> None:
-        super().__init__()
-        self.heads = model.heads
-        self.embedder = embedder
-
-    def forward(self, tower: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        return self.embedder.texts([*self.heads.texts(tower, tokens, mask), tower], self.heads.familiarity(tower))
-
-
-class _Adapter(nn.Module):
-    """From another encoder's cells and embedding of an image to the stored regions."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, cells: Tensor, global_features: Tensor) -> Tensor:
-        regions = self.model.scorer.regions
-        return regions.stored(regions(*self.model.inputs(cells, global_features)))
 
 
 class Explainer(nn.Module):
@@ -93,7 +53,7 @@ def write_model(model: Model, embedder: Embedder, fitted: Fitted, folder: Path, 
     ONNX graphs that share them. towers: fingerprint of the towers that the heads belong to."""
     model, embedder = model.eval(), embedder.eval()
     _save_weights({"model": model, "embedder": embedder}, folder)
-    stored, stored_embedder = _modules(folder, stored_settings(model.settings))
+    stored, stored_embedder = modules_of(folder, stored_settings(model.settings))
     assert stored_embedder is not None
     images = {
         "pixels": torch.zeros(2, 224, 224, 3, dtype=torch.uint8),
@@ -101,14 +61,14 @@ def write_model(model: Model, embedder: Embedder, fitted: Fitted, folder: Path, 
         **{name: torch.zeros(2, *shape) for name, shape in MAP_SHAPES.items()},
     }
     by_image: dict[str, dict[int, str]] = {name: {0: "n"} for name in (*images, "embedding", "tokens")}
-    _export(_ImageHead(stored, stored_embedder), images, ["embedding", "tokens"], by_image, folder / IMAGE_HEAD)
+    _export(StoredImageHead(stored, stored_embedder), images, ["embedding", "tokens"], by_image, folder / IMAGE_HEAD)
     texts = {
         "tower": torch.zeros(2, DIM),
         "words": torch.zeros(2, 5, 2 * DIM),
         "mask": torch.ones(2, 5, dtype=torch.bool),
     }
     by_text = {"tower": {0: "n"}, "words": {0: "n", 1: "words"}, "mask": {0: "n", 1: "words"}, "embedding": {0: "n"}}
-    _export(_TextHead(stored, stored_embedder), texts, ["embedding"], by_text, folder / TEXT_HEAD)
+    _export(StoredTextHead(stored, stored_embedder), texts, ["embedding"], by_text, folder / TEXT_HEAD)
     _export_scorer(stored, folder)
     regions = torch.ones(CELLS, model.settings.regions.dim, dtype=torch.int8)
     pair = {"words": torch.randn(5, 2 * DIM), "regions": regions}
@@ -124,14 +84,14 @@ def write_scorer(model: Model, fitted: Fitted, folder: Path, encoder: str, tower
     encoder: the encoder's name, which the directory refers to. towers: its fingerprint."""
     model = model.eval()
     _save_weights({"model": model}, folder)
-    stored, _ = _modules(folder, stored_settings(model.settings))
+    stored, _ = modules_of(folder, stored_settings(model.settings))
     settings = model.settings.regions
     inputs = {
         "cells": torch.zeros(2, settings.cells, settings.channels),
         "whole": torch.zeros(2, settings.global_dim),
     }
     axes: dict[str, dict[int, str]] = {name: {0: "n"} for name in (*inputs, "tokens")}
-    _export(_Adapter(stored), inputs, ["tokens"], axes, folder / ADAPTER)
+    _export(StoredAdapter(stored), inputs, ["tokens"], axes, folder / ADAPTER)
     _export_scorer(stored, folder)
     _write_config(model, fitted, folder, {"kind": "scorer", "encoder": encoder, "towers": towers}, (ADAPTER, SCORER))
 
@@ -164,33 +124,6 @@ def _write_config(model: Model, fitted: Fitted, folder: Path, kind: dict[str, An
         "sha256": {name: sha256(folder / name) for name in (*graphs, WEIGHTS)},
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-
-
-def read_model(folder: Path) -> tuple[Model, Embedder | None]:
-    """A model directory of this version as torch modules, to check the exported graphs against.
-
-    A scorer for another encoder has no embedder."""
-    return _modules(folder, json.loads((folder / CONFIG).read_text())["model"])
-
-
-def _modules(folder: Path, stored: dict[str, Any]) -> tuple[Model, Embedder | None]:
-    """stored: see `stored_settings`."""
-    tensors = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
-    settings = settings_of(stored)
-    statistics = {name: tensors[f"model.inputs.{name}"] for name in STATISTICS}
-    vocabulary = tensors["model.scorer.reader.vocabulary"]
-    model = Model(tensors["model.heads.class_embeddings"], statistics, vocabulary, settings).eval()
-    _load(model, "model", tensors)
-    model.scorer.reader.exact = False
-    if "embedder.image_bank" not in tensors:
-        return model, None
-    embedder = Embedder(settings.heads.ensemble + 1, len(tensors["embedder.image_bank"]))
-    _load(embedder, "embedder", tensors)
-    return model, embedder.eval()
-
-
-def _load(module: nn.Module, prefix: str, tensors: dict[str, Tensor]) -> None:
-    module.load_state_dict({name: tensors[f"{prefix}.{stored_name(name)}"] for name in module.state_dict()})
 
 
 def _export(

@@ -16,13 +16,15 @@ from indexes.errors import CrosslookError
 from indexes.files import replace_durably
 from retrieval.captions import CaptionSet, left_out_lines, stamp
 from retrieval.progress import SILENT, Epoch, Observer
-from retrieval.training.data.photos import present
+from retrieval.training import accelerator
+from retrieval.training.data.contents import begun_with
+from retrieval.training.data.photos import Captioned, present
 from retrieval.training.data.tensors import save_tensors
 from retrieval.training.learning.loop import LOG, learn, log_of, only_stages
 from retrieval.training.learning.settings import TrainSettings
 from retrieval.training.learning.towers_stage import TowersStage
-from retrieval.training.parallel import processes, rank
-from retrieval.training.run import RUN, enough, split_sets
+from retrieval.training.parallel import from_rank_0, processes, rank
+from retrieval.training.run import RUN, default_cache, enough, split_sets, steps_of
 from retrieval.training.stored_names import stored_settings
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "open_clip_model.safetensors"
 CONFIG = "open_clip_config.json"
+PICTURES = "pictures.json"  # beside the checkpoints: the contents of the pictures that the run began with
 
 
 def unfreeze(
@@ -38,11 +41,14 @@ def unfreeze(
     out: Path,
     settings: TrainSettings,
     *,
+    cache: Path | None = None,
     device: str = "cpu",
     observer: Observer = SILENT,
 ) -> list[Epoch]:
     """Train both towers of a model, keep what is best on dev, and write it to `out` in open_clip's layout. Returns the
     history.
+
+    cache: the folder on whose disk a GPU's run keeps decoded photos while it goes on, None for the user's cache.
 
     A run that is started again after a kill resumes from its last epoch. Unreadable images are left out and reported.
     Raises `CrosslookError` if there is too little to train on, or `out` holds a model or another run."""
@@ -51,20 +57,32 @@ def unfreeze(
     for line in left_out_lines([*absent, *absent_dev]):
         observer.note(line)
     enough(len(training), len(dev))
-    content = [
-        (stamp(captions, image), image.image, image.captions) for part in (training, dev) for captions, image in part
-    ]
-    checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    key = [stored_settings(settings.towers), settings.itc, settings.seed, encoder.fingerprint, checksum]
     only_stages(out / RUN, [TowersStage.name])
     with processes(device), torch.device(device):
-        stage = TowersStage(encoder, training, dev, settings, json.dumps(key, sort_keys=True), observer.note)
+        checksum = _checksum(training, dev, out / RUN, observer)
+        key = [stored_settings(settings.towers), settings.itc, settings.seed, encoder.fingerprint, checksum]
+        photos = cache if cache is not None else default_cache()
+        kept_in = photos if accelerator.acceleration().keeps_photos else None
+        stage = TowersStage(encoder, training, dev, settings, json.dumps(key, sort_keys=True), observer.note, kept_in)
         history = learn(stage, out / RUN, settings.seed, observer)
         is_first = rank() == 0
     if is_first:
         _write(encoder, stage, history, out)
         observer.note(f"use it with --model {out}; train a scorer for it with `search train --model {out}`")
     return history
+
+
+def _checksum(training: Sequence[Captioned], dev: Sequence[Captioned], run: Path, observer: Observer) -> str:
+    """Of the files, contents and captions that are trained on, and of those that are chosen by. run: the folder of the
+    checkpoints."""
+    contents: list[str] = []
+    if rank() == 0:
+        progress = steps_of("images compared with those seen before", observer)
+        contents = begun_with(run / PICTURES, [*training, *dev], any(run.glob("*.safetensors")), progress)
+    files = [
+        [(stamp(captions, image), image.image, image.captions) for captions, image in part] for part in (training, dev)
+    ]
+    return hashlib.sha256(json.dumps([files, from_rank_0(contents)]).encode()).hexdigest()
 
 
 def _keep_a_finished_model(out: Path) -> None:

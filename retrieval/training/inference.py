@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from retrieval.evaluation.metrics import caption_relevance, streamed_ranks, success_at
-from retrieval.training.data.batches import as_float
 from retrieval.training.data.views import ORIGINAL
 from retrieval.training.parallel import on_device
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from retrieval.training.model.model import FusionNetwork
 
 AT_ONCE = 500
-PAIRS_AT_ONCE = 100
+PAIRS_AT_ONCE, PAIRS_ON_GPU = 100, 2000
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
@@ -32,18 +31,18 @@ def embed(
 
     towers: whether to append the embeddings by the towers. Without any heads, these are the only ones."""
     if not heads.image:
-        global_features = as_float(features.global_features[ORIGINAL])
-        return [global_features.cpu().numpy()], [as_float(features.text_embeddings).cpu().numpy()]
+        global_features = features.rows_of("global_features", ORIGINAL)
+        return [global_features.cpu().numpy()], [features.rows_of("text_embeddings").cpu().numpy()]
     images, texts = [], []
     for low in range(0, features.image_count, AT_ONCE):
         rows = slice(low, low + AT_ONCE)
-        logits = as_float(features.global_features[ORIGINAL, rows])
-        cells, classes = inputs(as_float(features.cells[ORIGINAL, rows]), logits)
+        logits = features.rows_of("global_features", ORIGINAL, rows)
+        cells, classes = inputs(features.rows_of("cells", ORIGINAL, rows), logits)
         parts = heads.images(cells, classes, logits)
         images.append(torch.stack([*parts, heads.conse(logits)] if towers else parts))
     for low in range(0, features.text_count, AT_ONCE):
         batch = np.arange(low, min(low + AT_ONCE, features.text_count))
-        by_tower = as_float(features.text_embeddings[batch])
+        by_tower = features.rows_of("text_embeddings", batch)
         parts = heads.texts(by_tower, *features.tokens_of(batch))
         texts.append(torch.stack([*parts, by_tower] if towers else parts))
     return list(torch.cat(images, dim=1).cpu().numpy()), list(torch.cat(texts, dim=1).cpu().numpy())
@@ -57,8 +56,8 @@ def regions_of(
     regions = []
     for low in range(0, features.image_count if images is None else len(images), AT_ONCE):
         rows = slice(low, low + AT_ONCE) if images is None else images[low : low + AT_ONCE]
-        cells = as_float(features.cells[ORIGINAL, rows])
-        global_features = as_float(features.global_features[ORIGINAL, rows])
+        cells = features.rows_of("cells", ORIGINAL, rows)
+        global_features = features.rows_of("global_features", ORIGINAL, rows)
         regions.append(scorer.regions(*inputs(cells, global_features)))
     return torch.cat(regions)
 
@@ -80,8 +79,9 @@ def fusion_of(
     logits = np.zeros(len(texts), np.float32)
     lengths = features.starts[texts + 1] - features.starts[texts]
     order = np.lexsort((texts, lengths))  # a batch holds texts of one length, and few of them
-    for low in range(0, len(order), PAIRS_AT_ONCE):
-        pairs = order[low : low + PAIRS_AT_ONCE]
+    at_once = PAIRS_AT_ONCE if regions.device.type == "cpu" else PAIRS_ON_GPU
+    for low in range(0, len(order), at_once):
+        pairs = order[low : low + at_once]
         distinct, row = np.unique(texts[pairs], return_inverse=True)
         tokens, _ = features.tokens_of(distinct)
         batch = scorer.reader.score_pairs(tokens, on_device(row), regions[images[pairs]])

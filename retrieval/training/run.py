@@ -24,7 +24,7 @@ from retrieval.training.card import model_card, views_of
 from retrieval.training.data.features import Features, cached_features, trim_cache
 from retrieval.training.data.sizes import DIM
 from retrieval.training.data.towers import LiteTowers, OpenClipTowers, Towers
-from retrieval.training.export import CONFIG, IMAGE_HEAD, TEXT_HEAD, write_model, write_scorer
+from retrieval.training.export import IMAGE_HEAD, TEXT_HEAD, write_model, write_scorer
 from retrieval.training.fitting.calibrate import Fitted, calibrate
 from retrieval.training.fitting.embedder import fit_embedder
 from retrieval.training.fitting.estimate import fit_estimate
@@ -34,6 +34,7 @@ from retrieval.training.learning.loop import LOG, best_of_stages, log_of
 from retrieval.training.learning.settings import TrainSettings
 from retrieval.training.learning.train import train
 from retrieval.training.parallel import from_rank_0, processes, rank
+from retrieval.training.stored_model import CONFIG
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,9 +76,9 @@ def train_model(
         raise CrosslookError(f"{out} is a model of open_clip, which would be lost: choose another --out")
     training, dev = split_sets(sets)
     enough(*(sum(len(captions.images) for captions in part) for part in (training, dev)))
-    towers, class_embeddings, settings = _towers_of(encoder, settings)
     folder = cache if cache is not None else default_cache()
     with processes(device):
+        towers, class_embeddings, settings = _towers_of(encoder, settings, device)
         resumes = any((out / RUN).glob("*.safetensors"))
         train_features, dev_features = _features(training, dev, towers, folder, views, resumes, observer)
         enough(train_features.image_count, dev_features.image_count)
@@ -103,13 +104,13 @@ def train_model(
 
 
 def _towers_of(
-    encoder: LiteEncoder | OpenClipEncoder, settings: TrainSettings
+    encoder: LiteEncoder | OpenClipEncoder, settings: TrainSettings, device: str
 ) -> tuple[Towers, NDArray[np.float32], TrainSettings]:
     """The encoder's towers, the class embeddings of its heads, and the settings that fit its shapes: an open_clip model
     gets a scorer, but no heads."""
     if isinstance(encoder, LiteEncoder):
         import_faiss()  # fails now and not hours later, when the embedder needs it
-        return LiteTowers(encoder), encoder.class_embeddings, settings
+        return LiteTowers(encoder, device), encoder.class_embeddings, settings
     towers = OpenClipTowers(encoder)
     cells, channels = towers.cell_shape
     regions = replace(settings.model.regions, cells=cells, channels=channels, global_dim=towers.global_dim)
@@ -131,8 +132,10 @@ def _features(
 
     resumes: whether the run goes on with what it began with, see `cached_features`."""
     if rank() == 0:
-        cached_features(training, towers, cache, views, _steps("training", observer), again=not resumes)
-        cached_features(dev, towers, cache, 1, _steps("dev", observer), again=not resumes)
+        for name, part, count in (("training", training, views), ("dev", dev, 1)):
+            through = steps_of(f"{name} images through the towers", observer)
+            reading = steps_of(f"{name} images compared with those seen before", observer)
+            cached_features(part, towers, cache, count, through, reading=reading, again=not resumes)
     from_rank_0(None)
     train_features, dev_features = (
         cached_features(part, towers, cache, count, again=False) for part, count in ((training, views), (dev, 1))
@@ -223,5 +226,6 @@ def _sizes(train_features: Features, dev_features: Features) -> str:
     )
 
 
-def _steps(what: str, observer: Observer) -> Callable[[int, int], None]:
-    return lambda done, total: observer.step(Step(f"{what} images through the towers", done, total))
+def steps_of(what: str, observer: Observer) -> Callable[[int, int], None]:
+    """What reports done and total units of a task to an observer. what: the task, for people."""
+    return lambda done, total: observer.step(Step(what, done, total))

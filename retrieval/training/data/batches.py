@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retrieval.training.parallel import on_device, world
+from retrieval.training.parallel import world
 
 if TYPE_CHECKING:
     from retrieval.training.data.features import Features
     from retrieval.training.data.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """images, views: int64 [n], an image and which view of it. texts: int64 [t], captions of these images."""
+
+    images: NDArray[np.int64]
+    views: NDArray[np.int64]
+    texts: NDArray[np.int64]
 
 
 class Batches:
@@ -25,14 +35,16 @@ class Batches:
         self._text_count = np.bincount(features.image_of_text, minlength=features.image_count)
         self._first_text = np.concatenate([[0], np.cumsum(self._text_count)[:-1]])
 
-    def views(
-        self, images: NDArray[np.int64], rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A random view of each image: cells and global features, standardised, and the global features as they are."""
-        views = rng.integers(len(self.features.cells), size=len(images))
-        global_features = as_float(self.features.global_features[views, images])
-        cells = as_float(self.features.cells[views, images])
-        return *self._inputs(cells, global_features), global_features
+    def draw_views(self, images: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """A random view of each image, int64 [images]."""
+        return rng.integers(len(self.features.cells), size=len(images))
+
+    def views(self, drawn: Drawn) -> dict[str, torch.Tensor]:
+        """The views that were drawn: `cells` and `global_features`, standardised, and the global features as they are,
+        `unstandardised`. float32 on the device of the training."""
+        global_features = self.features.rows_of("global_features", drawn.views, drawn.images)
+        cells, standardised = self._inputs(self.features.rows_of("cells", drawn.views, drawn.images), global_features)
+        return {"cells": cells, "global_features": standardised, "unstandardised": global_features}
 
     def texts(self, images: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """`count` random captions of each image, int64 [images, count]; distinct if the image has so many."""
@@ -66,8 +78,3 @@ def take(images: Iterator[int], count: int) -> NDArray[np.int64]:
     while len(taken) < count:
         taken[next(images)] = None
     return np.array(list(taken), dtype=np.int64)
-
-
-def as_float(values: NDArray[np.float16]) -> torch.Tensor:
-    """float32 of the same shape, on the device of the training."""
-    return on_device(np.asarray(values, dtype=np.float32))

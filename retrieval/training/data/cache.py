@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
-from indexes.files import sync_folder
+from indexes.files import replace_durably, sync_folder
 
 COMPLETE = "complete"
 LIMIT = 100_000_000_000  # bytes
@@ -124,6 +124,13 @@ def make_entry(cache: Path, key: str, write: Callable[[Path], dict[str, Any]]) -
             sync_folder(cache)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def put_metadata(entry: Entry, metadata: dict[str, Any]) -> None:
+    """Give an entry other metadata. An entry that cannot be written keeps what it has."""
+    if metadata != entry.metadata:
+        with suppress(OSError):
+            replace_durably(entry.folder / COMPLETE, json.dumps(metadata).encode())
 
 
 def make_room(cache: Path, keep: Sequence[str], limit: int = LIMIT) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Cells(nn.Module):
-    """DriveHistory the outputs of `lite`'s image tower into float32 [n, 49, 1350], row by row from the top left.
+    """Turns the outputs of `lite`'s image tower into float32 [n, 49, 1350], row by row from the top left.
 
     pixels: uint8 [n, 224, 224, 3]. stride8: float [n, 48, 28, 28]. stride16: [n, 120, 14, 14]. stride32:
     [n, 672, 7, 7]. A cell concatenates its column of the last map, the 2x2 columns of the stride 16 map that lie in it,

@@ -6,10 +6,10 @@ overfit to single pictures."""
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,23 @@ import torch
 from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
-from retrieval.captions import CaptionedImage, CaptionSet, Skipped, stamp
-from retrieval.cores import usable_cores
-from retrieval.training.data.cache import Entry, RowsWriter, load_entry, make_entry, make_room
+from retrieval.captions import CaptionSet, Skipped, stamp
+from retrieval.training.data.cache import Entry, RowsWriter, load_entry, make_entry, make_room, put_metadata
+from retrieval.training.data.contents import (
+    Contents,
+    contents_of,
+    ignored,
+    key_of_contents,
+    same_contents,
+    with_later_stamps,
+)
 from retrieval.training.data.photos import Captioned, UnusablePhoto, photo_of, present
 from retrieval.training.data.sizes import DIM
 from retrieval.training.data.towers import Towers
-from retrieval.training.data.views import view
-from retrieval.training.parallel import on_device
+from retrieval.training.data.views_ahead import views_in_groups
+from retrieval.training.parallel import as_float, on_device
 
-VERSION = 5
+VERSION = 6
 # Names of the cached files, and of the fields of `Features` that they fill.
 IMAGE_FILES = {"cells": "cells", "whole": "global_features"}
 TEXT_FILES = {"texts": "text_embeddings", "words": "tokens", "starts": "starts", "numbers": "vocabulary_ids"}
@@ -46,7 +53,8 @@ class Features:
     int64 [captions], ascending. vocabulary_ids: int64 [all tokens], each token's number in the vocabulary of the set
     from 0, or -1 for a rare token, and for the begin (BOS) and end (EOS) of a text.
 
-    key: identifies pictures, captions, views and towers. left_out: images of the sets that cannot be read, and why."""
+    key: identifies files, captions, views and towers. contents: identifies what was in the files, and how many captions
+    belong to each. left_out: images of the sets that cannot be read, and why."""
 
     cells: NDArray[np.float16]
     global_features: NDArray[np.float16]
@@ -56,7 +64,9 @@ class Features:
     image_of_text: NDArray[np.int64]
     vocabulary_ids: NDArray[np.int64]
     key: str = ""
+    contents: str = ""
     left_out: tuple[Skipped, ...] = ()
+    kept: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def vocabulary(self) -> torch.Tensor:
@@ -73,14 +83,33 @@ class Features:
     def text_count(self) -> int:
         return len(self.text_embeddings)
 
+    def rows_of(self, name: str, *index: Any) -> torch.Tensor:
+        """A part of the array `name`, float32 on the device of the training. index: numbers, slices, int64 arrays."""
+        if name not in self.kept:
+            return as_float(getattr(self, name)[index])
+        return self.kept[name][tuple(on_device(i) if isinstance(i, np.ndarray) else i for i in index)].float()
+
     def tokens_of(self, texts: Sequence[int] | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens of some captions, float32 [n, longest, 768] padded with zeros, and a bool mask [n, longest]."""
         lengths = self.starts[np.asarray(texts) + 1] - self.starts[np.asarray(texts)]
-        padded = np.zeros((len(lengths), int(lengths.max()), self.tokens.shape[1]), np.float32)
+        mask = np.arange(int(lengths.max())) < lengths[:, None]
+        if "tokens" in self.kept:
+            places = np.where(mask, self.starts[np.asarray(texts)][:, None] + np.arange(mask.shape[1]), 0)
+            is_token = on_device(mask)
+            return self.rows_of("tokens", places).masked_fill(~is_token.unsqueeze(-1), 0), is_token
+        padded = np.zeros((*mask.shape, self.tokens.shape[1]), np.float32)
         for row, text in enumerate(texts):
             padded[row, : lengths[row]] = self.tokens[self.starts[text] : self.starts[text + 1]]
-        mask = np.arange(padded.shape[1]) < lengths[:, None]
         return on_device(padded), on_device(mask)
+
+    def scored_of(self, texts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the tokens that `tokens_of` gives have a row in the word table, bool [n, longest]: those that are
+        neither BOS, EOS nor padding."""
+        lengths = self.starts[np.asarray(texts) + 1] - self.starts[np.asarray(texts)]
+        padded = np.zeros((len(lengths), int(lengths.max())), np.bool_)
+        for row, text in enumerate(texts):
+            padded[row, : lengths[row]] = (self.tokens[self.starts[text] : self.starts[text + 1], DIM:] != 0).any(1)
+        return padded
 
     def vocabulary_ids_of(self, texts: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
         """The vocabulary ids of the tokens that `tokens_of` gives, int64 [n, longest]; -1 also after a text's end."""
@@ -96,15 +125,18 @@ def cached_features(
     towers: Towers,
     cache: Path,
     views: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = ignored,
     *,
+    reading: Callable[[int, int], None] = ignored,
     again: bool = True,
 ) -> Features:
     """The features of the sets' images and captions: from the folder `cache`, or computed and put there.
 
-    Entries are keyed by file stamps, so that changed files, or files of the same names elsewhere, are other images.
+    Entries are keyed by file stamps, so that changed files, or files of the same names elsewhere, are other images. An
+    entry of files that were replaced by others of the same stamps is computed again.
     views: how many views of each image, see `view`; they are the same in every run. progress: receives the number of
-    views or captions done, and of all. again: whether to recompute an entry that lacks an image which can be read now;
+    views or captions done, and of all. reading: the same of images that are read to see whether they are the same.
+    again: whether to recompute an entry that lacks an image which can be read now;
     a run that is resumed needs the very features that it began with.
 
     Unreadable images are left out with their captions. Raises `CrosslookError` if no image is left, and if the cache
@@ -112,8 +144,13 @@ def cached_features(
     images, absent = present(sets)
     key = _key([str(views), towers.fingerprint, *(stamp(*image) for image in images)])
     entry = load_entry(cache, key, [*IMAGE_FILES])
+    contents = contents_of(images, None if entry is None else entry.metadata, reading)
+    if entry is not None and not same_contents(entry.metadata.get("contents"), contents.digests):
+        entry = None
+    if entry is not None:
+        put_metadata(entry, with_later_stamps(entry.metadata, contents))
     if entry is None or (again and _readable_again(entry, images, towers)):
-        make_entry(cache, key, lambda folder: _compute_images(images, towers, folder, views, progress))
+        make_entry(cache, key, lambda folder: _compute_images(images, contents, towers, folder, views, progress))
         entry = _made(load_entry(cache, key, [*IMAGE_FILES]))
     unreadable = {int(index): reason for index, reason, _ in entry.metadata["left_out"]}
     kept = [image for index, (_, image) in enumerate(images) if index not in unreadable]
@@ -126,11 +163,13 @@ def cached_features(
     if (text_entry := load_entry(cache, text_key, [*TEXT_FILES])) is None:
         make_entry(cache, text_key, lambda folder: _compute_texts(texts, towers, folder, progress))
         text_entry = _made(load_entry(cache, text_key, [*TEXT_FILES]))
+    arrays: dict[str, Any] = {IMAGE_FILES[name]: np.moveaxis(array, 0, 1) for name, array in entry.arrays.items()}
+    arrays |= {TEXT_FILES[name]: array for name, array in text_entry.arrays.items()}
     return Features(
-        **{IMAGE_FILES[name]: np.moveaxis(array, 0, 1) for name, array in entry.arrays.items()},
-        **{TEXT_FILES[name]: array for name, array in text_entry.arrays.items()},
+        **arrays,
         image_of_text=np.repeat(np.arange(len(kept)), [len(image.captions) for image in kept]),
         key=f"{key}-{text_key}",
+        contents=key_of_contents(entry.metadata["contents"], [len(image.captions) for image in kept]),
         left_out=left_out,
     )
 
@@ -147,8 +186,7 @@ def _made(entry: Entry | None) -> Entry:
 
 
 def _key(parts: Sequence[str]) -> str:
-    text = "\0".join([str(VERSION), *parts])
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([VERSION, *parts]).encode()).hexdigest()[:16]
 
 
 def _readable_again(entry: Entry, images: Sequence[Captioned], towers: Towers) -> bool:
@@ -165,52 +203,31 @@ def _readable_again(entry: Entry, images: Sequence[Captioned], towers: Towers) -
 
 def _compute_images(
     images: Sequence[Captioned],
+    contents: Contents,
     towers: Towers,
     folder: Path,
     views: int,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Write [images, views, ...] files. Returns the images left out: index, reason, whether the reason may pass."""
+    """Write [images, views, ...] files. Returns the images left out (index, reason, whether the reason may pass), and
+    the contents of all."""
     left_out: list[tuple[int, str, bool]] = []
     with (
         RowsWriter(folder / "cells.npy", (views, *towers.cell_shape)) as cells,
         RowsWriter(folder / "whole.npy", (views, towers.global_dim)) as global_features,
     ):
-        for index, prepared in _views_of_all(images, towers, views):
-            if isinstance(prepared, UnusablePhoto):
-                left_out.append((index, prepared.reason, prepared.passes))
-            else:
-                batches = [prepared[low : low + IMAGES_AT_ONCE] for low in range(0, views, IMAGES_AT_ONCE)]
-                parts = [towers.encode_images(batch) for batch in batches]
-                cells.append(np.concatenate([part[0] for part in parts])[None])
-                global_features.append(np.concatenate([part[1] for part in parts])[None])
-            progress((index + 1) * views, views * len(images))
-    return {"left_out": left_out}
-
-
-def _views_of_all(
-    images: Sequence[Captioned], towers: Towers, views: int
-) -> Iterator[tuple[int, list[NDArray[Any]] | UnusablePhoto]]:
-    """Index and views of every image, or why it cannot be read. Threads decode a bounded number of images ahead."""
-    ahead = 4 * usable_cores()
-    with ThreadPoolExecutor(usable_cores()) as threads:
-        jobs: deque[Future[list[NDArray[Any]] | UnusablePhoto]] = deque()
-        for index, (captions, image) in enumerate(images):
-            jobs.append(threads.submit(_views, captions, image, towers, views, index))
-            if len(jobs) > ahead:
-                yield index - ahead, jobs.popleft().result()
-        for index in range(len(images) - len(jobs), len(images)):
-            yield index, jobs.popleft().result()
-
-
-def _views(
-    captions: CaptionSet, image: CaptionedImage, towers: Towers, views: int, seed: int
-) -> list[NDArray[Any]] | UnusablePhoto:
-    try:
-        photo = photo_of(captions, image, towers.image_size)
-    except UnusablePhoto as error:
-        return error
-    return [view(photo, number, towers, np.random.default_rng([seed, number])) for number in range(views)]
+        at_once = max(1, towers.views_at_once // views)
+        for group in views_in_groups(images, towers, views, at_once):
+            left_out += [(row, item.reason, item.passes) for row, item in group if isinstance(item, UnusablePhoto)]
+            prepared = [part for _, item in group if not isinstance(item, UnusablePhoto) for part in item]
+            size = max(IMAGES_AT_ONCE, towers.views_at_once)
+            parts = [towers.encode_images(prepared[low : low + size]) for low in range(0, len(prepared), size)]
+            for file, arrays in zip((cells, global_features), zip(*parts, strict=True), strict=False):
+                rows = np.concatenate(arrays)
+                file.append(rows.reshape(-1, views, *rows.shape[1:]))
+            progress((group[-1][0] + 1) * views, views * len(images))
+            del group, prepared  # before there are those of the next group
+    return {"left_out": left_out, **contents.stored}
 
 
 def _compute_texts(

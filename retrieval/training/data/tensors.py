@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from indexes.errors import CrosslookError
 from indexes.files import put_durably
-
-NO_ROOM = ("no space left", "disk full", "quota exceeded")
+from retrieval.training.data.writing import writing_to
 
 
 class DamagedTensors(Exception):
@@ -46,19 +42,3 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return load_file(path), metadata
     except SafetensorError as error:
         raise DamagedTensors(f"{path}: {error}") from error
-
-
-@contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Turn a failure to write into `folder` into a `CrosslookError` of one line.
-
-    The libraries for weights and graphs report a full disk by exception types of their own."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        code = error.errno if isinstance(error, OSError) else None
-        is_full = code in (errno.ENOSPC, errno.EDQUOT) or any(sign in str(error).lower() for sign in NO_ROOM)
-        reason = "the disk is full" if is_full else (isinstance(error, OSError) and error.strerror) or str(error)
-        raise CrosslookError(
-            f"cannot write to {folder}: {reason}; mend that and run the same command again, which goes on"
-        ) from error

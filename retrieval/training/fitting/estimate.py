@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from retrieval.training.data.batches import as_float
 from retrieval.training.data.views import ORIGINAL
 from retrieval.training.parallel import on_device
 
@@ -100,9 +99,7 @@ def _states(
         previous, targets = reader.shifted(tokens)
         text_states = reader.read_text(previous)
         for images in (features.image_of_text[part], rng.integers(features.image_count, size=len(part))):
-            cells, global_features = (
-                as_float(item[ORIGINAL, images]) for item in (features.cells, features.global_features)
-            )
+            cells, global_features = (features.rows_of(name, ORIGINAL, images) for name in ("cells", "global_features"))
             regions = scorer.regions(*inputs(cells, global_features))
             normed = reader.final_norm(reader.attend_to_regions(text_states, regions))[(targets != 0).any(-1)]
             states.append(normed)

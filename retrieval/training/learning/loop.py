@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from indexes.errors import CrosslookError
+from indexes.on_device.torch_memory import lacks_memory
 from retrieval.progress import SILENT, Epoch, Observer, Step
+from retrieval.training import accelerator
+from retrieval.training.accelerator import Batch
 from retrieval.training.data.tensors import DamagedTensors, load_tensors, save_tensors
+from retrieval.training.learning.feeding import Losses, batches
 from retrieval.training.parallel import average_gradients, copy_first, from_rank_0, rank, world
 
 if TYPE_CHECKING:
@@ -30,7 +36,10 @@ class Stage(Protocol):
     """Something to learn.
 
     module: what learns; `learn` leaves the best average in it. steps: of an epoch. weights: of the losses by name.
-    patient_from: the epoch from which patience counts. key: identifies settings and data."""
+    patient_from: the epoch from which patience counts. key: identifies settings and data.
+
+    A step has three parts. `draw` is called for one batch after the other. `load` may be called by other threads, while
+    earlier batches are learnt from. Only `losses` uses the module."""
 
     name: str
     module: nn.Module
@@ -44,8 +53,20 @@ class Stage(Protocol):
         """Begin epoch `number`, from 0."""
         ...
 
-    def losses(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """The losses of the next batch by name, only of those that have a weight."""
+    def draw(self, rng: np.random.Generator) -> Any:
+        """Which data the next batch holds."""
+        ...
+
+    def load(self, drawn: Any) -> Batch:
+        """The batch, tensors by name on the training's device."""
+        ...
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a batch by name, only of those that have a weight."""
+        ...
+
+    def spare_memory(self) -> bool:
+        """Compute with less memory from now on, if more slowly. False if that is not possible."""
         ...
 
     def clamp(self) -> None:
@@ -75,8 +96,14 @@ def learn(stage: Stage, out: Path, seed: int, observer: Observer = SILENT) -> li
     for number in range(len(history), stage.schedule.epochs):
         if number - max(_best(history), stage.patient_from) > stage.schedule.patience:
             break
-        losses = run.epoch(number, seed)
-        epoch = Epoch(stage.name, number, losses, from_rank_0(stage.judge(run.averaged) if rank() == 0 else {}))
+        try:
+            losses = run.epoch(number, seed)
+            figures = stage.judge(run.averaged) if rank() == 0 else {}
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            raise CrosslookError(f"{stage.name}: the GPU has too little free memory: use --device cpu") from error
+        epoch = Epoch(stage.name, number, losses, from_rank_0(figures))
         history.append(epoch)
         if _best(history) == number:
             run.best = {name: value.clone() for name, value in run.averaged.state_dict().items()}
@@ -103,7 +130,9 @@ class _Run:
         matrices = [parameter for parameter in stage.module.parameters() if parameter.ndim > 1]
         others = [parameter for parameter in stage.module.parameters() if parameter.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": stage.schedule.decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=stage.schedule.learning_rate, betas=(0.9, 0.98))
+        self.optimizer = accelerator.optimizer_of(groups, lr=stage.schedule.learning_rate, betas=(0.9, 0.98))
+        self._averages = list(self.averaged.state_dict().values())
+        self._values = list(stage.module.state_dict().values())
 
     def epoch(self, number: int, seed: int) -> dict[str, float]:
         """Run one epoch and return the mean losses. All randomness depends on seed, stage, epoch and rank alone."""
@@ -114,37 +143,66 @@ class _Run:
         stage.module.train()
         history: dict[str, list[float]] = {}
         what = f"{stage.name}, epoch {number + 1} of {stage.schedule.epochs}"
-        for done in range(stage.steps):
-            losses = self._step(number * stage.steps + done, rng)
-            self.observer.step(Step(what, done + 1, stage.steps, losses))
-            for name, loss in losses.items():
-                history.setdefault(name, []).append(loss)
+        done, device = 0, accelerator.acceleration()
+
+        def report(readings: Iterable[dict[str, float]]) -> None:
+            nonlocal done
+            for losses in readings:
+                done += 1
+                self.observer.step(Step(what, done, stage.steps, losses))
+                for name, loss in losses.items():
+                    history.setdefault(name, []).append(loss)
+
+        losses = Losses(device.lag)
+        source = batches(lambda: stage.draw(rng), stage.load, stage.steps, device.ahead, stage.spare_memory)
+        with closing(source) as feed:
+            for step, batch in enumerate(feed, number * stage.steps):
+                report(losses.put(self._step(step, batch)))
+        report(losses.rest())
         return {name: float(np.mean(values)) for name, values in history.items()}
 
-    def _step(self, step: int, rng: np.random.Generator) -> dict[str, float]:
+    def _step(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """One step of the optimiser, counted over all epochs. Returns the losses."""
         stage = self.stage
         for group in self.optimizer.param_groups:
             group["lr"] = stage.schedule.rate(step, stage.schedule.epochs * stage.steps)
-        losses = stage.losses(rng)
-        self.optimizer.zero_grad()
-        torch.stack([stage.weights[name] * loss for name, loss in losses.items()]).sum().backward()
+        losses = self._backward(batch)
+        while losses is None:
+            if not stage.spare_memory():
+                raise torch.cuda.OutOfMemoryError
+            losses = self._backward(batch)
         average_gradients(stage.module.parameters())
         torch.nn.utils.clip_grad_norm_(stage.module.parameters(), 1.0)
         self.optimizer.step()
         with torch.no_grad():
             stage.clamp()
             self._update_average(step)
-        return {name: loss.item() for name, loss in losses.items()}
+        return losses
+
+    def _backward(self, batch: Batch) -> dict[str, Tensor] | None:
+        """The losses, and the gradients of their weighted sum in the parameters. None if the memory did not suffice."""
+        stage = self.stage
+        self.optimizer.zero_grad()
+        try:
+            with accelerator.reduced_precision():
+                losses = stage.losses(batch)
+            torch.stack([stage.weights[name] * loss for name, loss in losses.items()]).sum().backward()
+        except RuntimeError as error:
+            if lacks_memory(error):
+                return None
+            raise
+        return losses
 
     def _update_average(self, step: int) -> None:
         decay = self.stage.schedule.average_decay(step)
-        for average, value in zip(
-            self.averaged.state_dict().values(), self.stage.module.state_dict().values(), strict=True
-        ):
-            if average.is_floating_point():
-                average.lerp_(value, 1 - decay)
-            else:  # counts of steps
+        floating = [average.is_floating_point() for average in self._averages]
+        averages, values = (
+            [tensor for tensor, learns in zip(tensors, floating, strict=True) if learns]
+            for tensors in (self._averages, self._values)
+        )
+        get_ema_multi_avg_fn(decay)(averages, values, 0)
+        for average, value, learns in zip(self._averages, self._values, floating, strict=True):
+            if not learns:  # counts of steps
                 average.copy_(value)
 
     def save(self, history: list[Epoch]) -> None:
@@ -158,7 +216,7 @@ class _Run:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
         metadata = {"key": self.key, "history": json.dumps([asdict(epoch) for epoch in history])}
-        save_tensors({name: value.contiguous() for name, value in tensors.items()}, self.path, metadata)
+        save_tensors({name: value.cpu().contiguous() for name, value in tensors.items()}, self.path, metadata)
 
     def resume(self) -> list[Epoch]:
         """Take over the state of the checkpoint and return its history.
@@ -194,6 +252,10 @@ class _Run:
             state.setdefault(int(index), {})[key] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for parameter, values in self.optimizer.state.items():
+            for name, value in values.items():
+                if value.shape == parameter.shape:  # laid out alike, which kernels for several tensors rely on
+                    values[name] = torch.empty_like(parameter).copy_(value)
         return history
 
 

@@ -8,25 +8,29 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from indexes.exact import nearest
 from retrieval.calibration import list_weights
-from retrieval.training.data.batches import Batches, endless, part_of_batch, steps_an_epoch, take
+from retrieval.training.data.batches import Batches, Drawn, endless, part_of_batch, steps_an_epoch, take
 from retrieval.training.data.mining import confusable, grouped_order
 from retrieval.training.inference import embed, fusion_of, regions_of, side_by_side
 from retrieval.training.learning.losses import matching
-from retrieval.training.model.group_reading import read_groups
+from retrieval.training.model.group_reading import Packing, packing_of, read_groups
+from retrieval.training.parallel import on_device
 from retrieval.training.stored_names import stored_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from retrieval.training.accelerator import Batch
     from retrieval.training.data.features import Features
     from retrieval.training.learning.settings import TrainSettings
     from retrieval.training.model.model import FusionNetwork, Model
 
 DEV_CANDIDATES = 10
+PACKED = ("place", "pairs", "places")  # names in a batch of what `Packing` holds
 JUDGED = f"all captions, {DEV_CANDIDATES} candidates"  # part of a run's key: figures of another way cannot be compared
 PARAMETERS = 2  # version of the scorer's parameters, part of a run's key: another version's checkpoint does not fit
 
@@ -74,20 +78,38 @@ class ScorerStage:
         else:
             self._order = endless(lambda: grouped_order(neighbours, self.group, rng))
 
-    def losses(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """LM, and ITM in the epochs that match. Without matching, every image is a group by itself."""
+    def draw(self, rng: np.random.Generator) -> Drawn:
         images = take(self._order, self.batch)
+        views = self._batches.draw_views(images, rng)
+        return Drawn(images, views, self._batches.texts(images, self.schedule.captions, rng).ravel())
+
+    def load(self, drawn: Drawn) -> Batch:
         features = self._batches.features
-        cells, classes, _ = self._batches.views(images, rng)
-        texts = self._batches.texts(images, self.schedule.captions, rng)
-        tokens, _ = features.tokens_of(texts.ravel())
-        ids = features.vocabulary_ids_of(texts.ravel())
-        shape = (len(images) // self.group, self.group) if self._matching else (len(images), 1)
-        regions = self.module.regions(cells, classes).unflatten(0, shape)
-        tokens, ids = (item.unflatten(0, (*shape, texts.shape[1])) for item in (tokens, ids))
-        lm, fusion = read_groups(self.module.reader, tokens, ids, regions)
+        tokens, _ = features.tokens_of(drawn.texts)
+        ids = features.vocabulary_ids_of(drawn.texts)
+        scored = features.scored_of(drawn.texts)[:, 1:][:, : self.settings.model.reader.max_tokens]
+        packing = packing_of(torch.from_numpy(scored).unflatten(0, (*self._groups(), self.schedule.captions)))
+        places = packing.place, packing.pairs, packing.tokens
+        packed = {name: on_device(item.numpy()) for name, item in zip(PACKED, places, strict=True)}
+        return self._batches.views(drawn) | {"tokens": tokens, "ids": ids} | packed
+
+    def _groups(self) -> tuple[int, int]:
+        """Groups of a batch, and images of a group. Without matching, every image is a group by itself."""
+        return (self.batch // self.group, self.group) if self._matching else (self.batch, 1)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """LM, and ITM in the epochs that match."""
+        shape = self._groups()
+        regions = self.module.regions(batch["cells"], batch["global_features"]).unflatten(0, shape)
+        tokens, ids = (batch[name].unflatten(0, (*shape, self.schedule.captions)) for name in ("tokens", "ids"))
+        packing = Packing(*(batch[name] for name in PACKED))
+        lm, fusion = read_groups(self.module.reader, tokens, ids, regions, packing)
         losses = {"lm": lm} if self.settings.lm else {}
         return losses | ({"itm": matching(fusion)} if self._matching else {})
+
+    def spare_memory(self) -> bool:
+        """False: the scorer is small."""
+        return False
 
     def clamp(self) -> None:
         """No parameter has bounds."""

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from indexes.errors import CrosslookError
 from retrieval.progress import SILENT, Epoch, Observer
-from retrieval.training.data.batches import as_float
+from retrieval.training import accelerator
 from retrieval.training.data.features import Features
 from retrieval.training.data.inputs import input_statistics
+from retrieval.training.data.keeping import kept_on_device
 from retrieval.training.data.views import ORIGINAL
 from retrieval.training.learning.heads_stage import HeadsStage
 from retrieval.training.learning.loop import learn, only_stages
@@ -43,14 +44,16 @@ def train(
     if not len(features.vocabulary):
         raise CrosslookError("hardly any word is in several captions, so that none can be learnt: give more captions")
     torch.manual_seed(settings.seed)
-    cells = as_float(features.cells[ORIGINAL, ::SAMPLED])
-    statistics = input_statistics(cells, as_float(features.global_features[ORIGINAL]))
+    if accelerator.acceleration().keeps_features:
+        features, dev = kept_on_device([features, dev], accelerator.room())
+    cells = features.rows_of("cells", ORIGINAL, slice(None, None, SAMPLED))
+    statistics = input_statistics(cells, features.rows_of("global_features", ORIGINAL))
     model = Model(on_device(class_embeddings), statistics, features.vocabulary, settings.model).to(current_device())
     data = {
         "images": features.image_count,
         "texts": features.text_count,
         "views": len(features.cells),
-        "keys": [features.key, dev.key],
+        "keys": [part.key + part.contents for part in (features, dev)],
     }
     all_settings = stored_settings(settings)
     of_heads = {name: value for name, value in all_settings.items() if name not in NOT_OF_HEADS}

@@ -13,6 +13,7 @@ from retrieval.encoders.lite import LiteEncoder
 from retrieval.fusion import EncodedQuery, own_scorer
 from retrieval.images import decode
 from retrieval.query import Query
+from tests.retrieval.encoders.small_gpu import SmallGpu
 from tests.retrieval.training.photo_runs import one_epoch, train_once
 
 pytestmark = pytest.mark.torch
@@ -45,7 +46,7 @@ def test_a_trained_encoder_runs_as_torch_says(sample_set, trained):
     import torch
 
     from retrieval.training.data.cells import Cells
-    from retrieval.training.export import read_model
+    from retrieval.training.stored_model import read_model
 
     encoder, (model, embedder) = load_encoder(str(trained)), read_model(trained)
     assert isinstance(encoder, LiteEncoder) and embedder is not None
@@ -77,8 +78,9 @@ def test_a_trained_encoder_runs_as_torch_says(sample_set, trained):
 def test_a_trained_scorer_runs_and_explains_as_torch_says(sample_set, trained):
     import torch
 
-    from retrieval.training.export import Explainer, read_model
+    from retrieval.training.export import Explainer
     from retrieval.training.model.integer_reader import IntegerReader
+    from retrieval.training.stored_model import read_model
 
     encoder, (model, _) = load_encoder(str(trained)), read_model(trained)
     regions = encoder.encode_images(prepared_photos(sample_set, encoder)).regions
@@ -101,13 +103,15 @@ def test_a_trained_scorer_runs_and_explains_as_torch_says(sample_set, trained):
         np.testing.assert_allclose(evidence.lost, lost, atol=1e-3)
 
 
-def test_a_scorer_for_another_encoder_runs_as_torch_says(sample_set, tiny_clip, tmp_path):
+def test_a_scorer_for_another_encoder_runs_as_torch_says(sample_set, tiny_clip, tmp_path, monkeypatch):
     import torch
 
-    from retrieval.encoders.openclip import load_openclip
-    from retrieval.training.export import read_model
+    from retrieval.encoders.adapted import AdaptedEncoder
+    from retrieval.encoders.adapter_torch import DeviceAdapter
+    from retrieval.encoders.openclip_loading import load_openclip
     from retrieval.training.model.integer_reader import IntegerReader
     from retrieval.training.run import train_model
+    from retrieval.training.stored_model import read_model
 
     clip, out = load_openclip(str(tiny_clip), "cpu"), tmp_path / "scorer"
     train_model([sample_set], clip, out, one_epoch(), views=3, cache=tmp_path / "cache")
@@ -121,6 +125,19 @@ def test_a_scorer_for_another_encoder_runs_as_torch_says(sample_set, tiny_clip, 
         regions = model.scorer.regions.stored(model.scorer.regions(*model.inputs(cells, embeddings)))
     assert adapted.regions.dtype == np.int8 and adapted.regions.shape == (len(prepared), 16, 256)
     assert np.abs(adapted.regions.astype(int) - regions.numpy()).max() <= 2
+    plain.takes_pixels = True  # as on a GPU
+    monkeypatch.setattr("retrieval.encoders.adapted.gpu_of_torch", lambda device: torch.device("cpu"))
+    monkeypatch.setattr("retrieval.encoders.adapted.open_session", None)
+    on_torch = AdaptedEncoder(out, json.loads((out / "config.json").read_text()), plain, "auto").encode_images(prepared)
+    assert on_torch.regions.dtype == np.int8 and on_torch.regions.shape == adapted.regions.shape
+    assert np.abs(adapted.regions.astype(int) - on_torch.regions).max() <= 2
+    on_small = DeviceAdapter(out, torch.device("cpu"))
+    monkeypatch.setattr(on_small, "compute", SmallGpu(on_small.compute, 1))
+    regions_of_small = on_small(expected.regions, expected.embeddings)
+    assert np.abs(on_torch.regions.astype(int) - regions_of_small).max() <= 1
+    monkeypatch.setattr(on_small, "compute", SmallGpu(None, 0))
+    with pytest.raises(CrosslookError, match="^the GPU has too little free memory for the regions of an image: use"):
+        on_small(expected.regions, expected.embeddings)
     text = encoder.encode_texts(["a cup of coffee"])
     np.testing.assert_array_equal(text.embeddings, plain.encode_texts(["a cup of coffee"]).embeddings)
     with torch.no_grad():
@@ -140,7 +157,7 @@ def test_the_weights_that_ship_have_the_names_that_this_version_writes():
     from safetensors import safe_open
 
     from retrieval.encoders.lite import HEADS
-    from retrieval.training.export import read_model
+    from retrieval.training.stored_model import read_model
     from retrieval.training.stored_names import settings_of, stored_name, stored_settings
 
     model, embedder = read_model(HEADS)

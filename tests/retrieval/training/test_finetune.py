@@ -42,7 +42,7 @@ def settings(**changes):
 
 
 def loaded(clip):
-    from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip_loading import load_openclip
 
     return load_openclip(str(clip), "cpu")
 
@@ -176,7 +176,9 @@ def test_where_none_of_dev_can_be_read_one_is_named(pictures, tiny_clip, tmp_pat
         unfrozen(replace(pictures, images_dir=folder), tiny_clip, tmp_path / "out", settings(epochs=1))
 
 
-@pytest.mark.parametrize("change", ["another folder", "an edited picture", "a picture less"])
+@pytest.mark.parametrize(
+    "change", ["another folder", "an edited picture", "a picture less", "replaced with its time", "to dev"]
+)
 def test_a_run_does_not_go_on_with_other_pictures(pictures, tiny_clip, tmp_path, change):
     class Killed(Exception):
         pass
@@ -191,7 +193,31 @@ def test_a_run_does_not_go_on_with_other_pictures(pictures, tiny_clip, tmp_path,
         copied = pictures
     elif change == "an edited picture":
         os.utime(copied.images_dir / "20.png", ns=(1, 1))
+    elif change == "replaced with its time":
+        path = copied.images_dir / "20.png"
+        status, content = path.stat(), path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif change == "to dev":
+        images = tuple(replace(image, split="dev") if image.image == "4.png" else image for image in copied.images)
+        copied = replace(copied, images=images)
     else:
         (copied.images_dir / "20.png").unlink()
     with pytest.raises(CrosslookError, match="other settings or data"):
         unfrozen(copied, tiny_clip, tmp_path / "out", settings(epochs=2))
+
+
+def test_a_run_goes_on_if_a_picture_could_not_be_read_for_a_while(pictures, tiny_clip, tmp_path, monkeypatch):
+    from retrieval.captions import content_digest
+
+    class Killed(Exception):
+        pass
+
+    def kill(epoch):
+        raise Killed
+
+    name = "retrieval.training.data.contents.content_digest"
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(name, lambda *image: "" if image[1].image == "20.png" else content_digest(*image))
+        unfrozen(pictures, tiny_clip, tmp_path / "out", settings(epochs=2), observer=Observer(epoch=kill))
+    assert len(unfrozen(pictures, tiny_clip, tmp_path / "out", settings(epochs=2))) == 2

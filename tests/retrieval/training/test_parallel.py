@@ -31,6 +31,45 @@ assert world() == 1 and rank() == 0
 """
 
 
+BUCKETS = """
+import sys
+from pathlib import Path
+import torch
+from torch import distributed
+from retrieval.training import parallel
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.GELU(), torch.nn.Conv1d(9, 4, 1), torch.nn.Linear(1, 3))
+model.append(torch.nn.Linear(3, 1))
+model[2].to(torch.float32)
+inputs = torch.randn(8, 6)
+
+def gradients(rows):
+    model.zero_grad()
+    hidden = model[2](model[1](model[0](inputs[rows])).unsqueeze(-1))
+    model[3](hidden).square().mean().backward()
+    return [None if parameter.grad is None else parameter.grad.clone() for parameter in model.parameters()]
+
+one_process = gradients(slice(None))
+with parallel.processes("cpu"):
+    rank = parallel.rank()
+    local = gradients(slice(4 * rank, 4 * rank + 4))
+    slow = []  # one parameter after the other
+    for gradient, parameter in zip(local, model.parameters()):
+        mean = torch.zeros_like(parameter) if gradient is None else gradient.clone()
+        distributed.all_reduce(mean)
+        slow.append(mean / 2)
+    for bucket in (1, 20, 60, 10**9):
+        parallel.BUCKET = bucket
+        gradients(slice(4 * rank, 4 * rank + 4))
+        parallel.average_gradients(model.parameters())
+        for parameter, mean, expected in zip(model.parameters(), slow, one_process):
+            assert torch.equal(parameter.grad, mean), bucket
+            torch.testing.assert_close(mean, torch.zeros_like(mean) if expected is None else expected)
+    Path(sys.argv[1], f"done {rank}").touch()
+"""
+
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -45,6 +84,13 @@ def test_gradients_are_the_mean_of_all_processes_and_the_first_is_heard(tmp_path
     run = torchrun(tmp_path / "gradients.py", tmp_path)
     assert run.returncode == 0, run.stderr
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["[[[2.0, 2.0]], [[0.0]], 0]"] * 2
+
+
+def test_gradients_in_buckets_are_those_one_by_one_and_those_of_one_process(tmp_path):
+    (tmp_path / "buckets.py").write_text(BUCKETS)
+    run = torchrun(tmp_path / "buckets.py", tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert all((tmp_path / f"done {rank}").exists() for rank in range(2))
 
 
 def test_one_process_is_left_alone():

@@ -84,7 +84,7 @@ def test_a_model_of_open_clip_is_not_overwritten(sample_set, tiny_clip, tmp_path
 
 def test_of_a_model_of_another_kind_nothing_stays(sample_set, tiny_clip, tmp_path):
     from retrieval.encoders.adapted import AdaptedEncoder
-    from retrieval.encoders.openclip import load_openclip
+    from retrieval.encoders.openclip_loading import load_openclip
     from retrieval.training.run import train_model
 
     train_once(sample_set, tmp_path / "out", tmp_path / "cache")

@@ -29,14 +29,17 @@ class WordLengths:
 
 
 class MadeUpTowers:
-    """Towers whose output is the mean of the picture. view_count: the number of views encoded."""
+    """Towers whose output is the mean of the picture. view_count: the number of views encoded. batches: how many at a
+    time."""
 
     fingerprint = "made up"
     cell_shape, global_dim, text_dim, image_size = (2, 3), 4, 5, 8
     token_tower = WordLengths()
 
-    def __init__(self):
+    def __init__(self, views_at_once=0):
         self.view_count = 0
+        self.views_at_once = views_at_once
+        self.batches = []
 
     def prepare(self, photo):
         return photo.pixels.astype(np.float32)
@@ -46,6 +49,7 @@ class MadeUpTowers:
 
     def encode_images(self, prepared):
         self.view_count += len(prepared)
+        self.batches.append(len(prepared))
         means = np.array([pixels.mean() / 256 for pixels in prepared])
         return np.ones((len(means), 2, 3)) * means[:, None, None], np.ones((len(means), 4)) * means[:, None]
 

@@ -37,9 +37,17 @@ def stage(key="settings and data", epochs=3):
         def begin(self, number, rng):
             pass
 
-        def losses(self, rng):
-            inputs = torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32))
-            return {"error": (self.module(inputs) - 1).square().mean()}
+        def draw(self, rng):
+            return rng.normal(size=(4, 3)).astype(np.float32)
+
+        def load(self, drawn):
+            return {"inputs": torch.from_numpy(drawn)}
+
+        def losses(self, batch):
+            return {"error": (self.module(batch["inputs"]) - 1).square().mean()}
+
+        def spare_memory(self):
+            return False
 
         def stored_name(self, name):
             return name
@@ -131,6 +139,49 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_begun_anew(tmp_path, monkey
         patched.setattr(pathlib.Path, "open", fail)
         learnt(tmp_path)
     assert (tmp_path / "tiny.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("spares", [True, False])
+def test_where_memory_is_short_a_stage_spares_it_or_ends_in_one_line(tmp_path, spares):
+    import torch
+
+    from retrieval.training.learning.loop import learn
+
+    expected, history, _ = learnt(tmp_path / "enough")
+    learner, calls = stage(), []
+    losses = learner.losses
+
+    def short_of_memory(batch):
+        calls.append("losses")
+        if calls == ["losses"] * 3 or (not spares and len(calls) > 3):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return losses(batch)
+
+    def spare_memory():
+        calls.append("spare")
+        return spares
+
+    learner.losses, learner.spare_memory = short_of_memory, spare_memory
+    if spares:
+        assert learn(learner, tmp_path / "run", 0) == history and same(learner.module.state_dict(), expected)
+        assert calls.count("spare") == 1 and calls.count("losses") == 7
+    else:
+        with pytest.raises(CrosslookError, match="^tiny: the GPU has too little free memory"):
+            learn(learner, tmp_path / "run", 0)
+
+
+def test_a_gpu_too_small_for_a_batch_ends_in_one_line(tmp_path):
+    import torch
+
+    from retrieval.training.learning.loop import learn
+
+    def load(drawn):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    learner = stage()
+    learner.load = load
+    with pytest.raises(CrosslookError, match="^tiny: the GPU has too little free memory: use --device cpu$"):
+        learn(learner, tmp_path, 0)
 
 
 def full(*arguments, **options):

@@ -35,6 +35,33 @@ def test_it_is_the_multi_head_attention_of_torch(attention):
     )
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("queries", "keys"),
+    [
+        ((4, 5, 8), (4, 7, 8)),
+        ((3, 4, 5, 8), (4, 7, 8)),
+        ((4, 5, 8), (3, 4, 7, 8)),
+        ((2, 3, 4, 5, 8), (2, 3, 4, 7, 8)),
+        ((2, 3, 4, 5, 8), (1, 4, 7, 8)),
+    ],
+)
+def test_attention_in_one_kernel_is_attention_by_its_formula(queries, keys, masked):
+    import torch
+
+    from retrieval.fusion.attention import attention
+    from retrieval.training.model.blocks import fused_attention
+
+    torch.manual_seed(0)
+    inputs = query, key, value = [torch.randn(shape, requires_grad=True) for shape in (queries, keys, keys)]
+    mask = (torch.rand(5, 7) > 0.4) | torch.eye(5, 7, dtype=torch.bool) if masked else None
+    expected, fused = attention(query, key, value, mask)[0], fused_attention(query, key, value, mask)
+    torch.testing.assert_close(fused, expected, atol=1e-5, rtol=1e-4)
+    gradients = [torch.autograd.grad(output.square().sum(), inputs) for output in (expected, fused)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-4, rtol=1e-3)
+
+
 def test_folded_projections_give_what_projected_keys_and_values_give(attention):
     import torch
 

@@ -45,7 +45,7 @@ def test_the_scorer_that_ships_says_in_int8_what_it_would_in_float32(tmp_path):
     from retrieval.encoders.lite import HEADS
     from retrieval.fusion.scorer import FusionScorer
     from retrieval.sample_texts import sample_texts
-    from retrieval.training.export import read_model
+    from retrieval.training.stored_model import read_model
 
     encoder, (model, _) = load_encoder("lite", "cpu"), read_model(HEADS)
     photos = [decode(path.read_bytes(), 224) for path in gather_samples(tmp_path)]
