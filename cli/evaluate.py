@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Candidates, Index, Model, Rerank, Scorer, collection_path, refuse_scorer, typed_path
+from cli.options import Candidates, Device, Index, Model, Rerank, Scorer, collection_path, refuse_scorer, typed_path
 from cli.show.output import note, write_file, write_line
 
 
@@ -33,7 +33,7 @@ def evaluate(
     candidates: Candidates = 100,
     rerank: Rerank = True,
     scorer: Scorer = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     strict: Annotated[bool, typer.Option(help="An error when anything of the set has to be left out.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", parser=typed_path, help="Write all figures as JSON.")
@@ -55,6 +55,7 @@ def evaluate(
     from retrieval.evaluation.evaluate import evaluate as run
     from retrieval.evaluation.record import record
     from retrieval.fusion import load_scorer
+    from retrieval.fusion.base import fault_of
     from retrieval.maintenance import model_of
     from retrieval.progress import Observer
 
@@ -66,7 +67,8 @@ def evaluate(
     caption_set = read_captions(captions, images_dir=images, split=split, limit=limit)
     path = collection_path(index)
     encoder = load_encoder(model or model_of(path) or DEFAULT_MODEL, device, note)
-    fusion = load_scorer(encoder, scorer, device) if rerank else None
+    fusion = load_scorer(encoder, scorer, device, many_pairs=True) if rerank else None
+    of_single = load_scorer(encoder, None, device) if rerank and scorer is None else None  # of a query with this device
     with tempfile.TemporaryDirectory(prefix="crosslook-") as workspace:
         with progress_display() as display:
             observer = Observer(progress=display.progress, failure=display.failure)
@@ -78,6 +80,8 @@ def evaluate(
                 scorer=fusion,
                 candidates=candidates,
                 strict=strict,
+                device=device,
+                of_single=of_single,
                 observer=observer,
             )
         figures = record(evaluation, ks)
@@ -89,6 +93,8 @@ def evaluate(
         write_evaluation_page(html_file, evaluation, figures)
     for line in evaluation_lines(evaluation, figures):
         write_line(line)
+    if fusion is not None and (fault := fault_of(fusion)) is not None:
+        note(f"slower than necessary, since the processor scores: {fault}")
     note(f"embeddings were {'taken from the collection' if evaluation.from_index else 'computed for this run'}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Index, collection_path, name_or_path, typed_path
+from cli.options import Device, Index, collection_path, name_or_path, typed_path
 from cli.process.interruption import stopping_after_commit
 from cli.show.output import note, write_line
 
@@ -30,7 +30,7 @@ def index(
             help="lite, NAME:PRETRAINED of open_clip, or a model directory [default: the collection's, lite].",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     exclude: Annotated[
         list[str] | None,
         typer.Option(
@@ -83,8 +83,6 @@ def index(
     if dry_run:
         _print_survey(survey_folders(folders, path, settings, Observer(failure=_note_failure, note=note)))
         return
-    if device not in ("auto", "cpu", "cuda"):
-        raise typer.BadParameter(f"{device} is not auto, cpu or cuda", param_hint="--device")
     _run(folders, path, model, device, settings)
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from indexes.on_device.gpus import DEVICES
+
 
 def typed_path(text: str | Path) -> Path:
     """The `parser` of every path on the command line. It expands `~` where the shell does not: in quotes and in
@@ -53,6 +55,18 @@ Scorer = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+
+
+def device_name(text: str) -> str:
+    """The `parser` of --device."""
+    if text not in DEVICES:
+        raise typer.BadParameter(f"{text} is not auto, cpu or cuda")
+    return text
+
+
+Device = Annotated[
+    str, typer.Option(metavar="DEVICE", parser=device_name, help="auto, cpu or cuda; auto is a GPU where it pays.")
+]
 
 
 def refuse_scorer(scorer: str | None, rerank: bool) -> None:

@@ -11,6 +11,7 @@ import typer
 from cli.being_indexed import BeingIndexedError, being_indexed, reported_if_being_indexed
 from cli.options import (
     Candidates,
+    Device,
     Index,
     Json,
     Rerank,
@@ -56,6 +57,7 @@ def query(
     candidates: Candidates = 100,
     rerank: Rerank = True,
     scorer: Scorer = None,
+    device: Device = "auto",
     min_match: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out results that match with a lower probability, 0 to 1.")
     ] = 0.0,
@@ -70,11 +72,15 @@ def query(
 
     if bool(words) == (batch is not None):
         raise typer.BadParameter("give a query, or --batch FILE, one of the two", param_hint="QUERY")
+    if words and device == "cuda":
+        raise typer.BadParameter("one query is faster without a GPU: use it with --batch", param_hint="--device")
     refuse_scorer(scorer, rerank)
     collection = collection_path(index)
     try:
         with reported_if_being_indexed(collection):
-            engine = Engine.open(collection, model=model, scorer=scorer, rerank=rerank, candidates=candidates)
+            engine = Engine.open(
+                collection, model=model, scorer=scorer, rerank=rerank, candidates=candidates, device=device
+            )
     except BeingIndexedError as error:
         note(str(error))
         raise typer.Exit(NOTHING_FOUND) from error
@@ -120,6 +126,8 @@ def _note_faults(engine: Engine) -> None:
         note(f"{engine.collection.fault}: the newest undamaged manifest counts; `search index` mends it")
     if engine.collection.ann_fault is not None:
         note(f"slower than necessary, since all images are compared: {engine.collection.ann_fault}")
+    if engine.device_fault is not None:
+        note(f"slower than necessary, since the processor searches: {engine.device_fault}")
 
 
 def _why_nothing(engine: Engine, in_folder: Path | None) -> str:

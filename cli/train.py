@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import name_or_path, typed_path
+from cli.options import Device, name_or_path, typed_path
 from indexes.errors import CrosslookError
 
 
@@ -51,7 +51,7 @@ def train(
         bool, typer.Option(help="Whether the images of a group are such as the heads confuse, or any.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="`auto` is a GPU where there is one; `torchrun` uses several.")] = "auto",
+    device: Device = "auto",
     cache: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", parser=typed_path, help="Folder for the towers' outputs [default: your cache]."),
@@ -70,11 +70,13 @@ def train(
     from cli.show.training_plots import training_plots
     from retrieval.captions import read_captions
     from retrieval.encoders import DEFAULT_MODEL, canonical_name
+    from retrieval.encoders.devices import torch_device
     from retrieval.encoders.lite import LiteEncoder
-    from retrieval.encoders.openclip import load_openclip, torch_device
+    from retrieval.encoders.openclip_loading import load_openclip
     from retrieval.training.learning.settings import TrainSettings
     from retrieval.training.model.heads import HeadSettings
     from retrieval.training.model.model import ModelSettings
+    from retrieval.training.parallel import take_gpu
 
     if images is not None and len(images) != len(captions):
         raise typer.BadParameter(f"{len(images)} folders for {len(captions)} captions", param_hint="--images")
@@ -83,6 +85,8 @@ def train(
         raise typer.BadParameter("1 or more", param_hint="--epochs, --scorer-epochs, --views, --members, --group")
     device_type = torch_device(device).type
     _check_losses(itc, itm, lm, group, embeddings_learn=trains_lite or unfreeze)
+    if device_type == "cuda":
+        take_gpu()  # before a model is loaded there
     model = canonical_name(model)
     _check_model(model, trains_lite, unfreeze)
     encoder = LiteEncoder(device="cpu") if trains_lite else load_openclip(model, "cpu" if unfreeze else device_type)
@@ -107,7 +111,7 @@ def train(
             assert not isinstance(encoder, LiteEncoder)
             from retrieval.training.finetune import unfreeze as train_towers
 
-            train_towers(sets, encoder, out, settings, device=device_type, observer=observer)
+            train_towers(sets, encoder, out, settings, cache=cache, device=device_type, observer=observer)
             return
         train_model(
             sets,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -22,10 +21,14 @@ from indexes.filters import Filter, InFolder
 from retrieval.calibration import matches
 from retrieval.encoders import Encoder, canonical_name, load_encoder
 from retrieval.explain import Explanation, explain
+from retrieval.first_stage import FirstStage
 from retrieval.fusion import BySimilarity, EncodedQuery, Scorer, load_scorer, own_scorer
+from retrieval.fusion.base import fault_of
 from retrieval.fusion.candidates import CollectionCandidates, ReadFile, read_file
 from retrieval.location import default_collection, spellings
 from retrieval.query import Hit, Query, Results
+from retrieval.second_stage import Scored, scored
+from retrieval.timing import Clock
 
 CANDIDATES = 100
 
@@ -52,10 +55,13 @@ class Engine:
         scorer: Scorer | None = None,
         candidates: int = CANDIDATES,
         read_image: ReadFile = read_file,
+        device: str = "cpu",
     ) -> None:
-        """read_image: reads an image file by its stored path, for scorers that see the images again.
+        """read_image: reads an image file by its stored path, for scorers that see the images again. device: `cuda`
+        holds the embeddings in a GPU's memory, where every search compares all of them; `auto` does so once
+        `search_many` was asked so much that it pays; see `FirstStage`.
 
-        Raises `CrosslookError` if the collection was made with another encoder."""
+        Raises `CrosslookError` if the collection was made with another encoder, and for `cuda` without a GPU."""
         if candidates < 1:
             raise CrosslookError(f"cannot re-rank {candidates} candidates: 1 or more")
         collection.check(encoder.name, encoder.fingerprint)
@@ -64,6 +70,8 @@ class Engine:
         self.scorer: Scorer = scorer or BySimilarity()
         self.candidates = candidates
         self.read_image = read_image
+        self._device = device
+        self._first_stage = FirstStage(collection, device)
         self._is_loaded = False
         self._loading_lock = Lock()
         self._running_calls = 0
@@ -90,7 +98,14 @@ class Engine:
         if name != collection.binding.model and not Path(name).is_dir():
             collection.check(name, "")  # names are enough, except for directories, which may have been moved
         encoder = load_encoder(name, "cpu" if device == "auto" else device)  # a GPU takes longer for a few words
-        return cls(collection, encoder, load_scorer(encoder, scorer, device) if rerank else None, candidates)
+        loaded = load_scorer(encoder, scorer, device) if rerank else None
+        return cls(collection, encoder, loaded, candidates, device=device)
+
+    @property
+    def device_fault(self) -> str | None:
+        """Why the embeddings are not in the memory of the GPU that was asked for, or why it does not score, so that
+        searching is slower; None if all is there, or no GPU was asked for."""
+        return self._first_stage.fault or fault_of(self.scorer)
 
     def search(
         self, query: str | Query, k: int = 10, *, in_folder: str | Path | None = None, min_match: float = 0.0
@@ -109,7 +124,8 @@ class Engine:
         in_folder: str | Path | None = None,
         min_match: float = 0.0,
     ) -> list[Results]:
-        """`search` for several queries, which are encoded together; encoding time is divided evenly among them.
+        """`search` for several queries, which are encoded together, and compared with the images together; the time of
+        both is divided evenly among them.
 
         Raises `CrosslookError` as `search` does, and for a single text in place of a list."""
         if isinstance(queries, str):
@@ -125,12 +141,18 @@ class Engine:
             if not batch:
                 return []
             filters = [] if in_folder is None else [InFolder(tuple(sorted(spellings(in_folder))))]
-            clock = _Clock()
+            clock = Clock()
             with clock.time("encode"), self._loading():
                 features = self.encoder.encode_queries(batch)
-            encode_ms = clock.milliseconds["encode"] / len(batch)
+            with clock.time("search"):
+                candidates = self._nearest(features.embeddings, k, filters)
+            shares = {stage: milliseconds / len(batch) for stage, milliseconds in clock.milliseconds.items()}
             encoded = [EncodedQuery(query, features.of(row)) for row, query in enumerate(batch)]
-            return [_with_match(self._rank(query, k, filters, encode_ms), min_match) for query in encoded]
+            logits = scored(self.scorer, encoded, candidates)
+            return [
+                _with_match(self._ranked(query, images, of_images, k, shares), min_match)
+                for query, images, of_images in zip(encoded, candidates, logits, strict=True)
+            ]
 
     def explain(self, query: str | Query, image: str | Path) -> Explanation:
         """Where each word of a query looks in an image file, which need not be in the collection, by this engine's
@@ -157,7 +179,11 @@ class Engine:
             collection = Collection.open(self.collection.folder)
             try:
                 if collection.manifest.file_name != self.collection.manifest.file_name:
-                    return Engine(collection, self.encoder, self.scorer, self.candidates, self.read_image)
+                    newer = Engine(
+                        collection, self.encoder, self.scorer, self.candidates, self.read_image, self._device
+                    )
+                    newer._first_stage.follow(self._first_stage)
+                    return newer
             except CrosslookError:  # it was made anew, with another encoder
                 collection.close()
                 raise
@@ -170,6 +196,7 @@ class Engine:
         with self._state:
             self._is_closed = True
             self._state.wait_for(lambda: not self._running_calls)
+        self._first_stage.close()
         self.collection.close()
 
     def __enter__(self) -> Self:
@@ -206,7 +233,7 @@ class Engine:
             with suppress(Exception):
                 part()
 
-        parts: list[Callable[[], object]] = [lambda: self.collection.ann, lambda: self.scorer.load()]
+        parts: list[Callable[[], object]] = [self._first_stage.warm, lambda: self.scorer.load()]
         with self._loading_lock:
             threads = [Thread(target=load, args=(part,)) for part in parts]
             for thread in threads:
@@ -218,11 +245,12 @@ class Engine:
                     thread.join()
             self._is_loaded = True
 
-    def _rank(self, query: EncodedQuery, k: int, filters: Sequence[Filter], encode_ms: float) -> Results:
-        clock = _Clock({"encode": encode_ms})
-        with clock.time("search"):
-            candidates = self._nearest(query, max(k, self.candidates) if self.scorer.reranks else k, filters)
-        logits = self._score(query, candidates, clock)
+    def _ranked(
+        self, query: EncodedQuery, candidates: CollectionCandidates, of_images: Scored, k: int, shares: dict[str, float]
+    ) -> Results:
+        """shares: the query's of the milliseconds of the first stage, by stage."""
+        logits, of_second = of_images
+        clock = Clock(shares | of_second)
         visible = np.flatnonzero(~np.isnan(logits))
         order = visible[np.argsort(-logits[visible], kind="stable")][:k]
         hit_matches = matches(logits[order]).tolist() if self.scorer.calibrated else [None] * len(order)
@@ -245,39 +273,20 @@ class Engine:
         unreadable = len(candidates) - len(visible)
         return Results(hits, bool(query.features.truncated[0]), clock.milliseconds, unreadable=unreadable)
 
-    def _nearest(self, query: EncodedQuery, count: int, filters: Sequence[Filter]) -> CollectionCandidates:
+    def _nearest(
+        self, embeddings: NDArray[np.float32], k: int, filters: Sequence[Filter]
+    ) -> list[CollectionCandidates]:
+        """The candidates of each query. embeddings: float32 [q, dim]."""
+        count = max(k, self.candidates) if self.scorer.reranks else k
         count = min(count, max(1, int(self.collection.starts[-1])))
-        similarities, positions = self.collection.nearest(query.features.embeddings, count, filters)
-        is_image = positions[0] >= 0  # others pad
-        return CollectionCandidates(self.collection, positions[0][is_image], similarities[0][is_image], self.read_image)
-
-    def _score(self, query: EncodedQuery, candidates: CollectionCandidates, clock: _Clock) -> NDArray[np.float32]:
-        if not self.scorer.reranks:
-            return self.scorer.score(query, candidates)  # which takes no time
-        started = time.perf_counter()
-        logits = self.scorer.score(query, candidates)
-        seconds = time.perf_counter() - started
-        if candidates.fetch_seconds is not None:
-            clock.milliseconds["fetch"] = 1000 * candidates.fetch_seconds
-            seconds -= candidates.fetch_seconds
-        clock.milliseconds["score"] = 1000 * seconds
-        return logits
+        nearest = self._first_stage.nearest(embeddings, count, filters)
+        return [
+            CollectionCandidates(self.collection, positions[is_image], similarities[is_image], self.read_image)
+            for similarities, positions, is_image in zip(*nearest, nearest[1] >= 0, strict=True)  # others pad
+        ]
 
 
 def _with_match(results: Results, min_match: float) -> Results:
     """Without the hits that match less than `min_match`, and with the match of the best."""
     hits = tuple(hit for hit in results.hits if hit.match is None or hit.match >= min_match)
     return replace(results, hits=hits, best_match=results.hits[0].match if results.hits else None)
-
-
-class _Clock:
-    """Milliseconds by stage."""
-
-    def __init__(self, milliseconds: dict[str, float] | None = None) -> None:
-        self.milliseconds = milliseconds or {}
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.milliseconds[stage] = 1000 * (time.perf_counter() - started)

@@ -17,6 +17,7 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.folders import are_in_folder, is_in_folder
 from indexes.manifest import AnnEntry, Manifest
+from indexes.on_device.choosing import find_backend
 from indexes.recovery import SET_ASIDE, current_binding
 from indexes.writer import CollectionWriter
 from retrieval.fusion import has_scorer
@@ -148,20 +149,24 @@ def optimize(
     recall_target: float | None = None,
     step: Callable[[Step], None] = lambda step: None,
     note: Callable[[str], None] = lambda line: None,
+    device: str = "cpu",
 ) -> Optimized:
     """Merges all segments, drops dead rows, and brings the ANN index up to date, which large collections have.
 
     recall_target: the share of a text's exact ten nearest that ANN search is to find, 0 to 1; by default that of the
     present index, or 0.95. step: called with progress. note: called with what had to be mended first,
-    and where an ANN index of a later version is replaced.
+    and where an ANN index of a later version is replaced. device: for making the ANN index, see `update_ann`.
 
-    Raises `CrosslookError` if the collection is in use or damaged, or its model cannot be loaded."""
+    Raises `CrosslookError` if the collection is in use or damaged, its model cannot be loaded, or there is no such
+    device."""
     if recall_target is not None and not 0 < recall_target <= 1:
         raise CrosslookError(f"recall is a share, above 0 and up to 1, not {recall_target:g}")
+    if device != "auto":
+        find_backend(device)  # before anything is written
     with _open_writer(path, note) as writer:
         old = writer.manifest
         writer.merge(everything=True)
-        new_ann = update_ann(writer, recall_target, step, note)
+        new_ann = update_ann(writer, recall_target, step, note, device)
         new = writer.manifest
         dropped = dead_entries(old) - dead_entries(new)
         return Optimized(len(old.segments), len(new.segments), dropped, new.ann, new_ann)

@@ -44,7 +44,8 @@ def evaluation_lines(evaluation: Evaluation, figures: dict[str, Any]) -> Iterato
 
 def _second_stage(evaluation: Evaluation) -> str:
     n = evaluation.candidates
-    return "ranked by similarity: no scorer" if n is None else f"{n} candidates re-ranked"
+    where = "" if evaluation.scorer_device in (None, "cpu") else f" on {evaluation.scorer_device}"
+    return "ranked by similarity: no scorer" if n is None else f"{n} candidates re-ranked{where}"
 
 
 def left_out_lines(left_out: Sequence[Skipped]) -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from indexes.ann.tuning import RECALL_AT, recall
 from indexes.collection import Collection
 from indexes.errors import CrosslookError
-from indexes.exact import nearest
+from indexes.products import nearest_of_many
 from indexes.recovery import current_binding
 from retrieval.captions import CannotRead, CaptionedImage, CaptionSet, Skipped, absent_images, read_image_bytes
 from retrieval.encoders.base import Encoder
@@ -54,7 +54,8 @@ class Evaluation:
     """The outcome of an evaluation; `retrieval.evaluation.record` computes figures from it.
 
     text_to_image: every caption is a query, over all images. image_to_text: every image is a query, over all captions.
-    candidates: N of the second stage, None without a scorer. milliseconds: by stage, float64 [queries], of captions
+    candidates: N of the second stage, None without a scorer. scorer_device: what scored them, such as `cpu`; None
+    without a scorer. milliseconds: by stage, float64 [queries], of captions
     asked one at a time. ann_recall: share of the exact first ten results that the ANN search returns for captions, None
     where search is exact. left_out: everything of the set that is not evaluated, and why. from_index: whether the
     embeddings were taken from an existing collection."""
@@ -64,6 +65,7 @@ class Evaluation:
     model: str
     fingerprint: str
     candidates: int | None
+    scorer_device: str | None
     text_to_image: Direction
     image_to_text: Direction
     milliseconds: dict[str, NDArray[np.float64]]
@@ -94,9 +96,14 @@ def evaluate(
     scorer: Scorer | None = None,
     candidates: int = CANDIDATES,
     strict: bool = False,
+    device: str = "cpu",
+    of_single: Scorer | None = None,
     observer: Observer = SILENT,
 ) -> Evaluation:
     """Evaluate an encoder, and a scorer if one is given, on a set of captioned images.
+
+    device: of the search, see `Engine`. of_single: the scorer of single queries, whose milliseconds are measured, where
+    another one is faster for many pairs; None for `scorer`.
 
     Embeddings come from the collection `index` if it holds all the images, unchanged, under this encoder's fingerprint;
     else they are computed into a temporary collection in the folder `workspace`. Images that are missing or unreadable
@@ -117,10 +124,12 @@ def evaluate(
         collection, positions = known
     used = [image for image, position in zip(present, positions, strict=True) if position >= 0]
     _refuse(captions, left_out if strict else [], used)
-    with Engine(collection, encoder, scorer, candidates, read) as engine:
-        return _evaluate(
+    with Engine(collection, encoder, scorer, candidates, read, device) as engine:
+        evaluation = _evaluate(
             engine, captions, used, positions[positions >= 0], tuple(left_out), from_index=known is not None
         )
+        engine.scorer = of_single or engine.scorer
+        return replace(evaluation, milliseconds=_time_queries(engine, evaluation.texts))
 
 
 def _refuse(captions: CaptionSet, left_out: Sequence[Skipped], usable: Sequence[CaptionedImage]) -> None:
@@ -223,8 +232,8 @@ def _evaluate(
     base_back = streamed_ranks(image_embeddings, text_embeddings, to_text)
     reranked = reranked_back = None
     if not engine.scorer.reranks:
-        first = nearest(text_embeddings, [image_embeddings], [None], 1)[1][:, 0]
-        first_back = nearest(image_embeddings, [text_embeddings], [None], 1)[1][:, 0]
+        first = nearest_of_many(text_embeddings, [image_embeddings], [None], 1)[1][:, 0]
+        first_back = nearest_of_many(image_embeddings, [text_embeddings], [None], 1)[1][:, 0]
     else:
         lists_of_texts, lists_of_images = rerank(engine, texts, text_embeddings, image_embeddings, positions)
         reranked = candidate_ranks(lists_of_texts.items, lists_of_texts.logits, to_image, rest=base)
@@ -236,9 +245,10 @@ def _evaluate(
         model=engine.encoder.name,
         fingerprint=engine.encoder.fingerprint,
         candidates=engine.candidates if engine.scorer.reranks else None,
+        scorer_device=getattr(engine.scorer, "device", "cpu") if engine.scorer.reranks else None,
         text_to_image=Direction(image_of_caption, base, reranked, first),
         image_to_text=Direction(np.arange(len(images)), base_back, reranked_back, first_back),
-        milliseconds=_time_queries(engine, texts),
+        milliseconds={},
         ann_recall=_ann_recall(engine.collection, text_embeddings),
         left_out=left_out,
         from_index=from_index,

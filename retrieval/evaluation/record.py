@@ -45,6 +45,7 @@ def record(evaluation: Evaluation, ks: Sequence[int] = KS) -> dict[str, Any]:
         "captions": len(evaluation.texts),
         "left_out": len(evaluation.left_out),
         "candidates": evaluation.candidates,
+        "scorer_device": evaluation.scorer_device,
         "model": evaluation.model,
         "fingerprint": evaluation.fingerprint,
         "set": evaluation.checksum,

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from tests.cli.running import Started, script_command
+from tests.retrieval.made_up_scorers import ManyPairs
 
 CAPTIONS = {
     "chelsea.png": ["a cat", "a close-up of a tabby cat"],
@@ -34,6 +35,15 @@ def test_figures_are_printed_with_intervals_and_definitions(search, captions, sa
     assert "R@1" in run.stdout and "recall@1" in run.stdout and "[" in run.stdout
     assert "wrong items come first" in " ".join(run.stdout.split())
     assert "computed for this run" in run.stderr
+
+
+def test_a_gpu_that_gave_way_to_the_processor_is_named(search, captions, samples, indexed, monkeypatch):
+    scorer = ManyPairs()
+    monkeypatch.setattr("retrieval.fusion.load_scorer", lambda *arguments, **options: scorer)
+    assert "slower" not in search("evaluate", captions, "--images", samples, index=indexed).stderr
+    scorer.fault = "the GPU has too little free memory to score a pair"
+    run = search("evaluate", captions, "--images", samples, index=indexed)
+    assert run.returncode == 0 and f"slower than necessary, since the processor scores: {scorer.fault}" in run.stderr
 
 
 def test_a_collection_that_holds_the_images_is_used(search, captions, samples, indexed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import pwd
+import sys
 import typing
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from cli.commands import app
 from cli.models import cached_models
 from cli.options import name_or_path, typed_path
 from indexes.errors import CrosslookError
+from indexes.on_device import choosing
 from retrieval.location import cache_folder, default_collection
+from tests.indexes.on_device.numpy_matrix import NumpyBackend
 from tests.support import write_photo, write_photos
 
 ROOT_HOME = pwd.getpwuid(0).pw_dir
@@ -133,3 +136,41 @@ def test_a_run_takes_quoted_tildes_and_a_folder_of_that_name(search, fake_model,
     run = search("a cat", "--paths", "--in", "./~", env={"CROSSLOOK_INDEX": "~/c"})
     assert run.stdout == f"{tmp_path}/here/~/literal.png\n"
     assert sorted(os.listdir(tmp_path / "here")) == ["~"]
+
+
+@pytest.mark.parametrize("words", [("index", "."), ("a dog",), ("--batch", "-"), ("evaluate", "."), ("optimize",)])
+def test_another_device_is_refused_everywhere(search, path, words):
+    run = search(*words, "--device", "tpu", index=path)
+    assert run.returncode == 2 and "tpu is not auto, cpu or cuda" in run.stderr and "Traceback" not in run.stderr
+    assert "--device" in run.stderr and not path.exists()
+
+
+def test_one_query_takes_no_gpu(search, path):
+    run = search("a dog", "--device", "cuda", index=path)
+    assert run.returncode == 2 and "one query is faster without a GPU: use it with --batch" in run.stderr
+
+
+def test_a_missing_gpu_is_one_line_and_changes_nothing(search, photos, path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    search("index", photos, index=path)
+    before = sorted(path.iterdir())
+    for words in (("optimize",), ("--batch", "-")):
+        run = search(*words, "--device", "cuda", index=path)
+        assert run.returncode == 2 and "--device cpu" in run.stderr and len(run.stderr.splitlines()) == 1
+    assert sorted(path.iterdir()) == before
+
+
+def test_a_batch_by_a_gpu_gives_the_same_and_says_where_it_cannot(search, photos, path, fake_model, monkeypatch):
+    search("index", photos, index=path)
+    queries = photos.parent / "queries"
+    queries.write_text("a cat\na dog\n")
+    words = ("--batch", queries, "--device")
+    expected = search(*words, "cpu", index=path)
+    backend = NumpyBackend()
+    monkeypatch.setattr(choosing, "find_backend", lambda device: backend)
+    monkeypatch.setattr(choosing, "check", lambda backend: None)
+    by_gpu = search(*words, "cuda", index=path)
+    assert (by_gpu.stdout, by_gpu.stderr) == (expected.stdout, expected.stderr) and backend.calls
+    monkeypatch.setattr(choosing, "find_backend", lambda device: NumpyBackend(most=1))
+    small = search(*words, "cuda", index=path)
+    assert small.stdout == expected.stdout and "since the processor searches" in small.stderr

@@ -126,11 +126,12 @@ ours, theirs = os.openpty()
 os.dup2(theirs, 2)
 os.close(theirs)
 real = reading.decode
+terminals = [ours]
 def decode(*arguments):
-    global ours
-    if ours is not None:
-        os.close(ours)
-        ours = None
+    try:
+        os.close(terminals.pop())
+    except IndexError:  # several threads decode: the first has closed it
+        pass
     return real(*arguments)
 reading.decode = decode
 """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from indexes.errors import CrosslookError
 from retrieval.captions import CaptionSet, read_captions
 from tests.guarding import run_commands
 
@@ -33,6 +35,8 @@ def test_the_command_trains_indexes_and_searches(search, sample_set, tmp_path, m
     if made_of == "open_clip":
         options += ["--model", request.getfixturevalue("tiny_clip")]
     written = [tmp_path / name for name in ("model", "cache")]
+    if made_of == "open_clip":  # the checksum of its weights is remembered
+        written.append(tmp_path / "guarded" / "surroundings" / "XDG_CACHE_HOME" / "crosslook")
     run = run_commands([["train", sample_set.source, *options]], tmp_path / "guarded", written)
     assert run.is_clean, run
     assert ("heads, epoch 1: itc" in run.output) == (made_of == "lite")
@@ -53,3 +57,46 @@ def test_the_command_trains_indexes_and_searches(search, sample_set, tmp_path, m
 def test_lite_has_no_towers_to_train(search, sample_set, tmp_path):
     run = search("train", sample_set.source, "--unfreeze", "--out", tmp_path)
     assert run.returncode == 2 and "the towers of lite cannot learn" in run.stderr
+
+
+def test_an_unknown_device_is_refused(search, sample_set, tmp_path):
+    for more in ([], ["--unfreeze", "--model", "ViT-B-32:openai"]):
+        run = search("train", sample_set.source, *more, "--device", "tpu", "--out", tmp_path / "out")
+        assert run.returncode == 2 and "tpu is not auto, cpu or cuda" in run.stderr
+        assert len(run.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_each_process_takes_another_gpu_before_a_model_is_loaded(monkeypatch, tmp_path):
+    import torch
+
+    from cli.commands import app
+    from retrieval.encoders import openclip_loading
+    from retrieval.training.parallel import take_gpu
+
+    calls: list[object] = []
+
+    def load(name: str, device: str) -> None:
+        calls.append(("load", name, device))
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(openclip_loading, "load_openclip", load)
+    (tmp_path / "captions.jsonl").touch()
+    arguments = [
+        "train",
+        str(tmp_path / "captions.jsonl"),
+        "--model",
+        "ViT-B-32:openai",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    with suppress(KeyboardInterrupt, SystemExit):
+        app(arguments, standalone_mode=False)
+    assert calls == [2, ("load", "ViT-B-32:openai", "cuda")]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(CrosslookError, match="more processes than GPUs: --nproc-per-node 2"):
+        take_gpu()

@@ -129,3 +129,17 @@ class TwoWayScorer(MadeUpScorer):
         return TwoWayLogits(
             self.to_image.logits(similarities, fusion), self.to_text.logits(similarities, fusion, length)
         )
+
+
+class ManyPairs(TwoWayScorer):
+    """`TwoWayScorer` for many pairs at once. batches: how many queries came together."""
+
+    fault: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def score_many(self, queries: Sequence[EncodedQuery], candidates: Sequence[Candidates]) -> list[TwoWayLogits]:
+        self.batches.append(len(queries))
+        return [self.score_both_ways(query, item) for query, item in zip(queries, candidates, strict=True)]

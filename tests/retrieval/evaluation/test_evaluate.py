@@ -16,11 +16,12 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.writer import CollectionWriter
 from retrieval.captions import read_captions
+from retrieval.evaluation import reranking
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.evaluation.metrics import caption_relevance, relevant_ranks, similarities
 from retrieval.fusion import Candidates, EncodedQuery
 from retrieval.indexing.pipeline import binding_of, index_folders
-from tests.retrieval.made_up_scorers import Brightest, TwoWayScorer
+from tests.retrieval.made_up_scorers import Brightest, ManyPairs, TwoWayScorer
 from tests.support import FakeEncoder, write_photo, write_photos
 
 
@@ -85,6 +86,20 @@ def test_reranking_is_what_scoring_each_list_by_itself_gives(captions, encoder, 
     same(evaluation.image_to_text.reranked, reranked(matrix.T, (matrix + 3 * fusion + lengths).T, to_text))
     if candidates == 100:
         assert scorer.pairs - timed_queries(evaluation) * len(images) == matrix.size, "no pair is scored twice"
+
+
+def test_a_scorer_of_many_pairs_ranks_alike(captions, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(reranking, "TEXTS_SCORED_AT_ONCE", 5)
+    many = ManyPairs()
+    expected, evaluation = (
+        evaluate(captions, encoder, tmp_path / type(scorer).__name__, scorer=scorer, candidates=4)
+        for scorer in (TwoWayScorer(), many)
+    )
+    texts = len(evaluation.texts)
+    assert many.batches == [5] * (texts // 5) + [texts % 5] * (texts % 5 > 0)
+    for direction in ("text_to_image", "image_to_text"):
+        same(getattr(evaluation, direction).reranked, getattr(expected, direction).reranked)
+        np.testing.assert_array_equal(getattr(evaluation, direction).first, getattr(expected, direction).first)
 
 
 def test_what_the_ann_index_finds_is_measured_with_the_captions(captions, photos, encoder, tmp_path):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from indexes.errors import CrosslookError
+from indexes.on_device import choosing
 from retrieval.evaluation import record as figures
 from retrieval.evaluation.evaluate import evaluate
+from tests.indexes.on_device.numpy_matrix import NumpyBackend
 from tests.retrieval.made_up_scorers import TwoWayScorer
 
 
@@ -27,8 +29,39 @@ def test_the_record_has_the_documented_form(captions, encoder, tmp_path):
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
+def test_the_device_that_scored_is_named_and_single_queries_are_those_of_their_own_scorer(captions, encoder, tmp_path):
+    class OnGpu(TwoWayScorer):
+        device = "cuda"
+
+    class Counted(TwoWayScorer):
+        queries = 0
+
+        def score(self, query, candidates):
+            self.queries += 1
+            return super().score(query, candidates)
+
+    on_gpu, single = OnGpu(), Counted()
+    evaluation = evaluate(captions, encoder, tmp_path / "a", scorer=on_gpu, candidates=4, of_single=single)
+    record = figures.record(evaluation)
+    assert record["scorer_device"] == "cuda" and single.queries == len(evaluation.texts) + 1
+    alike = figures.record(evaluate(captions, encoder, tmp_path / "b", scorer=TwoWayScorer(), candidates=4))
+    assert alike["scorer_device"] == "cpu" and alike["queries"] == record["queries"]
+
+
+def test_the_search_is_where_it_was_asked_for(captions, encoder, tmp_path, monkeypatch):
+    backend = NumpyBackend()
+    monkeypatch.setattr(choosing, "find_backend", lambda device: backend)
+    monkeypatch.setattr(choosing, "check", lambda backend: None)
+    on_device = figures.record(evaluate(captions, encoder, tmp_path / "a", device="cuda"))
+    assert backend.calls and not evaluate(captions, encoder, tmp_path / "b", device="auto").milliseconds.keys() - set(
+        on_device["latency_ms"]
+    )
+    assert on_device["queries"] == figures.record(evaluate(captions, encoder, tmp_path / "c"))["queries"]
+
+
 def test_absent_parts_are_null(captions, encoder, tmp_path):
     record = figures.record(evaluate(captions, encoder, tmp_path / "w"))
+    assert record["scorer_device"] is None
     assert record["text_to_image"]["reranked"] is None and record["text_to_image"]["gain"] is None
 
 
