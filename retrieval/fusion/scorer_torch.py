@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from indexes.errors import CrosslookError
 from indexes.on_device.torch_memory import lacks_memory
 from retrieval.encoders.base import QueryFeatures
-from retrieval.encoders.device_memory import memory_for
+from retrieval.encoders.device_memory import GpuMemoryError, memory_for
 from retrieval.encoders.runtime import once
 from retrieval.encoders.torch_start import without_cudnn_attention
 from retrieval.fusion.base import Candidates, EncodedQuery, TwoWayLogits
@@ -29,6 +29,8 @@ from retrieval.training.stored_model import read_model
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Value = TypeVar("Value")
 
 TOKENS_AT_ONCE = 100_000  # of all pairs of a batch: a gigabyte of intermediate values
 LEAST_TOKENS = 4  # that a pair counts for, so that a batch has at most 25,000: CUDA's attention takes 65,535 at most
@@ -68,7 +70,8 @@ class DeviceScorer(FusionScorer):
             return PairReader(model.scorer, dtype).eval().to(self._device)
 
     def load(self) -> None:
-        _ = self._reader
+        if self._by_device(lambda: self._reader) is None:
+            super().load()
 
     def score_many(self, queries: Sequence[EncodedQuery], candidates: Sequence[Candidates]) -> list[TwoWayLogits]:
         """`score_both_ways` of each query with its own candidates. An image that several queries meet is sent to the
@@ -96,8 +99,8 @@ class DeviceScorer(FusionScorer):
 
     @property
     def device(self) -> str:
-        """torch's name of it, such as `cuda`."""
-        return str(self._device.type)
+        """What scores now, by torch's name, such as `cuda`."""
+        return "cpu" if self.fault is not None else str(self._device.type)
 
     def score(self, query: EncodedQuery, candidates: Candidates) -> NDArray[np.float32]:
         return self.score_both_ways(query, candidates).to_image
@@ -111,14 +114,14 @@ class DeviceScorer(FusionScorer):
         fusion = self._by_device(lambda: self._fusion_of([features], [len(regions)], self._regions.of_array(regions)))
         return super().fusion(features, regions) if fusion is None else fusion
 
-    def _by_device(self, compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32] | None:
+    def _by_device(self, compute: Callable[[], Value]) -> Value | None:
         """None if the device has not enough memory, now or before, and the processor may do it instead."""
         if self.fault is not None:
             return None
         try:
             return compute()
-        except RuntimeError as error:
-            if not lacks_memory(error):
+        except (RuntimeError, GpuMemoryError) as error:
+            if not (isinstance(error, GpuMemoryError) or lacks_memory(error)):
                 raise
             if not self._processor_may:
                 raise CrosslookError("the GPU has too little free memory to score a pair: use --device cpu") from error

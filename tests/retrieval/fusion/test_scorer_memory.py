@@ -172,3 +172,25 @@ def test_other_errors_of_the_device_stay_what_they_are(queries, monkeypatch):
     monkeypatch.setattr(PairReader, "forward", forward)
     with pytest.raises(RuntimeError, match="illegal"):
         on_processor(processor_may=True).score(queries[0], of_collection(MadeUpCollection(), [1, 2]))
+
+
+@pytest.mark.parametrize("processor_may", [False, True])
+def test_a_scorer_whose_weights_do_not_fit_leaves_it_to_the_processor_or_is_one_line(monkeypatch, processor_may):
+    import torch
+
+    from retrieval.fusion import scorer_torch
+
+    class Lacking:
+        def __init__(self, *arguments):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 588.00 MiB.")
+
+    monkeypatch.setattr(scorer_torch, "PairReader", Lacking)
+    scorer = on_processor(processor_may=processor_may)
+    if not processor_may:
+        with pytest.raises(
+            CrosslookError, match="^the GPU has too little free memory to score a pair: use --device cpu$"
+        ):
+            scorer.load()
+        return
+    scorer.load()
+    assert scorer.device == "cpu" and fault_of(scorer) == "the GPU has too little free memory to score a pair"
