@@ -17,11 +17,9 @@ from indexes.collection import Collection
 from indexes.errors import CrosslookError
 from indexes.folders import are_in_folder, is_in_folder
 from indexes.manifest import AnnEntry, Manifest
-from indexes.on_device.choosing import find_backend
 from indexes.recovery import SET_ASIDE, current_binding
 from indexes.writer import CollectionWriter
 from retrieval.fusion import has_scorer
-from retrieval.indexing.ann_upkeep import update_ann
 from retrieval.indexing.listing import totals
 from retrieval.location import spellings
 from retrieval.progress import Step
@@ -159,6 +157,10 @@ def optimize(
 
     Raises `CrosslookError` if the collection is in use or damaged, its model cannot be loaded, or there is no such
     device."""
+    # Imported here: every `search index` imports this module, and few make an ANN index.
+    from indexes.on_device.choosing import find_backend
+    from retrieval.indexing.ann_upkeep import update_ann
+
     if recall_target is not None and not 0 < recall_target <= 1:
         raise CrosslookError(f"recall is a share, above 0 and up to 1, not {recall_target:g}")
     if device != "auto":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from weakref import WeakValueDictionary
@@ -102,25 +103,17 @@ def resident_for(folder: str, backend: Backend, dim: int, segments: Sequence[Seg
     with loading:
         with _lock:
             resident = _residents.get(key)
-        if resident is not None and resident.useless_share(segments) > MOST_USELESS:
-            try:
-                later = Resident(backend, dim, rows)
-                layout = later.hold(segments)
-            except DeviceError:  # there is no room for both
-                later = None
-            if later is not None:
-                _remember(key, later)
-                return later, layout
         if resident is None:
             resident = Resident(backend, dim, rows)
+        elif resident.useless_share(segments) > MOST_USELESS:
+            with suppress(DeviceError):  # there is no room for both
+                later = Resident(backend, dim, rows)
+                later.hold(segments)
+                resident = later
         layout = resident.hold(segments)
-        _remember(key, resident)
+        with _lock:
+            _residents[key] = resident
         return resident, layout
-
-
-def _remember(key: tuple[str, Backend], resident: Resident) -> None:
-    with _lock:
-        _residents[key] = resident
 
 
 def _identity(segment: Segment) -> Identity:

@@ -44,9 +44,9 @@ class LiteEncoder(TextQueries):
     device: `auto`, `cpu` or `cuda`. Whether there is a GPU is found out when images or many texts are first encoded, so
     that a query never imports torch. Fingerprint and embeddings are the same on either device. With `auto`, the
     processor computes in the place of a GPU that fails or lacks memory, and `note` is called with the reason.
-    takes_pixels: whether
-    `prepare` leaves a photo's pixels as they are, to be resized on a GPU. `maps` and `text_tower` give the inputs of
-    the heads, for training."""
+
+    takes_pixels: whether `prepare` leaves a photo's pixels as they are, to be resized on a GPU. `maps` and `text_tower`
+    give the inputs of the heads, for training."""
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from retrieval.cores import usable_cores
+from tests.retrieval.made_up_groups import groups
 
 
 @pytest.fixture(autouse=True)
@@ -16,11 +17,7 @@ def _sixteen_cores(monkeypatch):
 
 def cores(folder, membership, files):
     """The number of cores for these files of control groups, by path, and this membership of the process."""
-    for name, content in files.items():
-        (folder / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "cgroup" / name).write_text(content)
-    (folder / "membership").write_text(membership)
-    return usable_cores(folder / "cgroup", folder / "membership")
+    return usable_cores(*groups(folder, membership, files))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from retrieval.usable_memory import usable_memory
+from tests.retrieval.made_up_groups import groups
 
 MACHINE = 64 * 2**30
 
@@ -18,11 +19,7 @@ def _a_machine(monkeypatch):
 
 
 def memory(folder, membership, files):
-    for name, content in files.items():
-        (folder / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "cgroup" / name).write_text(content)
-    (folder / "membership").write_text(membership)
-    return usable_memory(folder / "cgroup", folder / "membership")
+    return usable_memory(*groups(folder, membership, files))
 
 
 @pytest.mark.parametrize(

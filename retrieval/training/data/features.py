@@ -134,10 +134,11 @@ def cached_features(
 
     Entries are keyed by file stamps, so that changed files, or files of the same names elsewhere, are other images. An
     entry of files that were replaced by others of the same stamps is computed again.
+
     views: how many views of each image, see `view`; they are the same in every run. progress: receives the number of
     views or captions done, and of all. reading: the same of images that are read to see whether they are the same.
-    again: whether to recompute an entry that lacks an image which can be read now;
-    a run that is resumed needs the very features that it began with.
+    again: whether to recompute an entry that lacks an image which can be read now; a run that is resumed needs the very
+    features that it began with.
 
     Unreadable images are left out with their captions. Raises `CrosslookError` if no image is left, and if the cache
     cannot be read or written."""

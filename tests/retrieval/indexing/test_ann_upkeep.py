@@ -11,6 +11,7 @@ from indexes.ann import building
 from indexes.collection import Collection
 from indexes.commits import put_in_force
 from indexes.errors import CrosslookError
+from indexes.on_device import choosing
 from indexes.paths import ann_folder
 from indexes.writer import CollectionWriter
 from retrieval import maintenance
@@ -265,7 +266,7 @@ def test_an_index_that_found_too_little_is_not_made_anew_for_every_image(path, m
 def test_a_device_makes_and_measures_it(path, monkeypatch):
     backend = NumpyBackend()
     monkeypatch.setattr(ann_device, "find_backend", lambda device: {"cuda": backend, "cpu": None}[device])
-    monkeypatch.setattr(maintenance, "find_backend", lambda device: backend)
+    monkeypatch.setattr(choosing, "find_backend", lambda device: backend)
     outcome = maintenance.optimize(path, 0.9, device="cuda")
     assert outcome.new_ann and ann_entry(path).recall > 0.85 and 1_500 in backend.made
     backend.made.clear()
@@ -282,7 +283,7 @@ def test_a_small_collection_takes_no_gpu_by_itself(path, monkeypatch):
 def test_a_device_that_fails_leaves_it_to_the_processor(path, monkeypatch):
     backend = NumpyBackend(most=100)
     notes: list[str] = []
-    for module in (ann_device, maintenance):
+    for module in (ann_device, choosing):
         monkeypatch.setattr(module, "find_backend", lambda device: backend)
     monkeypatch.setattr(ann_device, "check", lambda backend: None)
     outcome = maintenance.optimize(path, 0.9, note=notes.append, device="cuda")

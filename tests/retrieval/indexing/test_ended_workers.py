@@ -22,6 +22,7 @@ from retrieval.indexing.pipeline import index_folders
 from retrieval.indexing.settings import Settings
 from retrieval.progress import Observer, Progress
 from tests.retrieval.indexing.contents import failures, names
+from tests.retrieval.indexing.killers import KILLER
 from tests.retrieval.indexing.workers import workers
 from tests.support import PixelEncoder, write_photo, write_photos
 
@@ -39,21 +40,6 @@ def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retrieval.indexing.workers.worker_count", lambda *arguments: 2)
 
 
-KILLER = """
-import os, signal
-from PIL.PngImagePlugin import PngImageFile
-real = PngImageFile._open
-def _open(self):
-    content = self.fp.read()
-    self.fp.seek(0)
-    if b"hangs" in content:
-        signal.pause()
-    if b"kills" in content:
-        os.kill(os.getpid(), int(content.rpartition(b"kills")[2]))
-        signal.pause()
-    real(self)
-PngImageFile._open = _open
-"""
 INDEX = """
 import sys
 from pathlib import Path
@@ -61,6 +47,7 @@ import retrieval.indexing.workers as indexing_workers
 from retrieval.indexing import worker_lane
 from retrieval.indexing.pipeline import index_folders
 from retrieval.progress import Observer
+from tests.retrieval.indexing.killers import KILLER
 from tests.retrieval.indexing.workers import workers
 from tests.support import PixelEncoder
 indexing_workers.worker_count = lambda *arguments: 2
@@ -142,7 +129,9 @@ import os, signal, sys
 from pathlib import Path
 import retrieval.indexing.workers as indexing_workers
 from retrieval.indexing.pipeline import index_folders
+from tests.retrieval.indexing.killers import KILLER
 from tests.retrieval.indexing.workers import workers
+from tests.retrieval.indexing.killers import KILLER
 from tests.retrieval.indexing.workers import workers
 from tests.support import PixelEncoder
 indexing_workers.worker_count = lambda *arguments: 2

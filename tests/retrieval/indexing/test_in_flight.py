@@ -14,22 +14,10 @@ from indexes.leftovers import IN_FLIGHT
 from retrieval.indexing.in_flight import SLOT, InFlight
 from retrieval.indexing.pipeline import index_folders
 from tests.retrieval.indexing.contents import failures, names
+from tests.retrieval.indexing.killers import KILLER
 from tests.support import write_photo, write_photos
 
 PHOTOS = 6
-KILLER = """
-import os, signal
-from PIL.PngImagePlugin import PngImageFile
-real = PngImageFile._open
-def _open(self):
-    content = self.fp.read()
-    self.fp.seek(0)
-    if b"kills" in content:
-        os.kill(os.getpid(), int(content.rpartition(b"kills")[2]))
-        signal.pause()
-    real(self)
-PngImageFile._open = _open
-"""
 INDEX = """
 import sys
 from pathlib import Path
